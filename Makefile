@@ -1,0 +1,34 @@
+# make demo | make test | make serve | make lint | make bench-<name>: each installs what is missing, then does its job.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+UV_VERSION := 0.13.9
+
+# uv reads UV_FIND_LINKS (commas) where pip reads PIP_FIND_LINKS (spaces): a CPU build of torch offered to pip is offered to uv.
+empty :=
+space := $(empty) $(empty)
+comma := ,
+export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
+export UV_LINK_MODE ?= copy
+
+define install  # $(1): the extras
+@if [ ! -x $(BIN)/python ]; then $(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "make: Python 3.11 to 3.13 is needed, this is %d.%d: set PYTHON=python3.12" % v)'; $(PYTHON) -m venv $(VENV); fi
+@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(1)]'
+@touch $@
+endef
+
+.PHONY: help
+help:
+	@sed -n 1p Makefile | cut -c3-
+
+$(VENV)/.run: pyproject.toml constraints.txt
+	$(call install,serve$(comma)train)
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(call install,dev)
+	@touch $(VENV)/.run

@@ -1,0 +1,1 @@
+"""The library that training and serving share. Importing it starts nothing and needs neither ray nor torch."""

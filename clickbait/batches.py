@@ -1,0 +1,95 @@
+"""Which headlines make up which batch: buckets of like length, the same for any number of workers, and any batch found again by number.
+
+A split is held as one flat array of tokens, so a worker's memory is the tokens and no more: 100 million headlines are some 6 GB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+CHUNK = 64  # batches sorted by length together: next to no padding, and still a shuffle over 2,000 headlines
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's share of a micro-batch, padded to its longest.
+
+    input_ids and attention_mask are int64 (rows, tokens), labels int64 (rows,), weights float32 (rows,): what each row counts in
+    the step's mean. A worker with nothing to do in a short last batch gets one row of weight 0.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+    weights: torch.Tensor
+
+
+class Headlines:
+    """A tokenized split: `tokens` flat, `offsets` (n + 1,), `labels` (n,)."""
+
+    def __init__(self, table: pa.Table) -> None:
+        ids = table["input_ids"].combine_chunks()
+        self.tokens: np.ndarray = ids.flatten().to_numpy(zero_copy_only=False)
+        self.lengths: np.ndarray = ids.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+        self.offsets: np.ndarray = np.concatenate([[0], np.cumsum(self.lengths)])
+        self.labels: np.ndarray = table["label"].to_numpy().astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rows: np.ndarray, weights: np.ndarray, pad_id: int) -> Batch:
+        """The rows as tensors, padded to the longest of them."""
+        lengths = self.lengths[rows]
+        ids = np.full((len(rows), int(lengths.max())), pad_id, dtype=np.int64)
+        mask = np.arange(ids.shape[1]) < lengths[:, None]
+        ids[mask] = np.concatenate([self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in rows])
+        return Batch(
+            torch.from_numpy(ids),
+            torch.from_numpy(mask.astype(np.int64)),
+            torch.from_numpy(self.labels[rows]),
+            torch.from_numpy(weights.astype(np.float32)),
+        )
+
+
+def epoch_steps(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The rows of each optimizer step of an epoch: every row once, rows of like length together, steps in random order.
+
+    A function of its arguments alone, so a run that resumes finds its place by counting.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    steps: list[np.ndarray] = []
+    for start in range(0, len(order), batch_size * CHUNK):
+        chunk = order[start : start + batch_size * CHUNK]
+        chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
+        steps += [chunk[at : at + batch_size] for at in range(0, len(chunk), batch_size)]
+    return [steps[index] for index in rng.permutation(len(steps))]
+
+
+def share(step: np.ndarray, rank: int, world: int, accumulation: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A worker's micro-batches of a step, as (rows, weights). The weights of all workers and micro-batches add up to 1."""
+    mine = step[rank::world]
+    size = -(-len(mine) // accumulation) if len(mine) else 1
+    for part in range(accumulation):
+        rows = mine[part * size : (part + 1) * size]
+        if len(rows):
+            yield rows, np.full(len(rows), 1.0 / len(step))
+        else:  # gradients are summed over workers: a worker that stayed away would hang the others
+            yield step[:1], np.zeros(1)
+
+
+def evaluation_batches(lengths: np.ndarray, tokens: int, rank: int, world: int) -> Iterator[np.ndarray]:
+    """A worker's rows of a split, sorted by length and cut so that a batch has at most `tokens` tokens, padding counted."""
+    order = np.argsort(lengths, kind="stable")[rank::world]
+    start = 0
+    while start < len(order):
+        end = start + 1
+        while end < len(order) and lengths[order[end]] * (end + 1 - start) <= tokens:
+            end += 1
+        yield order[start:end]
+        start = end

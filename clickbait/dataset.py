@@ -1,0 +1,280 @@
+"""A dataset on disk: named by its content, whole once `_SUCCESS` is there, every file's SHA-256 in its manifest.
+
+    <output>/<fingerprint>/{train,validation,test}/part-00000.parquet   headline, label, key, input_ids, length; by key
+                           quarantine/part-00000.parquet                source, row, headline, label, reason
+                           tokenizer.json  manifest.json  _SUCCESS (last; the manifest's SHA-256)
+    <output>/latest.json                                                {"fingerprint": ...}, so that <output>/latest opens
+
+Nothing in it depends on time, host, path or the number of workers: two runs with the same fingerprint write the same bytes, so a run
+that died half-way, or two at once, do no harm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clickbait import headlines, sample, sources, storage, tokenizer
+from clickbait.config import PreprocessConfig
+from clickbait.errors import DataError, NotFound, StorageError
+from clickbait.headlines import LABELS, REASONS, SPLITS
+
+SCHEMA = 1  # raise it when the same input gives other bytes
+LATEST = "latest"
+MANIFEST, SUCCESS = "manifest.json", "_SUCCESS"
+ROW_GROUP = 20_000
+FREE = {"source", "sample_size", "output", "model", "num_workers"}  # config that changes no byte, or is named by what it gives
+MENDED = "delete the folder and run python -m ray_jobs.preprocess again"
+
+PART = pa.schema([*headlines.KEPT, ("input_ids", pa.list_(pa.int32())), ("length", pa.int16())])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A whole dataset; `open_dataset` gives it."""
+
+    uri: str
+    manifest: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Its name: 16 hexadecimal digits."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether its headlines were generated."""
+        return bool(self.manifest["synthetic"])
+
+    @property
+    def max_tokens(self) -> int:
+        """Where headlines were cut."""
+        return int(self.manifest["max_tokens"])
+
+    @property
+    def tokenizer(self) -> bytes:
+        """The `tokenizer.json` that cut the headlines; a DataError where it is not the one that the manifest names."""
+        return self._read(tokenizer.FILE)
+
+    def table(self, split: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of `train`, `validation`, `test` or `quarantine`, parts in order.
+
+        Raises:
+            DataError: a part is missing or its SHA-256 is not the manifest's; nothing of it was parsed.
+        """
+        assert split in (*SPLITS, "quarantine"), split
+        schema = headlines.QUARANTINE if split == "quarantine" else PART
+        keys = sorted(key for key in self.manifest["files"] if key.startswith(f"{split}/"))
+        names = list(columns) if columns is not None else schema.names
+        empty = pa.table({name: pa.array([], schema.field(name).type) for name in names})
+        return pa.concat_tables([empty, *(pq.read_table(io.BytesIO(self._read(key)), columns=names).select(names) for key in keys)])
+
+    def summary(self) -> str:
+        """What became of the rows, as a small table; it says where the headlines are synthetic."""
+        counts = self.manifest["counts"]
+        lines = [self.manifest["notice"]] if self.synthetic else []
+        lines += [f"{name:>12} {counts[name]:>12,}" for name in ("in", "kept", "quarantined", "duplicates")]
+        lines += [f"{'':>12} {rows:>12,} {reason}" for reason, rows in counts["reasons"].items() if rows]
+        for name, rows in counts["splits"].items():
+            lines.append(f"{name:>12} {rows['rows']:>12,} ({rows['clickbait']:,} clickbait, {rows['news']:,} news)")
+        return "\n".join([*lines, f"dataset: {self.uri}"])
+
+    def _read(self, key: str) -> bytes:
+        try:
+            data = storage.open_storage(self.uri).read(key)
+        except NotFound:
+            raise DataError(f"{storage.join(self.uri, key)}: missing: {MENDED}") from None
+        if sha256(data) != self.manifest["files"][key]["sha256"]:
+            raise DataError(f"{storage.join(self.uri, key)}: its SHA-256 is not the manifest's: {MENDED}")
+        return data
+
+
+def open_dataset(uri: str) -> Dataset:
+    """The dataset in the folder `uri`, or the newest one for `<output>/latest`.
+
+    Raises:
+        DataError: no whole dataset there.
+    """
+    uri = storage.absolute(uri)
+    parent, _, base = uri.rpartition("/")
+    try:
+        if base == LATEST:
+            uri = storage.join(parent, str(json.loads(storage.open_storage(parent).read(f"{LATEST}.json"))["fingerprint"]))
+        store = storage.open_storage(uri)
+        success, data = store.read(SUCCESS).decode(errors="replace").strip(), store.read(MANIFEST)
+    except NotFound:
+        raise DataError(f"{uri}: no whole dataset there: run python -m ray_jobs.preprocess, or name the folder of one") from None
+    except StorageError:
+        raise
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{parent}/{LATEST}.json: not written by preprocess: run python -m ray_jobs.preprocess again") from None
+    if sha256(data) != success:
+        raise DataError(f"{uri}/{MANIFEST}: its SHA-256 is not the one in {SUCCESS}: {MENDED}")
+    manifest = json.loads(data)
+    if manifest["schema"] != SCHEMA:
+        raise DataError(f"{uri}: has schema {manifest['schema']}, this version reads {SCHEMA}: run python -m ray_jobs.preprocess again")
+    return Dataset(uri, manifest)
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def identify(config: PreprocessConfig, pieces: Sequence[str], tokens: bytes) -> dict[str, Any]:
+    """All that a dataset's bytes follow from: the head of its manifest, fingerprint included.
+
+    Names go in without their folders, and count: a quarantined row tells the file that it comes from.
+    """
+    files = [[sources.name(piece), digest] for piece, digest in zip(pieces, sources.digests(pieces), strict=True)]
+    folder = Path(config.model).expanduser()
+    head: dict[str, Any] = {
+        "schema": SCHEMA,
+        "synthetic": config.source == sources.SAMPLE,
+        "source": config.source if config.source.startswith(sources.HUB) else sources.name(storage.absolute(config.source)),
+        "config": config.model_dump(mode="json", exclude=FREE),
+        "tokenizer": {"model": folder.resolve().name if folder.is_dir() else config.model, "sha256": sha256(tokens)},
+        "max_tokens": config.max_tokens,
+    }
+    if head["synthetic"]:
+        head["notice"] = sample.SYNTHETIC_NOTICE
+    fingerprint = sha256(json.dumps([head, files], sort_keys=True).encode())[:16]
+    return {"fingerprint": fingerprint, **head}
+
+
+def write_partition(judged: pa.Table, uri: str, names: list[str], config: PreprocessConfig) -> pa.Table:
+    """Settles and tokenizes one whole partition, writes its parts below `uri`, and returns what it counted, as one row of JSON."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one task, one core: `num_workers` says how many there are
+    partition = judged["partition"][0].as_py()
+    settled = headlines.settle(judged, names, config)
+    store = storage.open_storage(uri)
+    files: dict[str, dict[str, Any]] = {}
+
+    def write(folder: str, table: pa.Table) -> None:
+        if table.num_rows:
+            key = f"{folder}/part-{partition:05d}.parquet"
+            files[key] = put(uri, key, parquet_bytes(table), table.num_rows)
+
+    lengths: Counter[int] = Counter()
+    splits = {}
+    cutter = tokenizer.load(store.read(tokenizer.FILE), config.max_tokens)
+    for name, table in settled.splits.items():
+        ids, length = tokenizer.encode(cutter, table["headline"].to_pylist())
+        lengths.update(length.to_pylist())
+        write(name, pa.table([*table.columns, ids, length], schema=PART))
+        clickbait = table["label"].to_pylist().count(LABELS.index("clickbait"))
+        splits[name] = {"rows": table.num_rows, "clickbait": clickbait, "news": table.num_rows - clickbait}
+    write("quarantine", settled.quarantine)
+    summary = {
+        "in": settled.rows,
+        "read": settled.read,
+        "errors": settled.errors,
+        "duplicates": settled.duplicates,
+        "reasons": Counter(settled.quarantine["reason"].to_pylist()),
+        "splits": splits,
+        "lengths": lengths,
+        "files": files,
+    }
+    return pa.table({"partition": [partition], "summary": [json.dumps(summary)]})
+
+
+def put(uri: str, key: str, data: bytes, rows: int | None = None) -> dict[str, Any]:
+    """Writes one file of a dataset; what the manifest says of it."""
+    storage.open_storage(uri).write(key, data)
+    return ({} if rows is None else {"rows": rows}) | {"sha256": sha256(data), "size": len(data)}
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """The table as Parquet with every setting fixed: the same rows give the same bytes."""
+    sink = io.BytesIO()
+    pq.write_table(
+        table.combine_chunks(), sink, row_group_size=ROW_GROUP, version="2.6", compression="zstd", compression_level=3, use_dictionary=False
+    )
+    return sink.getvalue()
+
+
+def count(summaries: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The partitions' summaries as the manifest's counts, balance, histogram and files.
+
+    Raises:
+        DataError: a piece of the source could not be read to its end.
+    """
+    summaries = list(summaries)
+    if errors := [error for summary in summaries for error in summary["errors"]]:
+        raise DataError("; ".join(errors))
+    reasons: Counter[str] = Counter()
+    lengths: Counter[int] = Counter()
+    splits = {name: Counter({"rows": 0, "clickbait": 0, "news": 0}) for name in SPLITS}
+    files: dict[str, Any] = {}
+    for summary in summaries:
+        reasons.update(summary["reasons"])
+        lengths.update({int(length): rows for length, rows in summary["lengths"].items()})
+        files.update(summary["files"])
+        for name, rows in summary["splits"].items():
+            splits[name].update(rows)
+    counts = {
+        "in": sum(summary["read"] for summary in summaries),
+        "kept": sum(rows["rows"] for rows in splits.values()),
+        "quarantined": sum(reasons.values()),
+        "duplicates": sum(summary["duplicates"] for summary in summaries),
+        "reasons": {reason: reasons[reason] for reason in REASONS},
+        "splits": {name: dict(rows) for name, rows in splits.items()},
+    }
+    assert counts["in"] == sum(summary["in"] for summary in summaries), "rows were lost between reading and writing"
+    assert counts["in"] == counts["kept"] + counts["quarantined"] + counts["duplicates"], counts
+    return {
+        "counts": counts,
+        "label_balance": {name: round(rows["clickbait"] / max(rows["rows"], 1), 6) for name, rows in splits.items()},
+        "token_length_histogram": {str(length): lengths[length] for length in sorted(lengths)},
+        "files": dict(sorted(files.items())),
+    }
+
+
+def enough(counts: dict[str, Any], config: PreprocessConfig) -> bool:
+    """Whether each split has headlines of both labels.
+
+    Raises:
+        DataError: it cannot, however it is cut.
+    """
+    if not counts["in"]:
+        raise DataError(f"{config.source}: no rows in it: give a file with headlines below its header")
+    total = {label: sum(rows[label] for rows in counts["splits"].values()) for label in LABELS}
+    if scarce := [label for label in LABELS if total[label] < len(SPLITS)]:
+        gone = [f"{rows} {reason}" for reason, rows in (*counts["reasons"].items(), ("duplicates", counts["duplicates"])) if rows]
+        raise DataError(
+            f"{config.source}: {total[scarce[0]]} headlines of label {scarce[0]} left of {counts['in']} rows "
+            f"({', '.join(gone) or 'all kept'}); 3 are needed: check label_column, clickbait_values and news_values"
+        )
+    return all(rows[label] for rows in counts["splits"].values() for label in LABELS)
+
+
+def seal(uri: str, manifest: dict[str, Any]) -> None:
+    """Makes the dataset whole: takes away what the manifest does not name, writes the manifest, then `_SUCCESS`."""
+    sweep(uri, keep=manifest["files"])
+    data = json.dumps(manifest, indent=1, ensure_ascii=False).encode() + b"\n"
+    put(uri, MANIFEST, data)
+    put(uri, SUCCESS, f"{sha256(data)}\n".encode())
+
+
+def sweep(uri: str, keep: Iterable[str] = ()) -> None:
+    """Deletes what an attempt left: all but `keep`, `_SUCCESS` first."""
+    store = storage.open_storage(uri)
+    kept = set(keep)
+    for key in sorted(store.list(), key=lambda key: (key != SUCCESS, key)):
+        if key not in kept:
+            store.delete(key)
+
+
+def set_latest(output: str, fingerprint: str) -> None:
+    """`<output>/latest` is this dataset from now on."""
+    storage.open_storage(output).write(f"{LATEST}.json", json.dumps({"fingerprint": fingerprint}).encode() + b"\n")

@@ -1,0 +1,103 @@
+"""One exception tree for all that a user can cause.
+
+Every message says what to do. A job prints it as one line and exits with 2 (`clickbait.cli`); the HTTP api maps it to a status
+(`serve.api`). What only a bug can cause is an `assert`, never one of these.
+
+    ClickbaitError (ValueError)
+    ├── ConfigError            a YAML key, a flag or a setting that does not fit
+    ├── DataError              a source that cannot be read, a column that is not there, a dataset that is not whole
+    ├── ModelError             a base model that is not to be had, or a pickle where safetensors should be
+    ├── StorageError           a URI that cannot be read or written
+    │   ├── NotFound           nothing at that key
+    │   └── PreconditionFailed the object changed since it was read
+    ├── BundleError            a model version that is not whole: a file missing, a byte changed
+    ├── RegistryError          a version or an alias that is not there
+    │   └── AliasConflict      the alias moved since it was read
+    ├── PortInUse              somebody listens there already
+    └── RequestError           what a client of the HTTP api can cause (serve.api holds the statuses)
+        ├── BadRequest         not JSON, or not of the route's shape
+        ├── InvalidText        empty, too long or not Unicode
+        ├── TooManyTexts       more texts than a batch takes
+        ├── BodyTooLarge       more bytes than a body takes
+        ├── Overloaded         more requests wait than the replica takes
+        ├── DeadlineExceeded   the answer did not come in time
+        └── NotReady           no model is loaded
+"""
+
+from __future__ import annotations
+
+
+class ClickbaitError(ValueError):
+    """What a user can cause; the message says how to mend it."""
+
+
+class ConfigError(ClickbaitError):
+    """A YAML key, a flag or a setting that does not fit."""
+
+
+class DataError(ClickbaitError):
+    """A source that cannot be read, a column that is not there, a dataset that is not whole."""
+
+
+class ModelError(ClickbaitError):
+    """A base model that is not to be had, or a pickle where safetensors should be."""
+
+
+class StorageError(ClickbaitError):
+    """A URI that cannot be read or written."""
+
+
+class NotFound(StorageError):
+    """Nothing at that key."""
+
+
+class PreconditionFailed(StorageError):
+    """The object changed since it was read."""
+
+
+class BundleError(ClickbaitError):
+    """A model version that is not whole: a file missing, a byte changed."""
+
+
+class RegistryError(ClickbaitError):
+    """A version or an alias that is not there."""
+
+
+class AliasConflict(RegistryError):
+    """The alias moved since it was read: read it again, then decide again."""
+
+
+class PortInUse(ClickbaitError):
+    """Somebody listens on that port already."""
+
+
+class RequestError(ClickbaitError):
+    """What a client of the HTTP api can cause."""
+
+
+class BadRequest(RequestError):
+    """Not JSON, or not of the route's shape."""
+
+
+class InvalidText(RequestError):
+    """Empty, too long or not Unicode."""
+
+
+class TooManyTexts(RequestError):
+    """More texts than a batch takes."""
+
+
+class BodyTooLarge(RequestError):
+    """More bytes than a body takes."""
+
+
+class Overloaded(RequestError):
+    """More requests wait than the replica takes."""
+
+
+class DeadlineExceeded(RequestError):
+    """The answer did not come in time."""
+
+
+class NotReady(RequestError):
+    """No model is loaded."""

@@ -1,0 +1,194 @@
+"""The formats that headlines come in: bytes in, rows out, each a headline, a label and, where it is broken, a reason.
+
+Headlines stay bytes until they are judged (`clickbait.headlines.validate`), so that what cannot be decoded costs one row. `name` is what
+an error calls the file.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clickbait.config import did_you_mean
+from clickbait.errors import DataError
+from clickbait.headlines import MALFORMED_ROW, NOT_TEXT, RAW
+
+BLOCK_ROWS = 20_000
+BLOCK_BYTES = 16 << 20
+MAX_LINE = 1 << 20  # bytes of a line that are looked at: no headline is so long, and a file without line ends is not read into memory
+LABEL_CHARACTERS = 100  # of a label that are kept: enough to recognise what went wrong
+
+Row = tuple[bytes | None, str | None, str | None]  # headline, label, reason
+
+
+def blocks(rows: Iterable[Row]) -> Iterator[pa.Table]:
+    """Rows, numbered from 1, as RAW tables of at most BLOCK_ROWS rows and some BLOCK_BYTES bytes."""
+    block: list[Row] = []
+    size = done = 0
+    for row in rows:
+        block.append(row)
+        size += len(row[0] or b"")
+        if len(block) == BLOCK_ROWS or size >= BLOCK_BYTES:
+            yield _block(block, done)
+            done += len(block)
+            block, size = [], 0
+    if block:
+        yield _block(block, done)
+
+
+def _block(rows: list[Row], before: int) -> pa.Table:
+    headlines, labels, reasons = zip(*rows, strict=True)
+    numbers = range(before + 1, before + 1 + len(rows))
+    return pa.table([pa.array(c, f.type) for c, f in zip((numbers, headlines, labels, reasons), RAW, strict=True)], schema=RAW)
+
+
+def lines(stream: io.BufferedReader, name: str) -> Iterator[bytes]:
+    """Lines as bytes, without a byte order mark; of a line longer than MAX_LINE its beginning."""
+    try:
+        line = stream.readline(MAX_LINE)
+        if not line:
+            raise DataError(f"{name}: the file is empty")
+        if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise DataError(f"{name}: the file is UTF-16: save it as UTF-8")
+        line = line.removeprefix(b"\xef\xbb\xbf")
+        while line:
+            yield line
+            while line and not line.endswith(b"\n") and len(line) == MAX_LINE:
+                line = stream.readline(MAX_LINE)
+            line = stream.readline(MAX_LINE)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{name}: cannot be read to its end ({error}): write or fetch it again") from None
+
+
+def delimited(source: Iterator[bytes], delimiter: str, headline: str, label: str, name: str) -> Iterator[Row]:
+    """Rows of a csv or tsv file, by Python's reader.
+
+    Undecodable bytes pass as lone surrogates and come out as the bytes they were. pyarrow's reader is faster, but drops the rest of a
+    file without a word after a quote that nothing closes; this one gives an error for the row, and goes on. Tokenizing costs far more.
+    """
+    consumed: list[bytes] = []  # the lines of the row at hand
+
+    def decoded() -> Iterator[str]:
+        for line in source:
+            consumed.append(line)
+            yield line.decode("utf-8", "surrogateescape")
+
+    reader = csv.reader(decoded(), delimiter=delimiter, strict=True)
+    try:
+        header = next((row for row in reader if row), [])
+    except csv.Error as error:
+        raise DataError(f"{name}: the header cannot be read ({error}): is it {'tab' if delimiter != ',' else 'comma'}-separated?") from None
+    at, label_at = _column(header, headline, name), _column(header, label, name)
+    while True:
+        consumed.clear()
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            row = None
+        if row is None or len(row) not in (0, len(header)):
+            yield b"".join(consumed).rstrip(b"\r\n"), None, MALFORMED_ROW
+        elif row:  # an empty line is no row
+            yield row[at].encode("utf-8", "surrogateescape"), _label(row[label_at]), None
+
+
+def _column(columns: Iterable[str], wanted: str, name: str) -> int:
+    known = list(columns)
+    if wanted not in known:
+        shown = [column.encode("utf-8", "replace").decode()[:LABEL_CHARACTERS] for column in known]
+        near = did_you_mean(wanted, shown)
+        listed = "" if near.startswith("; known") else f" (columns: {', '.join(shown)})"
+        raise DataError(f'{name}: no column "{wanted}"{near.replace("; known", "; columns")}{listed}')
+    return known.index(wanted)
+
+
+def json_lines(source: Iterator[bytes]) -> Iterator[Any]:
+    """One value a line; what is not JSON comes out as the bytes it was. Blank lines are no rows."""
+    for line in source:
+        if line := line.strip():
+            try:
+                yield json.loads(line.decode("utf-8", "surrogateescape"))
+            except (ValueError, RecursionError):
+                yield line
+
+
+def objects(values: Iterable[Any], headline: str, label: str, name: str) -> Iterator[Row]:
+    """Rows of JSON objects. A column that none of the first BLOCK_ROWS objects has is no column; later, its lack breaks the row."""
+    waiting: list[Any] | None = []
+    for value in values:
+        if waiting is None:
+            yield _object(value, headline, label)
+            continue
+        waiting.append(value)
+        if len(waiting) == BLOCK_ROWS or (isinstance(value, dict) and {headline, label} <= value.keys()):
+            _check_keys(waiting, headline, label, name)
+            yield from (_object(value, headline, label) for value in waiting)
+            waiting = None
+    if waiting:
+        _check_keys(waiting, headline, label, name)
+        yield from (_object(value, headline, label) for value in waiting)
+
+
+def _check_keys(values: list[Any], headline: str, label: str, name: str) -> None:
+    found = dict.fromkeys(key for value in values if isinstance(value, dict) for key in value)
+    if not found:
+        raise DataError(f"{name}: no JSON object in it: write one object a line")
+    for wanted in (headline, label):
+        _column(found, wanted, name)
+
+
+def _object(value: Any, headline: str, label: str) -> Row:
+    if isinstance(value, bytes):
+        return value, None, MALFORMED_ROW
+    if not isinstance(value, dict) or headline not in value or label not in value:
+        return json.dumps(value, default=str).encode(), None, MALFORMED_ROW
+    return _row(value[headline], value[label])
+
+
+def _row(headline: Any, label: Any) -> Row:
+    """A headline and a label of any type. Text that has no UTF-8 form becomes bytes that are not UTF-8."""
+    if headline is None or isinstance(headline, bytes):
+        return headline, _label(label), None
+    if not isinstance(headline, str):
+        return json.dumps(headline, default=str).encode(), _label(label), NOT_TEXT
+    try:
+        return headline.encode("utf-8", "surrogateescape"), _label(label), None
+    except UnicodeEncodeError:
+        return headline.encode("utf-8", "surrogatepass"), _label(label), None
+
+
+def _label(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return text[:LABEL_CHARACTERS].encode("utf-8", "replace").decode()
+
+
+def parquet(file: BinaryIO, headline: str, label: str, name: str) -> Iterator[Row]:
+    """Rows of a Parquet file, of whatever types its columns are."""
+    try:
+        opened = pq.ParquetFile(file)
+        for wanted in (headline, label):
+            _column(opened.schema_arrow.names, wanted, name)
+        for batch in opened.iter_batches(BLOCK_ROWS, columns=[headline, label]):
+            yield from (_row(*row) for row in zip(_values(batch[headline]), _values(batch[label]), strict=True))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{name}: not a whole Parquet file ({' '.join(str(error).split())}): write or fetch it again") from None
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """The column's values; text as bytes, for Parquet does not say that it is UTF-8."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = column.cast(pa.large_binary())
+    values: list[Any] = column.to_pylist()
+    return values

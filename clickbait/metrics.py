@@ -1,0 +1,209 @@
+"""What a model is worth, from labels and scores alone: classification, calibration, slices, invariances, curves, worst errors.
+
+Labels are 0 (news) and 1 (clickbait); scores are P(clickbait), in [0, 1]. A verdict is clickbait where score >= threshold.
+Every answer is made of plain Python numbers, lists and dicts, so that it goes into metrics.json as it is. No ray, no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn import metrics as sk
+
+Labels = npt.NDArray[np.integer[Any]]
+Scores = npt.NDArray[np.floating[Any]]
+
+BINS = 15  # of the calibration error: Guo et al. 2017
+CURVE_POINTS = 200  # enough for a plot; the whole curve of a large split would be most of metrics.json
+HISTOGRAM_BINS = 20
+SHORT, LONG = 40, 70  # characters: a headline below is short, one from here on is long
+_SENTENCE_END = ".,;:!?…"  # not quotes, brackets or %: to drop one of those changes more than the manner
+
+
+def classification(labels: Labels, scores: Scores, threshold: float = 0.5) -> dict[str, Any]:
+    """The figures of one split: labels (n,) and scores (n,), n at least 1.
+
+    Keys: rows, accuracy, precision, recall, f1, auc, log_loss, ece, confusion ([[tn, fp], [fn, tp]]). Precision, recall and F1 are
+    of clickbait, and 0 where they are 0 / 0. auc is None where the split has one class only: it is not defined there.
+    """
+    labels, scores = _checked(labels, scores)
+    verdicts = scores >= threshold
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(labels, verdicts, average="binary", zero_division=0.0)
+    return {
+        "rows": len(labels),
+        "accuracy": float(np.mean(verdicts == labels)),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "auc": float(sk.roc_auc_score(labels, scores)) if _both_classes(labels) else None,
+        "log_loss": float(sk.log_loss(labels, scores, labels=[0, 1])),
+        "ece": expected_calibration_error(labels, scores),
+        "confusion": sk.confusion_matrix(labels, verdicts, labels=[0, 1]).tolist(),
+    }
+
+
+def expected_calibration_error(labels: Labels, scores: Scores, bins: int = BINS) -> float:
+    """Mean distance, in [0, 1], between P(clickbait) and the share of clickbait, over equal-width bins weighted by their rows.
+
+    Naeini, Cooper, Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015, here on the positive
+    class; 15 bins as in Guo et al., "On Calibration of Modern Neural Networks", ICML 2017 (which bins the winning class).
+    """
+    table = _reliability(*_checked(labels, scores), bins)
+    count, gap = np.array(table["count"]), np.abs(np.array(table["mean_score"]) - np.array(table["observed"]))
+    return float(np.average(gap, weights=count))
+
+
+def slices(texts: Sequence[str], labels: Labels, scores: Scores, threshold: float) -> dict[str, dict[str, Any]]:
+    """Name of a slice to its rows, accuracy, f1 and share_clickbait; a slice without rows is left out.
+
+    Length in characters, a digit or none, a question mark or none, title case (every word starts with a capital) or not.
+    f1 is None where neither a label nor a verdict of the slice is clickbait.
+    """
+    labels, scores = _checked(labels, scores)
+    assert len(texts) == len(labels), "one label a text"
+    length = np.array([len(text) for text in texts])
+    digit = np.array([any(c.isdigit() for c in text) for text in texts])
+    question = np.array(["?" in text for text in texts])
+    title = np.array([is_title_case(text) for text in texts])
+    masks = {
+        "short": length < SHORT,
+        "medium": (length >= SHORT) & (length < LONG),
+        "long": length >= LONG,
+        "has_digit": digit,
+        "no_digit": ~digit,
+        "question": question,
+        "no_question": ~question,
+        "title_case": title,
+        "not_title_case": ~title,
+    }
+    verdicts = scores >= threshold
+    return {name: _slice(labels[mask], verdicts[mask]) for name, mask in masks.items() if mask.any()}
+
+
+def is_title_case(text: str) -> bool:
+    """Every word starts with a capital: no word's first letter or digit is lower case, and at least one is upper."""
+    starts = [match[1] for match in _WORD_START.finditer(text)]
+    return any(c.isupper() for c in starts) and not any(c.islower() for c in starts)
+
+
+_WORD_START = re.compile(r"(?<!\S)[^\w\s]*(\w)")  # past an opening quote or bracket; never after an apostrophe
+
+
+def _title(text: str) -> str:
+    """Every word's first letter upper, the rest as it was: NASA stays NASA, and don't becomes Don't."""
+    return _WORD_START.sub(lambda match: match[0].upper(), text)
+
+
+def _punctuation(text: str) -> str:
+    """Drops the punctuation at the end, or adds a full stop where there is none. A text of nothing else stays as it is."""
+    bare = text.rstrip()
+    stripped = bare.rstrip(_SENTENCE_END + " ")
+    if not stripped:
+        return text
+    return stripped if stripped != bare else bare + "."
+
+
+def _spaces(text: str) -> str:
+    """Two blanks for one between words, and blanks at both ends."""
+    return f"  {'  '.join(text.split())}  "
+
+
+PERTURBATIONS: dict[str, Callable[[str], str]] = {
+    "lower": str.lower,
+    "upper": str.upper,
+    "title": _title,
+    "punctuation": _punctuation,
+    "spaces": _spaces,
+}
+"""Changes that make no headline more or less of a clickbait: a verdict that flips under one leans on the wrong thing."""
+
+
+def flip_rate(before_scores: Scores, after_scores: Scores, threshold: float) -> float:
+    """Share of verdicts, in [0, 1], that differ between the two lists of scores (n,), (n,), n at least 1."""
+    both = np.stack([before_scores, after_scores]).astype(np.float64)  # raises where the two differ in length
+    assert both.size, "at least one headline"
+    assert not np.isnan(both).any(), "a score is not a number"
+    verdicts = both >= threshold
+    return float(np.mean(verdicts[0] != verdicts[1]))
+
+
+def curves(labels: Labels, scores: Scores) -> dict[str, dict[str, list[Any]]]:
+    """What the report draws, at most 200 points a curve, rounded to 6 decimals.
+
+    pr {precision, recall}, roc {fpr, tpr} (both empty where the split has one class only), reliability {bin_lower, mean_score,
+    observed, count} (bins with rows only), histogram {edges, news, clickbait} (counts a bin; one edge more than bins).
+    """
+    labels, scores = _checked(labels, scores)
+    precision, recall, fpr, tpr = (np.empty(0) for _ in range(4))
+    if _both_classes(labels):
+        precision, recall, _ = sk.precision_recall_curve(labels, scores, drop_intermediate=True)
+        fpr, tpr, _ = sk.roc_curve(labels, scores, drop_intermediate=True)
+    edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
+    return {
+        "pr": {"precision": _thin(precision), "recall": _thin(recall)},
+        "roc": {"fpr": _thin(fpr), "tpr": _thin(tpr)},
+        "reliability": _reliability(labels, scores, BINS),
+        "histogram": {
+            "edges": _thin(edges),
+            "news": np.histogram(scores[labels == 0], edges)[0].tolist(),
+            "clickbait": np.histogram(scores[labels == 1], edges)[0].tolist(),
+        },
+    }
+
+
+def worst(texts: Sequence[str], labels: Labels, scores: Scores, count: int, threshold: float = 0.5) -> list[dict[str, Any]]:
+    """At most `count` wrong verdicts as {text, label, score}, the farthest from their label first, ties in the order given."""
+    labels, scores = _checked(labels, scores)
+    assert len(texts) == len(labels), "one label a text"
+    order = np.argsort(-np.abs(labels - scores), kind="stable")
+    wrong = [i for i in order.tolist() if (scores[i] >= threshold) != labels[i]]
+    return [{"text": texts[i], "label": int(labels[i]), "score": float(scores[i])} for i in wrong[:count]]
+
+
+def _checked(labels: Labels, scores: Scores) -> tuple[Labels, Scores]:
+    """Both as they are, scores in float64; asserts what every function here takes for granted."""
+    scores = np.asarray(scores, dtype=np.float64)
+    assert labels.shape == scores.shape == (labels.size,), "labels (n,) and scores (n,)"
+    assert labels.size, "at least one row"
+    assert bool(((labels == 0) | (labels == 1)).all()), "a label is 0 or 1"
+    assert bool(((scores >= 0.0) & (scores <= 1.0)).all()), "a score is a probability, and a number"  # NaN compares false
+    return labels, scores
+
+
+def _both_classes(labels: Labels) -> bool:
+    return bool(labels.min() != labels.max())
+
+
+def _slice(labels: Labels, verdicts: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    hits = int(np.sum(verdicts & (labels == 1)))
+    called = int(verdicts.sum() + labels.sum())
+    return {
+        "rows": len(labels),
+        "accuracy": float(np.mean(verdicts == labels)),
+        "f1": 2 * hits / called if called else None,
+        "share_clickbait": float(labels.mean()),
+    }
+
+
+def _reliability(labels: Labels, scores: Scores, bins: int) -> dict[str, list[Any]]:
+    """Per bin that has rows: its lower edge, the mean score, the share of clickbait, the rows. A score of 1 is in the last bin."""
+    which = np.minimum((scores * bins).astype(np.int64), bins - 1)
+    count = np.bincount(which, minlength=bins)
+    used = np.flatnonzero(count)
+    return {
+        "bin_lower": [int(i) / bins for i in used],
+        "mean_score": (np.bincount(which, scores, minlength=bins)[used] / count[used]).tolist(),
+        "observed": (np.bincount(which, labels, minlength=bins)[used] / count[used]).tolist(),
+        "count": count[used].tolist(),
+    }
+
+
+def _thin(values: npt.NDArray[np.float64]) -> list[float]:
+    """At most CURVE_POINTS of the values, evenly spaced, both ends among them."""
+    if len(values) > CURVE_POINTS:
+        values = values[np.linspace(0, len(values) - 1, CURVE_POINTS).round().astype(np.int64)]
+    return [round(value, 6) for value in values.tolist()]

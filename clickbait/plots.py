@@ -1,0 +1,168 @@
+"""The report's plots as inline SVG: matplotlib's object-oriented API, no pyplot, no global state kept.
+
+The same numbers give the same bytes (fixed hash salt, no metadata). The colours are CSS variables of the page, so that one SVG
+serves light and dark: matplotlib draws in stand-in colours, which are replaced in its output. Text stays text.
+
+`of` names the split in the plot's spoken name, and keeps the ids of two plots of one kind apart: a constant, never user's text.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+INK, MUTED, LINE, CLICKBAIT, NEWS = (f"#00000{i}" for i in range(1, 6))  # stand-ins; no real colour comes near
+_CSS = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", CLICKBAIT: "var(--clickbait)", NEWS: "var(--news)"}
+_STYLE: dict[Any, Any] = {  # Any: matplotlib types each key
+    "svg.fonttype": "none",
+    "font.size": 10.5,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.major.pad": 7,
+    "ytick.major.pad": 7,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "legend.frameon": False,
+    "lines.linewidth": 2.0,
+}
+_styled = mpl.rc_context(_STYLE)  # as a decorator: the style holds while a plot is drawn and no longer
+
+
+@_styled
+def loss(history: Sequence[Mapping[str, Any]]) -> str:
+    """Training and validation log loss over optimizer steps."""
+    return _lines("Loss over training steps", history, {"train_loss": "training loss", "val_log_loss": "validation log loss"}, "log loss")
+
+
+@_styled
+def quality(history: Sequence[Mapping[str, Any]]) -> str:
+    """Validation accuracy and AUC over optimizer steps."""
+    return _lines("Validation accuracy and AUC", history, {"val_accuracy": "accuracy", "val_auc": "AUC"}, "validation split")
+
+
+@_styled
+def precision_recall(curve: Mapping[str, Sequence[float]], of: str) -> str:
+    """Precision over recall; empty where the split has one class only."""
+    if not curve["recall"]:
+        return ""
+    figure, axes = _figure()
+    axes.plot(curve["recall"], curve["precision"], color=CLICKBAIT, clip_on=False, zorder=3)
+    _unit(axes, "recall", "precision")
+    return _svg(figure, f"Precision over recall, {of}")
+
+
+@_styled
+def roc(curve: Mapping[str, Sequence[float]], of: str) -> str:
+    """True over false positive rate; empty where the split has one class only."""
+    if not curve["fpr"]:
+        return ""
+    figure, axes = _figure()
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
+    axes.plot(curve["fpr"], curve["tpr"], color=CLICKBAIT, clip_on=False, zorder=3)
+    _unit(axes, "false positive rate", "true positive rate")
+    return _svg(figure, f"ROC: true over false positive rate, {of}")
+
+
+@_styled
+def reliability(curve: Mapping[str, Sequence[float]], of: str) -> str:
+    """Share of clickbait over mean score; a dot's area grows with the rows of its bin."""
+    figure, axes = _figure()
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
+    total = sum(curve["count"])
+    area = [24 + 240 * count / total for count in curve["count"]]
+    axes.plot(curve["mean_score"], curve["observed"], color=CLICKBAIT, linewidth=1, alpha=0.5, clip_on=False)
+    axes.scatter(curve["mean_score"], curve["observed"], s=area, color=CLICKBAIT, alpha=0.75, linewidths=0, clip_on=False, zorder=3)
+    _unit(axes, "mean P(clickbait) of the bin", "share of clickbait")
+    return _svg(figure, f"Reliability: share of clickbait over mean score, {of}")
+
+
+@_styled
+def histogram(curve: Mapping[str, Sequence[float]], of: str, threshold: float) -> str:
+    """Headlines per score and class, on a logarithmic scale: a good model's few doubtful ones would not show on another."""
+    figure, axes = _figure()
+    edges = curve["edges"]
+    middles = [(low + high) / 2 for low, high in pairwise(edges)]
+    width = 0.42 * (edges[1] - edges[0])
+    for name, colour, side in (("news", NEWS, -0.5), ("clickbait", CLICKBAIT, 0.5)):
+        axes.bar([x + side * width for x in middles], curve[name], width=width, color=colour, label=name)
+    axes.axvline(threshold, color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
+    axes.set_yscale("log", nonpositive="clip")
+    axes.set_ylim(0.5, 2 * max(1, *curve["news"], *curve["clickbait"]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.minorticks_off()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("P(clickbait)")
+    axes.set_ylabel("headlines")
+    axes.grid(visible=False, axis="x")
+    _legend(axes)
+    return _svg(figure, f"Histogram of scores by class, {of}")
+
+
+def _lines(name: str, history: Sequence[Mapping[str, Any]], series: Mapping[str, str], ylabel: str) -> str:
+    """The keys of `series` over `step`, rows without a value left out; empty where none has one."""
+    figure, axes = _figure()
+    drawn = False
+    for (key, label), colour in zip(series.items(), (NEWS, CLICKBAIT), strict=True):
+        points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4.5 if len(points) < 40 else 0, label=label)
+            drawn = True
+    if not drawn:
+        return ""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel(ylabel)
+    _legend(axes)
+    return _svg(figure, name)
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.2, 3.5), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure, figure.add_subplot()
+
+
+def _unit(axes: Axes, xlabel: str, ylabel: str) -> None:
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=xlabel, ylabel=ylabel)
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, labelcolor=INK)
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as one <svg> element named for screen readers."""
+    out = io.StringIO()
+    # The name salts the ids of clip paths and markers: all figures share the ids of one page.
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(out, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # axes_1 and the like: nothing refers to them, and each figure has them
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # it would style the whole page
+    svg = re.sub(r" font-family: [^;]*;", "", svg)  # the page's own font
+    for colour, variable in _CSS.items():
+        svg = svg.replace(colour, variable)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)

@@ -1,0 +1,319 @@
+"""Versions and aliases of a model at a storage URI: written once, moved by compare-and-swap, readable while others write.
+
+    python -m clickbait.registry --uri artifacts/registry list
+    python -m clickbait.registry --uri gs://bucket/registry show production
+    python -m clickbait.registry --uri gs://bucket/registry set-alias v3 production
+    python -m clickbait.registry --uri gs://bucket/registry rollback production
+    python -m clickbait.registry --uri gs://bucket/registry verify v3
+
+    <uri>/<name>/versions/v3/   .claim (first: the number is taken), the bundle's files, manifest.json (last: readers see it now)
+    <uri>/<name>/aliases/production.json      {"version": "v3", "previous": "v2", "at": ..., "by": ...}
+
+A publisher that dies leaves a number without a manifest: no reader sees it and no other publisher takes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import fcntl
+import getpass
+import hashlib
+import os
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clickbait import bundle
+from clickbait.bundle import MANIFEST, Manifest
+from clickbait.config import MODEL_NAME, did_you_mean
+from clickbait.errors import AliasConflict, BundleError, NotFound, PreconditionFailed, RegistryError
+from clickbait.storage import is_local, join, open_storage
+
+_VERSION = re.compile(r"v([1-9][0-9]*)")
+_ALIAS = re.compile(r"[a-z][a-z0-9-]{0,63}")
+LATEST = "latest"
+
+
+class Unset(enum.Enum):
+    """Tells "not given" from None, which means that the alias must not be there yet."""
+
+    UNSET = enum.auto()
+
+
+class Alias(BaseModel):
+    """Where a name points, and where it pointed before."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    version: str
+    """The version it names."""
+    previous: str | None
+    """The version it named before; `rollback` goes there."""
+    at: str
+    """When it was moved: ISO 8601, UTC."""
+    by: str
+    """Who moved it."""
+
+
+class Registry:
+    """The versions and aliases of the model `name` at `uri`.
+
+    `cache` is where versions of a remote registry are kept on this machine: CLICKBAIT_CACHE or `~/.cache/clickbait` if not given.
+    """
+
+    def __init__(self, uri: str, name: str = MODEL_NAME, cache: Path | None = None) -> None:
+        self.uri = join(uri, name)
+        self.name = name
+        self._storage = open_storage(self.uri)
+        self._cache = cache or Path(os.environ.get("CLICKBAIT_CACHE") or "~/.cache/clickbait").expanduser()
+
+    def publish(self, folder: Path) -> str:
+        """Makes the draft in `folder` the next version, and returns its name.
+
+        Raises:
+            BundleError: the draft is not whole.
+            RegistryError: it is a published version, not a draft.
+        """
+        draft = bundle.verify(folder)
+        if draft.version is not None:
+            raise RegistryError(f"{folder}: is {draft.version} already; publish a draft, fresh from the export")
+        version = self._claim()
+        for name in draft.files:
+            self._storage.upload(folder / name, _key(version, name))
+        published = draft.model_copy(update={"version": version})
+        self._storage.write(_key(version, MANIFEST), bundle.encoded(published), expect="")
+        return version
+
+    def versions(self) -> list[str]:
+        """The whole versions, oldest first."""
+        whole = [version for version, name in self._files() if name == MANIFEST]
+        return sorted(whole, key=_number)
+
+    def manifest(self, version: str) -> Manifest:
+        """The manifest of `version`.
+
+        Raises:
+            RegistryError: there is no such version.
+        """
+        return self._manifest(version)[0]
+
+    def resolve(self, ref: str) -> str:
+        """The version that `ref` names: `v3`, `latest` or an alias.
+
+        Raises:
+            RegistryError: it names none; the message lists the aliases.
+        """
+        if ref == LATEST:
+            if not (versions := self.versions()):
+                raise RegistryError(f"{self.uri}: no version is published yet; run the pipeline or ray_jobs.promote first")
+            return versions[-1]
+        if _VERSION.fullmatch(ref):
+            if not self._storage.exists(_key(ref, MANIFEST)):
+                raise self._no_version(ref)
+            return ref
+        alias = self.alias(ref) if _ALIAS.fullmatch(ref) else None
+        if alias is None:
+            raise self._unknown(ref)
+        return alias.version
+
+    def fetch(self, ref: str) -> Path:
+        """A local folder with the version that `ref` names, every byte verified. Read it, do not write there.
+
+        Raises:
+            RegistryError: `ref` names no version.
+            BundleError: a file is not what the manifest says.
+        """
+        version = self.resolve(ref)
+        manifest, data = self._manifest(version)
+        if is_local(self.uri):
+            folder = Path(self.uri, "versions", version)
+            bundle.verify(folder)
+            return folder
+        origin = hashlib.sha256(self.uri.encode()).hexdigest()[:16]  # two registries each have a v3
+        folder = self._cache / origin / version
+        with _one_at_a_time(folder):
+            if not _holds(folder, data):
+                self._download(version, manifest, data, folder)
+        return folder
+
+    def aliases(self) -> dict[str, Alias]:
+        """Every alias by its name."""
+        found = {name: self.alias(name) for name in self._alias_names()}
+        return {name: alias for name, alias in found.items() if alias is not None}
+
+    def alias(self, name: str) -> Alias | None:
+        """Where the alias points; None if it is not there.
+
+        Raises:
+            RegistryError: not an alias's name, or its file is torn.
+        """
+        return self._read_alias(name)[0]
+
+    def set_alias(self, version: str, alias: str, *, expect: str | Unset | None = Unset.UNSET) -> Alias:
+        """Points `alias` at `version`. Where it points there already, nothing changes, `previous` neither.
+
+        With `expect`, only if the alias still points at that version (None: does not exist).
+
+        Raises:
+            RegistryError: no such version, or not an alias's name.
+            AliasConflict: the alias does not point at `expect`.
+        """
+        if not (_VERSION.fullmatch(version) and self._storage.exists(_key(version, MANIFEST))):
+            raise self._no_version(version)
+        while True:
+            current, generation = self._read_alias(alias)
+            now = current.version if current else None
+            if expect is not Unset.UNSET and now != expect:
+                raise AliasConflict(
+                    f"{self.uri}: {alias} points at {now or 'nothing'}, not at {expect or 'nothing'}; look again, then decide"
+                )
+            if current and now == version:
+                return current
+            moved = Alias(version=version, previous=now, at=datetime.now(UTC).isoformat(timespec="seconds"), by=_who())
+            # Refused: somebody else got through, so to read and decide again comes to an end.
+            with contextlib.suppress(PreconditionFailed):
+                self._storage.write(_alias_key(alias), moved.model_dump_json(indent=2).encode() + b"\n", expect=generation)
+                return moved
+
+    def rollback(self, alias: str) -> str:
+        """Points `alias` at the version before, and returns that. A second call goes forward again.
+
+        Raises:
+            RegistryError: no such alias, or no version before.
+            AliasConflict: somebody moved the alias meanwhile.
+        """
+        current = self.alias(alias)
+        if current is None:
+            raise self._unknown(alias)
+        if current.previous is None:
+            raise RegistryError(f"{self.uri}: {alias} has pointed at {current.version} only; there is no version before to go back to")
+        return self.set_alias(current.previous, alias, expect=current.version).version
+
+    def _files(self) -> Iterator[tuple[str, str]]:
+        """Each file below a version's folder: version, name."""
+        for key in self._storage.list("versions"):
+            _, version, name = key.split("/", 2) if key.count("/") > 1 else ("", "", "")
+            if _VERSION.fullmatch(version):
+                yield version, name
+
+    def _claim(self) -> str:
+        """Takes the next number for good: its claim can be made once."""
+        number = max((_number(version) for version, _ in self._files()), default=0)
+        while True:
+            number += 1
+            with contextlib.suppress(PreconditionFailed):
+                self._storage.write(_key(f"v{number}", ".claim"), f"{_who()}\n".encode(), expect="")
+                return f"v{number}"
+
+    def _manifest(self, version: str) -> tuple[Manifest, bytes]:
+        if not _VERSION.fullmatch(version):
+            raise self._no_version(version)
+        try:
+            data = self._storage.read(_key(version, MANIFEST))
+        except NotFound:
+            raise self._no_version(version) from None
+        where = join(self.uri, _key(version, MANIFEST))
+        manifest = bundle.decoded(data, where)
+        if manifest.version != version:
+            raise BundleError(f"{where}: says that it is {manifest.version}; publish the bundle again")
+        return manifest, data
+
+    def _download(self, version: str, manifest: Manifest, data: bytes, folder: Path) -> None:
+        """Puts `version` at `folder`, whole. The caller holds the lock, so the temporary folder's name can be fixed."""
+        temporary = folder.with_name(f".{version}")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a download cut off
+        try:
+            for name in manifest.files:
+                self._storage.download(_key(version, name), temporary / name)
+            temporary.joinpath(MANIFEST).write_bytes(data)
+            bundle.verify(temporary)
+            shutil.rmtree(folder, ignore_errors=True)  # a byte of it changed, or the registry was made anew
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _alias_names(self) -> list[str]:
+        names = [key.removeprefix("aliases/").removesuffix(".json") for key in self._storage.list("aliases") if key.endswith(".json")]
+        return [name for name in names if _ALIAS.fullmatch(name)]
+
+    def _read_alias(self, name: str) -> tuple[Alias | None, str]:
+        """The alias and its generation; None and "" if it is not there."""
+        if not _ALIAS.fullmatch(name) or name == LATEST or _VERSION.fullmatch(name):
+            raise RegistryError(f"{name!r} cannot name an alias; take lower-case letters, digits and -, such as production")
+        try:
+            data, generation = self._storage.read_versioned(_alias_key(name))
+        except NotFound:
+            return None, ""
+        try:
+            alias = Alias.model_validate_json(data)
+        except ValidationError:
+            where = join(self.uri, _alias_key(name))
+            raise RegistryError(f"{where}: not an alias, its bytes are torn; delete it and set the alias {name} again") from None
+        return alias, generation
+
+    def _no_version(self, version: str) -> RegistryError:
+        versions = self.versions()
+        known = f"there are {', '.join(versions)}" if versions else "none is published yet"
+        return RegistryError(f"{self.uri}: no version {version}; {known}")
+
+    def _unknown(self, ref: str) -> RegistryError:
+        names = self._alias_names()
+        if not names:
+            return RegistryError(f'{self.uri}: no alias "{ref}", nor any other; publish a version and set one, or ask for "{LATEST}"')
+        return RegistryError(f'{self.uri}: no alias "{ref}"{did_you_mean(ref, names)} (aliases: {", ".join(names)})')
+
+
+def _key(version: str, name: str) -> str:
+    return f"versions/{version}/{name}"
+
+
+def _alias_key(name: str) -> str:
+    return f"aliases/{name}.json"
+
+
+def _number(version: str) -> int:
+    return int(version[1:])
+
+
+def _who() -> str:
+    """Who moves an alias: the CI run, the W&B user, or the user of this machine."""
+    if actor := os.environ.get("GITHUB_ACTOR"):
+        return f"{actor}@github-actions/{os.environ.get('GITHUB_RUN_ID', 'run')}"
+    if user := os.environ.get("WANDB_USERNAME"):
+        return user
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def _holds(folder: Path, data: bytes) -> bool:
+    """Whether the cached `folder` is whole and is the version whose manifest is `data`."""
+    try:
+        bundle.verify(folder)
+        return (folder / MANIFEST).read_bytes() == data
+    except BundleError:
+        return False
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """One process of this machine fetches a version, the others wait for it. The kernel lets go when the holder dies."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    from clickbait.registry_cli import main
+
+    sys.exit(main())

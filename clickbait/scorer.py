@@ -1,0 +1,138 @@
+"""A bundle and texts in, scores out: the tokenizer and onnxruntime on one thread, with next to no padding.
+
+    scorer = Scorer(Path("artifacts/bundle"))
+    scorer.score(["Markets close higher", "You won't believe number 7"])   # array([0.02, 0.97], dtype=float32)
+
+The served model takes `input_ids` and `attention_mask`, int64 (batch, sequence), and gives `logits`, float32 (batch, 2), in the order
+of the manifest's labels: news, clickbait.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickbait import bundle
+from clickbait.errors import BundleError, ConfigError
+from clickbait.text import clean
+
+# Tokens, padding counted, in one run of the model: some 32 headlines of 16. On a CPU core larger runs are not faster
+# (batch 1, 8 and 32 score alike), and this keeps the activations of a run small.
+TOKEN_BUDGET = 512
+DRAFT = "draft"  # the version of a bundle that is not published
+
+
+class Scorer:
+    """A loaded model version. One thread at a time may call `score`."""
+
+    def __init__(self, folder: Path, *, runtime: str | None = None, threads: int = 1, verified: bool = False) -> None:
+        """Loads the bundle in `folder`, every byte of it checked first unless `verified` says that this was just done.
+
+        Raises:
+            BundleError: a byte that is not the manifest's, or a file that tokenizers or onnxruntime cannot load.
+            ConfigError: the bundle has no such runtime.
+        """
+        self.manifest = bundle.read_manifest(folder) if verified else bundle.verify(folder)
+        self.version = self.manifest.version or DRAFT
+        self.runtime = runtime or self.manifest.default_runtime
+        if self.runtime not in self.manifest.runtimes:
+            raise ConfigError(f'runtime "{self.runtime}": {folder} has {", ".join(sorted(self.manifest.runtimes))}')
+        self._tokenizer = _tokenizer(folder / "tokenizer.json", self.manifest.max_tokens)
+        self._pad = _pad_id(self._tokenizer)
+        self._session = _session(folder / self.manifest.runtimes[self.runtime], threads)
+
+    def score(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """P(clickbait) of each text, in the order given: float32 (n,). Texts are cleaned here; no text gives no score."""
+        scores = np.empty(len(texts), np.float32)
+        encodings = self._tokenizer.encode_batch_fast([clean(text) for text in texts])
+        ids = [encoding.ids for encoding in encodings]
+        for rows in micro_batches([len(row) for row in ids], TOKEN_BUDGET):
+            scores[rows] = self._run([ids[row] for row in rows])
+        return scores
+
+    def label(self, score: float) -> str:
+        """The label of a score: clickbait from the manifest's threshold on."""
+        news, clickbait = self.manifest.labels
+        return clickbait if score >= self.manifest.threshold else news
+
+    def result(self, score: float) -> dict[str, Any]:
+        """What the HTTP api answers for a score. It is rounded before it is labelled, so a client that compares comes to the same."""
+        score = round(float(score), 6)
+        return {"label": self.label(score), "score": score, "model": self.version}
+
+    def _run(self, ids: list[list[int]]) -> NDArray[np.float32]:
+        """Scores of token ids that are sorted by length: padded to the last, (n,)."""
+        shape = (len(ids), max(len(ids[-1]), 1))
+        input_ids = np.full(shape, self._pad, np.int64)
+        mask = np.zeros(shape, np.int64)
+        for row, tokens in enumerate(ids):
+            input_ids[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = 1
+        (logits,) = self._session.run(["logits"], {"input_ids": input_ids, "attention_mask": mask})
+        margin = (logits[:, 1] - logits[:, 0]) / np.float32(self.manifest.temperature)
+        # softmax(...)[:, 1] of two classes, in the form that cannot overflow
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * margin)), np.float32)
+
+
+def micro_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Row numbers, shortest first, cut so that longest x count stays within `budget` tokens. A longer row goes alone."""
+    rows: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if rows and lengths[row] * (len(rows) + 1) > budget:
+            yield rows
+            rows = []
+        rows.append(row)
+    if rows:
+        yield rows
+
+
+def _tokenizer(path: Path, max_tokens: int) -> Any:
+    # Read by tokenizers at each batch: a replica owns one core, and a pool of threads in it would fight its neighbours.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise _cannot_load("tokenizers", path, error) from None
+    tokenizer.no_padding()  # padding goes by micro-batch
+    tokenizer.enable_truncation(max_tokens)
+    return tokenizer
+
+
+def _pad_id(tokenizer: Any) -> int:
+    """The pad token's id. Where there is none the mask hides the pads, and any id does."""
+    for token in ("[PAD]", "<pad>"):
+        if (found := tokenizer.token_to_id(token)) is not None:
+            return int(found)
+    return 0
+
+
+def _session(path: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would burn the neighbours' cores
+    options.log_severity_level = 3  # errors: what we cannot load we say ourselves
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base but Exception
+        raise _cannot_load("onnxruntime", path, error) from None
+    inputs, outputs = {i.name for i in session.get_inputs()}, {o.name for o in session.get_outputs()}
+    if inputs != {"input_ids", "attention_mask"} or "logits" not in outputs:
+        told = f"{', '.join(sorted(inputs))} to {', '.join(sorted(outputs))}"
+        raise BundleError(f"{path}: goes from {told}, not from input_ids and attention_mask to logits; export it again")
+    return session
+
+
+def _cannot_load(library: str, path: Path, error: Exception) -> BundleError:
+    told = " ".join(str(error).split())[:200]
+    return BundleError(f"{path}: {library} cannot load it ({told}); export it again")

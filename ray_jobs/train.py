@@ -1,0 +1,123 @@
+"""Fine-tune an encoder on a dataset, over any number of workers.
+
+    python -m ray_jobs.train --config configs/train.yaml --epochs 3 --lr 5e-5
+
+One DDP worker a core or a GPU under Ray Train's TorchTrainer (Train V2); `--num-workers 0` trains in this process. The same command
+after a kill goes on from the newest whole checkpoint. The loop is `clickbait.training`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from clickbait.dataset import open_dataset
+from ray.train.torch import TorchConfig, TorchTrainer
+from tqdm import tqdm
+
+from clickbait import cli, modeling, storage
+from clickbait.checkpoints import Run
+from clickbait.config import TrainConfig
+from clickbait.errors import DataError
+from clickbait.training import Place, description, fit
+from ray_jobs.session import connect
+
+
+def train(config: TrainConfig) -> str:
+    """Runs or resumes the training and returns the run's URI; at once where the run is done already.
+
+    Raises:
+        DataError: no whole dataset there, or the run's folder holds another run.
+        ModelError: the base model is not to be had.
+    """
+    dataset = open_dataset(config.dataset)
+    config = config.model_copy(update={"dataset": dataset.uri})
+    modeling.locate(config.model)  # here, for a clear error: what a worker raises is tried anew
+    run = Run(storage.join(config.output, config.name))
+    run.claim(description(config, dataset))
+    if run.read_json("done.json") is not None:
+        return run.uri
+    if config.num_workers:
+        connect()
+        _check_resources(config)
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config=config.model_dump(),
+        # gloo names the hosts' own interfaces; nccl where there are GPUs
+        torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.num_workers,
+            use_gpu=config.use_gpu,
+            resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.use_gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            # A name of its own each time: the loop resumes from the run's checkpoints, never from Ray Train's snapshot.
+            name=f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",
+            storage_path=storage.join(config.output, "ray"),
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+        ),
+    )
+    trainer.fit()
+    return run.uri
+
+
+def _worker(values: dict[str, Any]) -> None:
+    """What each Ray Train worker runs."""
+    config = TrainConfig.model_validate(values)
+    context = ray.train.get_context()
+    place = Place(
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        local_world=context.get_local_world_size(),
+        device=ray.train.torch.get_device() if config.use_gpu else torch.device("cpu"),
+    )
+
+    def report(metrics: dict[str, float], checkpoint: str) -> None:
+        """Ray Train is told of every epoch; its checkpoint is a pointer to ours."""
+        with tempfile.TemporaryDirectory() as folder:
+            pointer = None
+            if place.rank == 0:
+                (Path(folder) / "pointer.json").write_text(json.dumps({"uri": checkpoint}), encoding="utf-8")
+                pointer = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report(metrics, checkpoint=pointer)
+
+    fit(config, open_dataset(config.dataset), place, report, _bar if config.num_workers else tqdm)
+
+
+def _bar(total: int, desc: str) -> Any:
+    """A progress bar that Ray carries to the driver's terminal."""
+    from ray.experimental import tqdm_ray
+
+    return tqdm_ray.tqdm(total=total, desc=desc)
+
+
+def _check_resources(config: TrainConfig) -> None:
+    """Refuses what this cluster can never give, and would otherwise wait for without end. An autoscaler may yet give it."""
+    if os.environ.get("CLICKBAIT_AUTOSCALES") == "1":
+        return
+    there = ray.cluster_resources()
+    for name, asked in (("CPU", config.cpus_per_worker * config.num_workers), ("GPU", config.num_workers * config.use_gpu)):
+        if asked > there.get(name, 0):
+            raise DataError(
+                f"{config.num_workers} workers ask for {asked:g} {name}, the cluster has {there.get(name, 0):g}: lower --num-workers "
+                f"or --cpus-per-worker (or set CLICKBAIT_AUTOSCALES=1 where the cluster grows)"
+            )
+
+
+def main(config: TrainConfig) -> None:
+    """Train and say where the best checkpoint is."""
+    uri = train(config)
+    run = Run(uri)
+    best = run.read_json("best.json") or {}
+    print(f"best checkpoint: {run.checkpoint_uri(best['checkpoint'])} (validation log loss {best['val_log_loss']:.4f})")
+
+
+if __name__ == "__main__":
+    cli.run(TrainConfig, main, __doc__)

@@ -1,0 +1,1 @@
+"""The serving half: imports nothing from training, needs neither torch nor transformers."""

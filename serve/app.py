@@ -1,0 +1,141 @@
+"""The Ray Serve application: one deployment, one process a replica from bytes to score.
+
+    serve run serve.app:build registry=artifacts/registry model=production
+    serve deploy configs/serve.yaml
+
+Every setting of `serve.settings` is an argument; the environment gives the rest. Both are read once, by `build`, so that a replica on
+another machine serves the same version with the same limits.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import urllib.request
+from typing import Any
+
+import click
+from fastapi import FastAPI
+from ray import serve as ray_serve
+from ray.serve.schema import LoggingConfig
+
+from clickbait.errors import ClickbaitError
+from clickbait.registry import Registry
+from clickbait.storage import is_local
+from serve import ports, settings
+from serve.api import create_app
+from serve.service import Service
+from serve.settings import Settings
+
+APP = "clickbait"
+_ROUTE_S = 60  # how long the proxy may take to learn of a route; usually well under a second
+
+
+@ray_serve.deployment(
+    name="Classifier",
+    num_replicas=1,
+    ray_actor_options={"num_cpus": 1},
+    health_check_period_s=5,
+    health_check_timeout_s=10,
+    graceful_shutdown_wait_loop_s=0.5,
+    max_constructor_retry_count=3,  # a version that does not load thrice does not load
+    logging_config=LoggingConfig(enable_access_log=False),  # a line a request costs more than parsing it
+)
+@ray_serve.ingress()
+class Classifier:
+    """A replica: the api over one loaded model."""
+
+    def __init__(self, chosen: dict[str, Any]) -> None:
+        self._settings = Settings(**chosen)
+        self._service = Service(self._settings)
+        self._service.load()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # Ray Serve calls it after __init__
+        return create_app(self._service, self._settings, under_ray=True)
+
+    async def check_health(self) -> None:
+        """Ray Serve replaces a replica for which this raises."""
+        if not self._service.ready:
+            raise RuntimeError("no model is loaded")
+
+
+class _Stop(click.ClickException):
+    """Ends `serve run` with its message and our exit code for what a user can mend."""
+
+    exit_code = 2
+
+
+def build(args: dict[str, str] | None) -> ray_serve.Application:
+    """The application, bound to one version: an alias is resolved here, so that every replica serves the same.
+
+    Raises:
+        ClickbaitError: an argument, a variable or the version does not fit. Under `serve run` its line is all that is printed.
+    """
+    try:
+        return _bound(settings.load(**(args or {})))
+    except ClickbaitError as error:
+        if click.get_current_context(silent=True) is None:  # not the command line
+            raise
+        raise _Stop(str(error)) from None
+
+
+def serve_on_ray(chosen: Settings, port: int) -> str:
+    """Starts Ray Serve's HTTP server on `port` (0: a free one) and the application on it; returns the base URL once it is ready.
+
+    Ray is initialised already. One server a Ray session: call `stop` before the next.
+
+    Raises:
+        PortInUse: somebody listens there.
+        ClickbaitError: the version cannot be served, or Ray Serve runs already, with a server on another port.
+    """
+    app = _bound(chosen)
+    with ports.bind(chosen.host, port) as probe:
+        port = probe.getsockname()[1]
+    ray_serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": chosen.host, "port": port, "request_timeout_s": 2 * chosen.timeout_s},
+        logging_config=LoggingConfig(enable_access_log=False),
+    )
+    try:
+        ray_serve.run(app, name=APP)
+    except RuntimeError as error:
+        raise ClickbaitError(f"Ray Serve could not start the application: {' '.join(str(error).split())[:500]}") from None
+    base = ports.url(chosen.host, port)
+    _wait_for(f"{base}/readyz")
+    return base
+
+
+def stop() -> None:
+    """Ends the application and Ray Serve; requests under way are answered first."""
+    ray_serve.shutdown()
+
+
+def _bound(chosen: Settings) -> ray_serve.Application:
+    registry = Registry(chosen.registry)
+    version = registry.resolve(chosen.model)
+    if is_local(chosen.registry):
+        registry.fetch(version)  # a wrong byte shows here, in one line, and not in a replica's log
+    pinned = chosen.model_copy(update={"model": version})
+    return Classifier.options(  # type: ignore[attr-defined]  # a Deployment since it was decorated
+        # The batcher refuses first, with our own body: it takes max_waiting and what is being computed. What comes beyond that waits
+        # in the proxy, and is refused there.
+        max_ongoing_requests=2 * chosen.max_waiting + chosen.max_batch,
+        max_queued_requests=chosen.max_waiting,
+        backpressure_config={"status_code": 429, "retry_after_s": chosen.retry_after_s},
+        graceful_shutdown_timeout_s=math.ceil(chosen.timeout_s) + 5,  # every accepted request is answered or late by then
+    ).bind(pinned.model_dump())
+
+
+def _wait_for(url: str) -> None:
+    """Until `url` answers 200: the proxy learns of a new route a little after the replicas are up."""
+    end = time.monotonic() + _ROUTE_S
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5):  # noqa: S310
+                return
+        except OSError:
+            if time.monotonic() > end:
+                raise ClickbaitError(
+                    f"{url} does not answer: does Ray Serve run already, on another port? `serve shutdown` ends it"
+                ) from None
+            time.sleep(0.1)

@@ -1,0 +1,72 @@
+"""The settings of the server: flags or `serve run` arguments, then the environment (`CLICKBAIT_<NAME>`), then these defaults.
+
+CLICKBAIT_MODEL=staging CLICKBAIT_THREADS=2 python -m serve.standalone
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from clickbait.config import Uri, explain
+from clickbait.errors import ConfigError
+from clickbait.text import MAX_CHARACTERS
+
+PREFIX = "CLICKBAIT_"
+
+
+class Settings(BaseSettings):
+    """Every limit is a field, and its docstring gives the reason for its default."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    registry: Uri = "artifacts/registry"
+    """Where versions and aliases are kept: a path or URI. The pipeline publishes there."""
+    model: str = Field("production", min_length=1, max_length=64)
+    """What is served: an alias (`production`), a version (`v3`) or `latest`."""
+    runtime: str | None = None
+    """`int8` or `fp32`; None takes what the version was exported for."""
+    threads: int = Field(1, ge=1, le=256)
+    """Compute threads of a replica. A small model does not get faster with more; one replica a core does."""
+    max_characters: int = Field(MAX_CHARACTERS, ge=1, le=100_000)
+    """Characters of a text, counted after cleaning. What is longer is an article, and attention costs its square."""
+    max_texts: int = Field(256, ge=1, le=10_000)
+    """Texts in a batch request: half a second's work of one core with the default model."""
+    max_body_bytes: int = Field(1 << 20, ge=64, le=1 << 30)
+    """Bytes of a body: 256 texts of 512 characters take half of it in UTF-8, and three quarters as \\uXXXX."""
+    max_waiting: int = Field(256, ge=1, le=100_000)
+    """Requests that wait for the model, a replica. At some 500 a second, 256 is half a second: longer queues only add latency."""
+    max_batch: int = Field(32, ge=1, le=4096)
+    """Texts computed at a time. A new request waits for one such batch, some 60 ms, before its turn can come."""
+    timeout_s: float = Field(5.0, gt=0.0, le=600.0)
+    """Seconds from a request's first byte to its answer. Who waited longer has gone, and is not computed."""
+    retry_after_s: int = Field(1, ge=0, le=3600)
+    """`Retry-After` of 429 and 503: a full queue is empty again within a second."""
+    host: str = Field("127.0.0.1", min_length=1)
+    """Interface to listen on. This machine only, until somebody chooses otherwise: there is no authentication."""
+    port: int = Field(8000, ge=0, le=65_535)
+    """Port to listen on; 0 takes a free one."""
+
+
+def load(**given: Any) -> Settings:
+    """The settings, with `given` over the environment.
+
+    Raises:
+        ConfigError: an unknown name in `given` (the message names the one meant), or a value that does not fit, by its variable.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        where = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
+        from_environment = sorted(_variable(name) for name in where - given.keys() if name in Settings.model_fields)
+        prefix = f"{', '.join(from_environment)}: " if from_environment else ""
+        raise ConfigError(f"{prefix}{explain(Settings, error)}") from None
+
+
+def _variable(name: str) -> str:
+    """The variable as it is spelt in the environment: the case is free."""
+    wanted = f"{PREFIX}{name}".upper()
+    return next((key for key in os.environ if key.upper() == wanted), wanted)

@@ -1,0 +1,95 @@
+"""The same api under uvicorn, without Ray: for a laptop, a container, Cloud Run.
+
+    python -m serve.standalone --registry artifacts/registry --model production --port 8000
+
+Settings come from flags, then `CLICKBAIT_<NAME>` (`serve.settings`), then `PORT`, which Cloud Run sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import uvicorn
+
+from clickbait.config import did_you_mean
+from clickbait.errors import ClickbaitError, ConfigError
+from serve import ports, settings
+from serve.api import create_app
+from serve.service import Service
+from serve.settings import Settings
+
+_FLAGS = ("registry", "model", "host", "port")
+
+
+def parse(args: Sequence[str]) -> Settings:
+    """The settings with the flags over them.
+
+    Raises:
+        ConfigError: an unknown flag (the message names the one meant) or a value that does not fit.
+    """
+    parser = _Parser(prog="python -m serve.standalone", description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    for name in _FLAGS:
+        parser.add_argument(f"--{name}", help=Settings.model_fields[name].description)
+    known, unknown = parser.parse_known_args(args)
+    if unknown:
+        raise ConfigError(f"{unknown[0]}: unknown flag{did_you_mean(unknown[0].lstrip('-').split('=')[0], list(_FLAGS))}")
+    given: dict[str, Any] = {name: value for name, value in vars(known).items() if value is not None}
+    port = os.environ.get("PORT")
+    if port is not None and "port" not in given and not any(name.upper() == "CLICKBAIT_PORT" for name in os.environ):
+        given["port"] = port
+    return settings.load(**given)
+
+
+def run(chosen: Settings, bound: socket.socket) -> None:
+    """Loads the model, then serves on the bound socket until SIGTERM or Ctrl-C; requests under way are answered first.
+
+    Raises:
+        ClickbaitError: the version cannot be served.
+    """
+    service = Service(chosen)
+    service.load()
+    address = bound.getsockname()
+    print(f"serving {service.version} at {ports.url(chosen.host, address[1])} (/docs shows how; Ctrl-C stops it)", flush=True)
+    config = uvicorn.Config(
+        create_app(service, chosen),
+        access_log=False,  # a line a request costs more than parsing it
+        log_level="warning",
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=math.ceil(chosen.timeout_s) + 1,
+    )
+    uvicorn.Server(config).run(sockets=[bound])
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """0, or 2 for what the user can mend, in one line."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    try:
+        chosen = parse(sys.argv[1:] if args is None else args)
+        with ports.bind(chosen.host, chosen.port) as bound:
+            run(chosen, bound)
+    except ClickbaitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # uvicorn passes it on once it has stopped
+        return 0
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line in place of a usage text and an exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

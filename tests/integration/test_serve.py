@@ -1,0 +1,141 @@
+"""The application on a real Ray Serve: built as `serve run` builds it, asked over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clickbait.errors import ClickbaitError, PortInUse
+from clickbait.registry import Registry
+from serve.settings import load
+from tests.tiny import tiny_bundle
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on .Field.")  # in ray.serve.config
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("registry")
+    registry = Registry(str(folder / "registry"))
+    registry.set_alias(registry.publish(tiny_bundle(folder / "draft")), "production")
+    return str(folder / "registry")
+
+
+@pytest.fixture(scope="module")
+def url(ray_cluster: object, registry: str) -> Iterator[str]:
+    from serve.app import serve_on_ray, stop
+
+    yield serve_on_ray(load(registry=registry, max_texts=8), 0)
+    stop()
+
+
+def ask(url: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
+    """Status, body, headers."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers={"content-type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, json.load(answer), answer.headers
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error), error.headers
+
+
+def test_it_is_ready_and_says_what_it_serves(url: str) -> None:
+    assert ask(f"{url}/readyz")[:2] == (200, ask(f"{url}/")[1])
+    assert ask(f"{url}/model")[1]["version"] == "v1"
+    assert "/classify" in ask(f"{url}/openapi.json")[1]["paths"]
+
+
+def test_it_classifies(url: str) -> None:
+    status, bait, _ = ask(f"{url}/classify", {"text": "You won the secret trick"})
+    assert (status, bait["label"], bait["model"]) == (200, "clickbait", "v1")
+    _, batch, _ = ask(f"{url}/classify/batch", {"texts": ["You won the secret trick", "council approves budget"]})
+    assert [result["label"] for result in batch["results"]] == ["clickbait", "news"]
+    assert batch["results"][0]["score"] == pytest.approx(bait["score"], abs=1e-6)
+
+
+def test_many_at_a_time_each_get_their_own(url: str) -> None:
+    texts = [f"{word} number {count}" for word in ("secret", "council") for count in range(30)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda text: ask(f"{url}/classify", {"text": text}), texts))
+    assert [status for status, _, _ in answers] == [200] * 60
+    assert [body["label"] for _, body, _ in answers] == ["clickbait"] * 30 + ["news"] * 30
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "kind"),
+    [
+        ("/classify", {"text": " "}, 422, "InvalidText"),
+        ("/classify", {"wrong": "a"}, 400, "BadRequest"),
+        ("/classify/batch", {"texts": ["a"] * 9}, 422, "TooManyTexts"),
+        ("/classify", {"text": "x" * 2_000_000}, 413, "BodyTooLarge"),
+        ("/nowhere", None, 404, "NotFound"),
+        ("/classify", None, 405, "MethodNotAllowed"),
+    ],
+)
+def test_errors_have_their_body_through_the_proxy(url: str, path: str, body: Any, status: int, kind: str) -> None:
+    answered, error, headers = ask(f"{url}{path}", body, **{"x-request-id": "of-mine"})
+    assert (answered, error["error_type"], error["request_id"]) == (status, kind, "of-mine")
+    assert headers.get_all("x-request-id") == ["of-mine"]  # once
+
+
+def test_a_port_in_use_is_one_line(url: str, registry: str) -> None:
+    from serve.app import serve_on_ray
+
+    with pytest.raises(PortInUse):
+        serve_on_ray(load(registry=registry), int(url.rsplit(":", 1)[1]))
+
+
+def test_a_wrong_alias_ends_build(registry: str) -> None:
+    from serve.app import build
+
+    with pytest.raises(ClickbaitError, match='did you mean "production"') as raised:
+        build({"registry": registry, "model": "prodution"})
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ClickbaitError, match='did you mean "registry"'):
+        build({"registri": registry})
+
+
+def test_serve_run_ends_with_one_line_and_2(registry: str) -> None:
+    command = [str(Path(sys.executable).with_name("serve")), "run", "serve.app:build", f"registry={registry}", "model=nothing"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in ended.stderr + ended.stdout
+
+
+def test_build_binds_one_version_and_absolute_paths(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from serve.app import build
+
+    monkeypatch.setenv("CLICKBAIT_MAX_WAITING", "7")
+    deployment = build({"registry": os.path.relpath(registry)})._bound_deployment
+    (chosen,) = deployment.init_args
+    assert (chosen["model"], chosen["registry"], chosen["max_waiting"]) == ("v1", registry, 7)
+    assert deployment.max_queued_requests == 7
+    assert deployment.max_ongoing_requests > 7  # ours refuses first, with our body
+
+
+def test_the_config_is_valid_and_names_what_is_there(registry: str) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from serve.app import build
+
+    document = yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text())
+    config = ServeDeploySchema.model_validate(document)
+    (application,) = config.applications
+    assert application.import_path == "serve.app:build"
+    bound = build({**application.args, "registry": registry})._bound_deployment
+    assert [deployment.name for deployment in application.deployments] == [bound.name]

@@ -1,0 +1,413 @@
+"""The batcher's promises, on an engine that the test starts and stops by hand: no clock, no sleep.
+
+Work-conserving, bounded, in order of arrival, without starvation; whoever has gone is not computed; who fails fails alone; what was
+accepted is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clickbait.errors import DeadlineExceeded, NotReady, Overloaded
+from serve.batching import Batcher
+
+NEVER = 1e9  # a deadline that does not come
+POISON = "poison"
+
+
+def value(text: str) -> float:
+    return float(sum(text.encode()))
+
+
+class Engine:
+    """Keeps of the real one: it holds its thread while it computes, fails a batch as a whole, and a score depends on the text alone."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.released = 0
+        self._go = threading.Semaphore(0)
+
+    def __call__(self, texts: list[str]) -> Sequence[float]:
+        self.batches.append(texts)
+        assert self._go.acquire(timeout=60)
+        if any(POISON in text for text in texts):
+            raise ArithmeticError("poisoned")
+        return [value(text) for text in texts]
+
+    @property
+    def busy(self) -> bool:
+        return len(self.batches) > self.released
+
+    def release(self, times: int = 1) -> None:
+        self.released += times
+        self._go.release(times)
+
+
+class Bench:
+    """A batcher on an engine, and requests whose texts tell whose they are."""
+
+    def __init__(self, **limits: int) -> None:
+        self.engine = Engine()
+        self.batcher = Batcher(self.engine, **limits)
+        self.requests: list[asyncio.Task[list[float]]] = []
+        self.texts: list[list[str]] = []
+
+    async def submit(self, size: int = 1, *, poison: bool = False, deadline: float = NEVER) -> asyncio.Task[list[float]]:
+        name = f"{POISON if poison else 'request'} {len(self.requests)}"
+        self.texts.append([f"{name} text {index}" for index in range(size)])
+        self.requests.append(asyncio.ensure_future(self.batcher.submit(self.texts[-1], deadline)))
+        await asyncio.sleep(0)
+        return self.requests[-1]
+
+    async def settle(self) -> None:
+        """Until the engine computes or has nothing to compute, and every callback has run."""
+        while self.batcher._worker is not None and not self.engine.busy:
+            await asyncio.sleep(0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def step(self) -> list[str]:
+        """Lets the batch that is computed end, and gives the next."""
+        assert self.engine.busy
+        self.engine.release()
+        await self.settle()
+        return self.engine.batches[-1] if self.engine.busy else []
+
+    async def drain(self) -> None:
+        await self.settle()
+        while self.engine.busy:
+            await self.step()
+
+
+def run(scenario: Callable[[Bench], Awaitable[Any]], **limits: int) -> None:
+    """Runs the scenario on a loop that reports what nobody caught."""
+    uncaught: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: uncaught.append(context))
+        bench = Bench(**limits)
+        try:
+            await scenario(bench)
+        finally:
+            bench.engine.release(10_000)
+            await bench.batcher.close()
+            await asyncio.gather(*bench.requests, return_exceptions=True)
+
+    asyncio.run(main())
+    gc.collect()
+    assert not uncaught
+
+
+def test_an_idle_engine_computes_a_lone_request_at_once() -> None:
+    async def scenario(bench: Bench) -> None:
+        request = await bench.submit()
+        await bench.settle()
+        assert bench.engine.batches == bench.texts
+        assert bench.batcher.waiting == 0
+        await bench.step()
+        assert await request == [value(bench.texts[0][0])]
+
+    run(scenario, max_batch=32)
+
+
+def test_what_waits_when_the_engine_is_free_is_one_batch() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.submit()
+        await bench.settle()
+        for size in (1, 2, 1, 3):
+            await bench.submit(size)
+        assert len(bench.engine.batches) == 1
+        assert await bench.step() == sum(bench.texts[1:4], []) + bench.texts[4][:1]  # 5 of them, in order of arrival
+        assert await bench.step() == bench.texts[4][1:]
+
+    run(scenario, max_batch=5)
+
+
+def test_no_text_needs_no_engine() -> None:
+    async def scenario(bench: Bench) -> None:
+        assert await bench.batcher.submit([], NEVER) == []
+        assert bench.engine.batches == []
+
+    run(scenario)
+
+
+def test_the_queue_is_bounded_and_a_place_that_is_left_is_free() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.submit()
+        await bench.settle()  # in the engine: it does not wait
+        waiting = [await bench.submit() for _ in range(3)]
+        with pytest.raises(Overloaded, match="3 requests wait"):
+            await bench.batcher.submit(["more"], NEVER)
+        waiting[1].cancel()
+        await bench.settle()
+        assert bench.batcher.waiting == 2
+        again = await bench.submit()
+        await bench.drain()
+        assert await again == [value(bench.texts[4][0])]
+        assert not any(text == bench.texts[2][0] for batch in bench.engine.batches for text in batch)
+
+    run(scenario, max_batch=1, max_waiting=3)
+
+
+def test_a_deadline_that_passes_is_not_computed() -> None:
+    async def scenario(bench: Bench) -> None:
+        loop = asyncio.get_running_loop()
+        now = [0.0]
+        loop.time = lambda: now[0]  # type: ignore[method-assign]
+        with pytest.raises(DeadlineExceeded):
+            await bench.batcher.submit(["too late from the start"], 0.0)
+        first = await bench.submit(deadline=1.0)
+        second = await bench.submit(deadline=2.0)
+        third = await bench.submit(2, deadline=3.0)
+        await bench.settle()
+        assert bench.engine.batches == [bench.texts[0]]
+        now[0] = 2.5
+        await bench.settle()
+        for late in (first, second):  # the first is being computed, the second waits: neither waits longer
+            with pytest.raises(DeadlineExceeded):
+                await late
+        assert await bench.step() == bench.texts[2][:1]
+        now[0] = 3.5
+        await bench.settle()
+        with pytest.raises(DeadlineExceeded):
+            await third
+        assert await bench.step() == []  # its second text is not computed
+        assert bench.engine.batches == [bench.texts[0], bench.texts[2][:1]]
+
+    run(scenario, max_batch=1)
+
+
+def test_who_has_just_gone_is_not_taken() -> None:
+    """Within one tick of the loop: the caller had no turn yet to leave the queue himself."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.submit()
+        await bench.settle()
+        gone = await bench.submit()
+        gone.cancel()
+        assert bench.batcher._take() == []
+
+    run(scenario)
+
+
+def test_a_deadline_holds_where_its_timer_is_late() -> None:
+    async def scenario(bench: Bench) -> None:
+        loop = asyncio.get_running_loop()
+        now = [0.0]
+        loop.time = lambda: now[0]  # type: ignore[method-assign]
+        await bench.submit()
+        await bench.settle()
+        late = await bench.submit(deadline=1.0)
+        now[0] = 1.5
+        assert bench.batcher._take() == []  # in this very tick: no timer has run
+        with pytest.raises(DeadlineExceeded):
+            await late
+
+    run(scenario)
+
+
+def test_a_failing_item_fails_alone() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.submit()
+        await bench.settle()
+        good, bad, large = await bench.submit(2), await bench.submit(poison=True), await bench.submit(9)
+        await bench.drain()
+        with pytest.raises(ArithmeticError, match="poisoned"):
+            await bad
+        assert await good == [value(text) for text in bench.texts[1]]
+        assert await large == [value(text) for text in bench.texts[3]]
+        assert (await bench.batcher.submit([], NEVER)) == []
+
+    run(scenario, max_batch=4)
+
+
+@pytest.mark.parametrize("raised", [StopIteration(), SystemExit(1), BaseException("a panic in Rust"), TimeoutError("the engine's own")])
+def test_whatever_the_engine_raises_reaches_the_caller_and_the_next_is_served(raised: BaseException) -> None:
+    async def scenario() -> None:
+        def engine(texts: list[str]) -> list[float]:
+            if "bad" in texts:
+                raise raised
+            return [1.0] * len(texts)
+
+        batcher = Batcher(engine)
+        with pytest.raises((RuntimeError, TimeoutError)) as caught:
+            await batcher.submit(["bad"], NEVER)
+        assert not isinstance(caught.value, DeadlineExceeded)
+        assert await batcher.submit(["good"], NEVER) == [1.0]
+        await batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_miscounts_is_an_error_and_not_another_ones_score() -> None:
+    async def scenario() -> None:
+        batcher = Batcher(lambda texts: [0.5])
+        with pytest.raises(RuntimeError, match="1 scores for 2 texts"):
+            await batcher.submit(["one", "two"], NEVER)
+        await batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_small_requests_wait_for_one_slice_of_a_large_one() -> None:
+    async def scenario(bench: Bench) -> None:
+        large = await bench.submit(12)
+        await bench.settle()
+        small = [await bench.submit() for _ in range(3)]
+        assert await bench.step() == sum(bench.texts[1:], []) + bench.texts[0][4:5]
+        assert await bench.step() == bench.texts[0][5:9]
+        assert all(request.done() for request in small)
+        await bench.drain()
+        assert await large == [value(text) for text in bench.texts[0]]
+
+    run(scenario, max_batch=4)
+
+
+def test_a_large_request_that_got_the_rest_of_a_batch_is_next() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.submit(4)
+        await bench.settle()
+        for size in (3, 9, 2):
+            await bench.submit(size)
+        assert await bench.step() == bench.texts[1] + bench.texts[2][:1]
+        assert await bench.step() == bench.texts[2][1:5]
+        assert await bench.step() == bench.texts[3] + bench.texts[2][5:7]
+
+    run(scenario, max_batch=4)
+
+
+def test_who_goes_while_a_failed_batch_is_tried_again_is_not_computed() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.submit()
+        await bench.settle()
+        await bench.submit(poison=True)
+        gone, stays = await bench.submit(), await bench.submit()
+        await bench.step()
+        assert await bench.step() == bench.texts[1]  # alone
+        gone.cancel()
+        assert await bench.step() == bench.texts[3]
+        await bench.drain()
+        assert stays.done()
+
+    run(scenario)
+
+
+def test_a_large_request_is_done_however_many_small_ones_come() -> None:
+    """A flood that fills the queue again after each batch: each slice takes a bounded number of batches."""
+
+    async def scenario(bench: Bench) -> None:
+        large = await bench.submit(20)
+        await bench.settle()
+        batches = 0
+        while not large.done():
+            while bench.batcher.waiting < 8:
+                await bench.submit()
+            await bench.step()
+            batches += 1
+            assert batches <= 5 * (8 // 4 + 1)
+
+    run(scenario, max_batch=4, max_waiting=8)
+
+
+def test_close_answers_what_was_accepted_and_refuses_the_rest() -> None:
+    async def scenario(bench: Bench) -> None:
+        requests = [await bench.submit(size) for size in (1, 7, 2)]
+        await bench.settle()
+        closing = asyncio.ensure_future(bench.batcher.close())
+        await bench.settle()
+        assert bench.batcher.closing
+        with pytest.raises(NotReady):
+            await bench.batcher.submit(["new"], NEVER)
+        assert not closing.done()
+        await bench.drain()
+        await closing
+        for request, texts in zip(requests, bench.texts, strict=True):
+            assert request.result() == [value(text) for text in texts]
+        await bench.batcher.close()  # twice is fine
+
+    run(scenario, max_batch=3)
+
+
+def test_a_storm_of_cancellations_leaves_nothing_behind() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.submit()
+        await bench.settle()
+        storm = [await bench.submit(2) for _ in range(200)]
+        for request in storm[::2]:
+            request.cancel()
+        bench.requests[0].cancel()  # the one that is being computed
+        await bench.settle()
+        assert bench.batcher.waiting == 100
+        await bench.drain()
+        computed = {text for batch in bench.engine.batches[1:] for text in batch}
+        assert computed == {text for texts in bench.texts[2::2] for text in texts}
+        assert [request.result() for request in storm[1::2]] == [[value(text) for text in texts] for texts in bench.texts[2::2]]
+
+    run(scenario, max_batch=8)
+
+
+_OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("submit"), st.integers(1, 11), st.sampled_from([False, False, False, True])),
+        st.tuples(st.just("cancel"), st.integers(0, 50), st.none()),
+        st.tuples(st.just("step"), st.none(), st.none()),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(operations=_OPERATIONS, max_batch=st.integers(1, 6), max_waiting=st.integers(1, 8), close=st.booleans())
+def test_any_history(operations: list[Any], max_batch: int, max_waiting: int, close: bool) -> None:
+    async def scenario(bench: Bench) -> None:
+        gone: dict[int, int] = {}  # request to the number of batches begun when it was cancelled
+        poisoned = set()
+        for kind, number, poison in operations:
+            if kind == "submit":
+                if poison:
+                    poisoned.add(len(bench.requests))
+                full = bench.batcher.waiting >= max_waiting
+                request = await bench.submit(number, poison=poison)
+                await bench.settle()
+                assert request.done() == full  # refused at once, or accepted
+            elif kind == "cancel" and bench.requests:
+                index = number % len(bench.requests)
+                if bench.requests[index].cancel():
+                    gone[index] = len(bench.engine.batches)
+            elif kind == "step" and bench.engine.busy:
+                batch = await bench.step()
+                assert poisoned or not bench.batcher.waiting or len(batch) == max_batch  # full, where something is left over
+            await bench.settle()
+            assert bench.batcher.waiting <= max_waiting + 1  # the rest of a large one has its place
+            assert bench.engine.busy or not bench.batcher.waiting  # work-conserving
+        if close:
+            closing = asyncio.ensure_future(bench.batcher.close())
+            await bench.drain()
+            await closing
+        else:
+            await bench.drain()
+        assert bench.batcher.waiting == 0
+        computed = [text for batch in bench.engine.batches for text in batch]
+        assert all(len(batch) <= max_batch for batch in bench.engine.batches)
+        for index, (request, texts) in enumerate(zip(bench.requests, bench.texts, strict=True)):
+            assert request.done()
+            if index in gone:
+                after = [text for batch in bench.engine.batches[gone[index] :] for text in batch]
+                assert not set(after) & set(texts)
+            elif isinstance(request.exception(), Overloaded):
+                assert not set(computed) & set(texts)
+            elif index in poisoned:
+                assert isinstance(request.exception(), ArithmeticError)
+            else:
+                assert request.result() == [value(text) for text in texts]
+                assert poisoned or all(computed.count(text) == 1 for text in texts)
+
+    run(scenario, max_batch=max_batch, max_waiting=max_waiting)
