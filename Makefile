@@ -32,3 +32,33 @@ $(VENV)/.run: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(call install,dev)
 	@touch $(VENV)/.run
+
+# Settings of make demo: DATA=path-or-URI (headlines), TRANSFER=path-or-URI (others, never trained on), PORT=8000, ARGS=more flags.
+PORT ?= 8000
+DEMO = $(BIN)/python -m ray_jobs.pipeline --config configs/demo.yaml --port $(PORT) $(if $(DATA),--data '$(DATA)') $(if $(TRANSFER),--transfer '$(TRANSFER)') $(ARGS)
+
+.PHONY: demo serve test lint format bench-train bench-size
+demo: $(VENV)/.run
+	$(DEMO)
+
+serve: $(VENV)/.run
+	$(DEMO) --keep-serving
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/zizmor --offline --quiet .github/workflows
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-train: $(VENV)/.run
+	$(BIN)/python -m tests.performance.bench_train $(ARGS)
+
+bench-size: $(VENV)/.run
+	$(BIN)/python -m tests.performance.bench_size $(ARGS)

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from clickbait import headlines, sample, sources, storage, tokenizer
 from clickbait.config import PreprocessConfig
-from clickbait.errors import DataError, NotFound, StorageError
+from clickbait.errors import ClickbaitError, DataError, NotFound, StorageError
 from clickbait.headlines import LABELS, REASONS, SPLITS
 
 SCHEMA = 1  # raise it when the same input gives other bytes
@@ -153,9 +153,20 @@ def identify(config: PreprocessConfig, pieces: Sequence[str], tokens: bytes) -> 
 
 
 def write_partition(judged: pa.Table, uri: str, names: list[str], config: PreprocessConfig) -> pa.Table:
-    """Settles and tokenizes one whole partition, writes its parts below `uri`, and returns what it counted, as one row of JSON."""
+    """Settles and tokenizes one whole partition, writes its parts below `uri`, and returns what it counted, as one row of JSON.
+
+    What a user can mend is told in that row: raised in a task, it would come out wrapped in Ray's own tracebacks.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one task, one core: `num_workers` says how many there are
     partition = judged["partition"][0].as_py()
+    try:
+        summary = _write(partition, judged, uri, names, config)
+    except ClickbaitError as error:
+        summary = {"errors": [str(error)]}
+    return pa.table({"partition": [partition], "summary": [json.dumps(summary)]})
+
+
+def _write(partition: int, judged: pa.Table, uri: str, names: list[str], config: PreprocessConfig) -> dict[str, Any]:
     settled = headlines.settle(judged, names, config)
     store = storage.open_storage(uri)
     files: dict[str, dict[str, Any]] = {}
@@ -175,7 +186,7 @@ def write_partition(judged: pa.Table, uri: str, names: list[str], config: Prepro
         clickbait = table["label"].to_pylist().count(LABELS.index("clickbait"))
         splits[name] = {"rows": table.num_rows, "clickbait": clickbait, "news": table.num_rows - clickbait}
     write("quarantine", settled.quarantine)
-    summary = {
+    return {
         "in": settled.rows,
         "read": settled.read,
         "errors": settled.errors,
@@ -185,7 +196,6 @@ def write_partition(judged: pa.Table, uri: str, names: list[str], config: Prepro
         "lengths": lengths,
         "files": files,
     }
-    return pa.table({"partition": [partition], "summary": [json.dumps(summary)]})
 
 
 def put(uri: str, key: str, data: bytes, rows: int | None = None) -> dict[str, Any]:
@@ -207,11 +217,11 @@ def count(summaries: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """The partitions' summaries as the manifest's counts, balance, histogram and files.
 
     Raises:
-        DataError: a piece of the source could not be read to its end.
+        DataError: a piece of the source could not be read to its end, or a part could not be written.
     """
     summaries = list(summaries)
     if errors := [error for summary in summaries for error in summary["errors"]]:
-        raise DataError("; ".join(errors))
+        raise DataError(errors[0] + (f" (and {len(errors) - 1} more)" if errors[1:] else ""))
     reasons: Counter[str] = Counter()
     lengths: Counter[int] = Counter()
     splits = {name: Counter({"rows": 0, "clickbait": 0, "news": 0}) for name in SPLITS}

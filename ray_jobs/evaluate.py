@@ -12,10 +12,10 @@ import time
 from typing import Any
 
 import numpy as np
-from clickbait.dataset import Dataset, open_dataset
 
 from clickbait import card, cli, drafts, gate, metrics, report
 from clickbait.config import EvaluateConfig
+from clickbait.dataset import Dataset, open_dataset
 from clickbait.errors import DataError
 from clickbait.labelled import read_labelled
 from clickbait.scorer import Scorer

@@ -5,11 +5,10 @@ python -m ray_jobs.export --config configs/export.yaml --run artifacts/runs/clic
 
 from __future__ import annotations
 
-from clickbait.dataset import open_dataset
-
 from clickbait import card, cli, drafts, exporting
 from clickbait.checkpoints import open_run
 from clickbait.config import ExportConfig
+from clickbait.dataset import open_dataset
 from clickbait.errors import DataError
 
 

@@ -19,14 +19,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from clickbait.dataset import Dataset, open_dataset
-
 from clickbait import cli, storage
 from clickbait.config import PipelineConfig, TrainConfig
+from clickbait.dataset import Dataset, open_dataset
 from clickbait.registry import Registry
 from clickbait.sample import SYNTHETIC_NOTICE
 from clickbait.training import description
 from ray_jobs import evaluate, export, preprocess, promote, session, train
+from serve import app, ports, settings
 
 # Written for this purpose: what the server is asked at the end.
 HEADLINES = (
@@ -59,9 +59,7 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
     Raises:
         ClickbaitError: what a user can mend, by the step that found it.
     """
-    from serve.app import check_port, serve_on_ray, stop
-
-    check_port(config.port)  # now, not after twenty minutes of training
+    ports.bind("127.0.0.1", config.port).close()  # now, not after twenty minutes of training
     clock = Clock()
     work = config.work
     source = config.data or config.preprocess.source
@@ -87,7 +85,7 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
     answers: list[dict[str, Any]] = []
     if served is not None:
         with clock.step("serve"):
-            url = serve_on_ray({"registry": registry, "model": config.promote.alias}, port=config.port)
+            url = app.serve_on_ray(settings.load(registry=registry, model=config.promote.alias), config.port)
         with clock.step("score over HTTP"):
             answers = [{"text": text, **ask(url, text)} for text in HEADLINES]
     summary = summarise(dataset, metrics, outcome, answers, clock.seconds)
@@ -98,7 +96,7 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
         if config.keep_serving:
             print(f"serving {served.version} at {url}/docs until Ctrl-C", flush=True)
             wait()
-        stop()
+        app.stop()
     return summary
 
 

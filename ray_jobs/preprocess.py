@@ -64,27 +64,12 @@ def _partitions(uri: str, pieces: list[str], config: PreprocessConfig) -> list[d
     items = [{"file": file, "piece": piece} for file, piece in enumerate(pieces)]
     names = [sources.name(piece) for piece in pieces]
     readers, writers = (TaskPoolStrategy(size=min(config.num_workers, most)) for most in (len(pieces), config.partitions))
-    try:
-        data = ray.data.from_items(items, override_num_blocks=min(len(items), 4 * config.num_workers))
-        data = data.map_batches(sources.judged, batch_size=1, batch_format="pyarrow", fn_kwargs={"config": config}, compute=readers)
-        groups = data.groupby("partition", num_partitions=config.partitions)
-        settings = {"uri": uri, "names": names, "config": config}
-        rows = groups.map_groups(dataset.write_partition, batch_format="pyarrow", fn_kwargs=settings, compute=writers).take_all()
-    except Exception as error:
-        if ours := _ours(error):
-            raise ours from None
-        raise
+    data = ray.data.from_items(items, override_num_blocks=min(len(items), 4 * config.num_workers))
+    data = data.map_batches(sources.judged, batch_size=1, batch_format="pyarrow", fn_kwargs={"config": config}, compute=readers)
+    groups = data.groupby("partition", num_partitions=config.partitions)
+    settings = {"uri": uri, "names": names, "config": config}
+    rows = groups.map_groups(dataset.write_partition, batch_format="pyarrow", fn_kwargs=settings, compute=writers).take_all()
     return [json.loads(row["summary"]) for row in sorted(rows, key=lambda row: row["partition"])]
-
-
-def _ours(error: BaseException) -> ClickbaitError | None:
-    """What a user can mend, out of what Ray wraps it in."""
-    found: ClickbaitError | None = None
-    inner: BaseException | None = error
-    while inner is not None:
-        found = inner if isinstance(inner, ClickbaitError) else found
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return found
 
 
 def main(config: PreprocessConfig) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clickbait.dataset import Dataset, open_dataset
 
 from clickbait import bundle, card, cli, drafts, gate, metrics, report, tracking
 from clickbait.config import GateConfig, PromoteConfig, load
+from clickbait.dataset import Dataset, open_dataset
 from clickbait.errors import DataError
 from clickbait.registry import Registry
 from clickbait.scorer import Scorer

@@ -18,13 +18,13 @@ from typing import Any
 
 import ray.train
 import torch
-from clickbait.dataset import open_dataset
 from ray.train.torch import TorchConfig, TorchTrainer
 from tqdm import tqdm
 
 from clickbait import cli, modeling, storage
 from clickbait.checkpoints import Run
 from clickbait.config import TrainConfig
+from clickbait.dataset import open_dataset
 from clickbait.errors import DataError
 from clickbait.training import Place, description, fit
 from ray_jobs.session import connect

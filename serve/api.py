@@ -12,7 +12,7 @@ import asyncio
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -33,9 +33,10 @@ from clickbait.errors import (
     NotReady,
     Overloaded,
     TooManyTexts,
+    UnsupportedMediaType,
 )
 from serve.openapi import Health, Model, document, errors
-from serve.parsing import ClientGone, Parsed, UnsupportedMediaType, check_headers, parse_many, parse_one, read_body
+from serve.parsing import ClientGone, Parsed, check_headers, parse_many, parse_one, read_body
 from serve.service import Service
 from serve.settings import Settings
 
@@ -187,19 +188,17 @@ class _Post:
         await _Json(results[0] if single else {"results": results})(scope, receive, send)
 
 
-async def _unless_gone(work: Any, receive: Receive) -> list[dict[str, Any]]:
+async def _unless_gone(work: Coroutine[Any, Any, list[dict[str, Any]]], receive: Receive) -> list[dict[str, Any]]:
     """What `work` gives; where the client goes first, `work` is cancelled, so that nobody computes for him."""
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_gone(receive))
     watching.add_done_callback(lambda _: working.cancel())
     try:
-        found: list[dict[str, Any]] = await working
+        return await working
     except asyncio.CancelledError:
         if watching.done() and not watching.cancelled():
             raise ClientGone from None
         raise
-    else:
-        return found
     finally:
         watching.cancel()
 

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from serve.settings import Settings
 
 REASONS = {
-    400: "Not JSON, a key twice, or not of the route's shape",
+    400: "Not JSON in UTF-8, a lone surrogate, a key twice, or not of the route's shape",
     404: "No such route",
     405: "The route does not take this method",
     413: "More bytes than a body takes",
     415: "Not application/json in UTF-8, or compressed",
-    422: "A text is blank, too long or not Unicode, or there are too many or none",
+    422: "A text is blank or too long, or there are too many or none",
     429: "More requests wait than the server takes; Retry-After says when to come again",
     500: "A bug; the log has the request_id",
     503: "No model is loaded, or the server shuts down; Retry-After says when to come again",

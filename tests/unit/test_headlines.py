@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clickbait import formats, headlines, sources, text
@@ -283,6 +283,7 @@ def where(settled: list[headlines.Settled]) -> dict[str, str]:
 WORDS = st.text(alphabet="abc !?", max_size=4)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.tuples(WORDS, st.integers(0, 2)), max_size=60), st.integers(1, 4), st.randoms(use_true_random=False))
 def test_every_row_is_kept_quarantined_or_a_duplicate(rows: list[tuple[str, int]], partitions: int, chance: random.Random) -> None:
     config = PreprocessConfig(partitions=partitions)
@@ -326,7 +327,7 @@ def test_splits_have_their_shares_in_each_label_and_follow_the_headline_alone() 
     found = where(settle_all([(headline, int(label)) for headline, label in rows], config))
     for label, total in ((1, 800), (0, 3200)):
         counts = [sum(found[headline] == name for headline, called in rows if called == label) for name in SPLITS]
-        assert counts == pytest.approx([0.7 * total, 0.1 * total, 0.2 * total], abs=config.partitions / 2)
+        assert counts == pytest.approx([0.7 * total, 0.1 * total, 0.2 * total], abs=2)
     assert found == where(settle_all([(headline, int(label)) for headline, label in reversed(rows)], config))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -108,7 +109,7 @@ def test_micro_batches_hold_each_row_once_within_the_budget(lengths: list[int], 
     assert [lengths[row] for row in order] == sorted(lengths)
     for batch in batches:
         assert len(batch) == 1 or lengths[batch[-1]] * len(batch) <= budget
-    for one, following in zip(batches, batches[1:], strict=False):  # cut no earlier than owed
+    for one, following in itertools.pairwise(batches):  # cut no earlier than owed
         assert lengths[following[0]] * (len(one) + 1) > budget
 
 

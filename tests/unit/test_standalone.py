@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -134,10 +135,7 @@ def test_it_serves_and_ends_on_sigterm(registry: Registry, tmp_path: Path) -> No
                     with urllib.request.urlopen(request, timeout=10) as answer:
                         assert json.load(answer)["model"] == "v1"
                         break
-                except ConnectionError:
-                    time.sleep(0.05)
-                except urllib.error.URLError as error:
-                    assert isinstance(error.reason, ConnectionRefusedError)
+                except urllib.error.URLError:
                     time.sleep(0.05)
             else:
                 pytest.fail("it does not answer")
