@@ -14,7 +14,6 @@ empty :=
 space := $(empty) $(empty)
 comma := ,
 export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
-export UV_LINK_MODE ?= copy
 
 define install  # $(1): the extras
 @if [ ! -x $(BIN)/python ]; then $(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "make: Python 3.11 to 3.13 is needed, this is %d.%d: set PYTHON=python3.12" % v)'; $(PYTHON) -m venv $(VENV); fi

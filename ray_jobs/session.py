@@ -16,6 +16,6 @@ def connect() -> None:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; unset, every worker warns
         ray.init(log_to_driver=True, logging_level="warning")
         if not sys.stderr.isatty():  # Ray Data's bars become pages of log
-            import ray.data
+            from ray.data import DataContext
 
-            ray.data.DataContext.get_current().enable_progress_bars = False
+            DataContext.get_current().enable_progress_bars = False

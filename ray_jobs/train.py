@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 import time
 import uuid
@@ -38,7 +39,8 @@ def train(config: TrainConfig) -> str:
         ModelError: the base model is not to be had.
     """
     dataset = open_dataset(config.dataset)
-    config = config.model_copy(update={"dataset": dataset.uri})
+    # Off a terminal a bar is a page of log for each of its steps.
+    config = config.model_copy(update={"dataset": dataset.uri, "progress": config.progress and sys.stderr.isatty()})
     modeling.locate(config.model)  # here, for a clear error: what a worker raises is tried anew
     run = Run(storage.join(config.output, config.name))
     run.claim(description(config, dataset))
@@ -81,6 +83,12 @@ def _worker(values: dict[str, Any]) -> None:
 
     def report(metrics: dict[str, float], checkpoint: str) -> None:
         """Ray Train is told of every epoch; its checkpoint is a pointer to ours."""
+        if place.rank == 0:
+            figures = ", ".join(f"{name.removeprefix('val_')} {metrics[name]:.4f}" for name in ("val_log_loss", "val_accuracy", "val_auc"))
+            print(
+                f"epoch {metrics['epoch']:.0f} of {config.epochs}: validation {figures}; {metrics['rows_per_second']:.0f} headlines/s",
+                flush=True,
+            )
         with tempfile.TemporaryDirectory() as folder:
             pointer = None
             if place.rank == 0:

@@ -94,7 +94,7 @@ def serve_on_ray(chosen: Settings, port: int) -> str:
     ray_serve.start(
         proxy_location="HeadOnly",
         http_options={"host": chosen.host, "port": port, "request_timeout_s": 2 * chosen.timeout_s},
-        logging_config=LoggingConfig(enable_access_log=False),
+        logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),  # what it starts and stops is nobody's news here
     )
     try:
         ray_serve.run(app, name=APP)

@@ -1,0 +1,180 @@
+"""The project's chores by name: `.venv/bin/inv --list`, `.venv/bin/inv train --args "--epochs 3"`. Each prints the command it runs.
+
+`--args` goes to that command as it is. `make demo` and `make test` need none of this; they install what is missing, these do not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
+
+ROOT = Path(__file__).parent
+BIN = Path(sys.executable).parent
+PORT = 8000
+JOBS = sorted(path.stem for path in (ROOT / "ray_jobs").glob("*.py") if (ROOT / "configs" / f"{path.stem}.yaml").is_file())
+
+
+def run(context: Context, command: list[str], args: str = "", env: dict[str, str] | None = None) -> None:
+    """Prints and runs the command in the checkout's root, and ends with its exit code where that is not 0."""
+    os.chdir(ROOT)
+    line = f"{shlex.join(command)} {args}".strip()
+    done = context.run(line, echo=True, warn=True, env=env or {}, pty=sys.stdout.isatty(), in_stream=False)
+    if done is not None and done.exited:
+        raise Exit(code=done.exited)
+
+
+def job(context: Context, name: str, args: str, *flags: str) -> None:
+    """Runs a job on this machine."""
+    run(context, [sys.executable, "-m", f"ray_jobs.{name}", "--config", f"configs/{name}.yaml", *flags], args)
+
+
+def tool(name: str, extra: str) -> str:
+    """The program's path in this environment; one line where the extra that brings it is not installed."""
+    if not (BIN / name).is_file():
+        raise Exit(f"error: {name}: not installed: {BIN / 'uv'} pip install --constraint constraints.txt --editable '.[{extra}]'", code=2)
+    return str(BIN / name)
+
+
+@task
+def download_data(context: Context, folder: str = "artifacts/data") -> None:
+    """The 32,000 headlines as clickbait_data.csv in the folder, verified: from Kaggle, else from the authors' repository."""
+    run(context, [sys.executable, "-m", "clickbait.download", folder])
+
+
+@task
+def preprocess_data(context: Context, args: str = "") -> None:
+    """Headlines to a dataset: --args "--source artifacts/data/clickbait_data.csv"."""
+    job(context, "preprocess", args)
+
+
+@task
+def train(context: Context, args: str = "") -> None:
+    """A dataset to a run with checkpoints; the same command resumes."""
+    job(context, "train", args)
+
+
+@task
+def export(context: Context, args: str = "") -> None:
+    """A run's best checkpoint to a bundle."""
+    job(context, "export", args)
+
+
+@task
+def evaluate(context: Context, args: str = "") -> None:
+    """Measures the bundle: metrics.json, report.html, the card."""
+    job(context, "evaluate", args)
+
+
+@task
+def upload_model(context: Context, args: str = "") -> None:
+    """Publishes the bundle as a version, and moves no alias."""
+    job(context, "promote", args, "--publish-only")
+
+
+@task
+def stage_model(context: Context, args: str = "") -> None:
+    """Judges the bundle, publishes it and points `staging` at it."""
+    job(context, "promote", args, "--alias", "staging")
+
+
+@task
+def promote(context: Context, args: str = "") -> None:
+    """Judges the bundle, publishes it and points `production` at it; --args "--version v3" promotes what is published."""
+    job(context, "promote", args, "--alias", "production")
+
+
+@task
+def rollback(context: Context, args: str = "") -> None:
+    """Points `production` at its previous version."""
+    job(context, "promote", args, "--rollback")
+
+
+@task
+def dev_api(context: Context, model: str = "production", registry: str = "artifacts/registry", args: str = "") -> None:
+    """The HTTP api under uvicorn, without Ray."""
+    run(context, [sys.executable, "-m", "serve.standalone", "--registry", registry, "--model", model], args)
+
+
+@task(name="test")
+def run_tests(context: Context, args: str = "") -> None:
+    """`make test`; --args goes to pytest."""
+    run(context, ["make", "test", f"ARGS={args}"] if args else ["make", "test"])
+
+
+@task
+def submit(context: Context, name: str, address: str = "http://127.0.0.1:8265", args: str = "") -> None:
+    """Runs a job on a Ray cluster, with token authentication (docs/jobs.md)."""
+    if name not in JOBS:
+        near = difflib.get_close_matches(name, JOBS, n=1)
+        raise Exit(f"error: {name}: no such job; " + (f'did you mean "{near[0]}"?' if near else f"known: {', '.join(JOBS)}"), code=2)
+    if not (os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or Path("~/.ray/auth_token").expanduser().is_file()):
+        raise Exit("error: no token: set RAY_AUTH_TOKEN_PATH to the file with the cluster's (docs/jobs.md says how one is made)", code=2)
+    entry = ["python", "-m", f"ray_jobs.{name}", "--config", f"configs/{name}.yaml"]
+    command = [tool("ray", "train"), "job", "submit", "--working-dir", ".", "--address", address, "--", *entry]
+    run(context, command, args, env={"RAY_AUTH_MODE": "token"})
+
+
+def docker(context: Context, command: list[str], args: str = "") -> None:
+    """Runs a docker command, once there is something to build."""
+    if not (ROOT / "Dockerfile").is_file():
+        raise Exit("error: Dockerfile: not there yet, it comes with the Cluster issue: run the same task without docker", code=2)
+    run(context, ["docker", *command], args)
+
+
+def docker_job(context: Context, name: str, args: str) -> None:
+    """Builds the image of the jobs and runs one in it, on this checkout's artifacts."""
+    docker(context, ["build", "--target", "train", "--tag", "clickbait-train", "."])
+    inside = ["clickbait-train", "python", "-m", f"ray_jobs.{name}", "--config", f"configs/{name}.yaml"]
+    docker(context, ["run", "--rm", "--volume", f"{ROOT}/artifacts:/app/artifacts", *inside], args)
+
+
+@task
+def docker_train(context: Context, args: str = "") -> None:
+    """`train` in a container."""
+    docker_job(context, "train", args)
+
+
+@task
+def docker_evaluate(context: Context, args: str = "") -> None:
+    """`evaluate` in a container."""
+    docker_job(context, "evaluate", args)
+
+
+@task
+def build_api(context: Context, args: str = "") -> None:
+    """The image of the HTTP api, without Ray."""
+    docker(context, ["build", "--target", "standalone", "--tag", "clickbait-api", "."], args)
+
+
+@task
+def run_api_docker(context: Context, args: str = "") -> None:
+    """The image of `build-api`, on this machine's port 8000 and this checkout's registry."""
+    shared = ["--publish", f"127.0.0.1:{PORT}:{PORT}", "--volume", f"{ROOT}/artifacts/registry:/app/artifacts/registry:ro"]
+    docker(context, ["run", "--rm", *shared, "clickbait-api"], args)
+
+
+@task
+def build_docs(context: Context, args: str = "") -> None:
+    """The site in site/; a broken link is an error."""
+    run(context, [tool("zensical", "docs"), "build", "--clean", "--strict"], args)
+
+
+@task
+def serve_docs(context: Context, args: str = "") -> None:
+    """The site at http://localhost:8000, built anew at each change."""
+    run(context, [tool("zensical", "docs"), "serve"], args)
+
+
+@task
+def lock(context: Context, args: str = "") -> None:
+    """Compiles pyproject.toml to constraints.txt; --args "--upgrade" takes newer versions of what is not pinned."""
+    # Without the find-links: the lock names torch's plain version, which a CPU build fits too.
+    command = ["env", "-u", "UV_FIND_LINKS", str(BIN / "uv"), "pip", "compile", "--universal", "--python-version", "3.11", "--all-extras"]
+    run(context, [*command, "--no-emit-index-url", "--no-annotate", "--no-header", "pyproject.toml", "-o", "constraints.txt"], args)

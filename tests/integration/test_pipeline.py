@@ -1,0 +1,179 @@
+"""The pipeline in one process: its summary, its second run, what the gate does to it, and what a real headline set gives."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clickbait import drafts, exporting
+from clickbait.batches import Headlines
+from clickbait.checkpoints import Run
+from clickbait.config import EvaluateConfig, ExportConfig, PipelineConfig, PreprocessConfig, PromoteConfig, TrainConfig
+from clickbait.dataset import open_dataset
+from clickbait.errors import BundleError, PortInUse
+from clickbait.registry import Registry
+from clickbait.scorer import Scorer
+from clickbait.training import Place, fit
+from ray_jobs.evaluate import evaluate
+from ray_jobs.export import export
+from ray_jobs.pipeline import pipeline
+from ray_jobs.preprocess import preprocess
+from ray_jobs.promote import promote
+from tests.conftest import Cluster, free_port
+from tests.integration.test_jobs import GATE
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on .Field.")  # ray.serve, on import
+
+OWED = "rows_in rows_kept rows_duplicate rows_quarantined accuracy auc flip_lower flip_punctuation ece int8_agreement"
+OWED += " gate version answers seconds"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> PipelineConfig:
+    """The demo's shape with a tiny encoder, trained in process."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    (folder / "gate.yaml").write_text(GATE)
+    return PipelineConfig(
+        work=str(folder / "work"),
+        port=free_port(),
+        preprocess=PreprocessConfig(sample_size=600, partitions=2),
+        train=TrainConfig(model=str(tiny_encoder), epochs=8, lr=2e-3, num_workers=0, progress=False),
+        evaluate=EvaluateConfig(num_workers=0),
+        promote=PromoteConfig(gate_file=str(folder / "gate.yaml")),
+    )
+
+
+@pytest.fixture(scope="module")
+def summary(ray_cluster: Cluster, config: PipelineConfig) -> dict[str, Any]:
+    """The first run."""
+    return pipeline(config)
+
+
+def test_the_summary_holds_what_is_owed(summary: dict[str, Any], config: PipelineConfig) -> None:
+    assert json.loads((Path(config.work) / "summary.json").read_text()) == summary
+    assert set(OWED.split()) <= summary.keys()
+    assert summary["rows_in"] == summary["rows_kept"] + summary["rows_duplicate"] + summary["rows_quarantined"] == 600
+    assert summary["gate"] == "promoted"
+    assert summary["version"] == "v1"
+    assert summary["synthetic"] is True
+    assert set(summary["seconds"]) > {"preprocess", "train", "export", "evaluate", "gate and publish", "serve", "score over HTTP"}
+
+
+def test_the_server_answered_with_the_published_model(summary: dict[str, Any], config: PipelineConfig) -> None:
+    scorer = Scorer(Registry(f"{config.work}/registry").fetch("production"))
+    assert len(summary["answers"]) == 5
+    for answer in summary["answers"]:
+        assert answer["model"] == "v1"
+        assert answer["score"] == pytest.approx(float(scorer.score([answer["text"]])[0]), abs=1e-5)
+        assert answer["label"] == scorer.label(answer["score"])
+
+
+def test_the_report_is_one_page_of_its_own(summary: dict[str, Any]) -> None:
+    page = Path(summary["report"]).read_text()
+    assert "synthetic" in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+    assert "Learning curves" in page
+
+
+def test_the_bundle_is_exported_as_torch_computes_it(summary: dict[str, Any], config: PipelineConfig) -> None:
+    metrics = json.loads((Path(config.work) / "bundle" / "metrics.json").read_text())
+    assert metrics["export"]["fp32"]["agreement"] == 1.0
+    assert metrics["export"]["fp32"]["max_difference"] < 1e-4
+    assert metrics["export"]["int8"]["agreement"] >= 0.95
+
+
+def test_ray_actors_score_as_the_process_does(ray_cluster: Cluster, summary: dict[str, Any], config: PipelineConfig) -> None:
+    from ray_jobs.scoring import score_texts
+
+    texts = [f"Headline number {number} of a city council" for number in range(700)] + ["Headline number 3 of a city council"]
+    bundle = f"{config.work}/bundle"
+    here, there = (score_texts(bundle, texts, num_workers=workers, threads=1) for workers in (0, 2))
+    assert here[3] == here[-1]
+    np.testing.assert_allclose(here, there, atol=0.05)  # int8 activations are scaled batch by batch: the last digits differ
+
+
+def test_a_second_candidate_is_compared_with_the_champion(summary: dict[str, Any], config: PipelineConfig, tmp_path: Path) -> None:
+    registry = f"{config.work}/registry"
+    base = config.promote.model_copy(
+        update={"bundle": f"{config.work}/bundle", "dataset": f"{config.work}/datasets/latest", "registry": registry}
+    )
+    slow = tmp_path / "slow.yaml"  # the same model is as fast as itself: half of its latency is too much to ask
+    slow.write_text(GATE.rstrip().removesuffix("}") + ", max_latency_ratio: 0.5}\n")
+    refused = promote(base.model_copy(update={"gate_file": str(slow)}))
+    assert refused.decision == "refused"
+    assert [item["name"] for item in (refused.verdict or {})["checks"] if not item["passed"]] == ["latency_vs_champion"]
+    assert Registry(registry).versions() == ["v1"]
+
+    loose = tmp_path / "loose.yaml"  # two processes' noise on a small machine is no part of this test
+    loose.write_text(GATE.rstrip().removesuffix("}") + ", max_latency_ratio: 1000.0}\n")
+    promoted = promote(base.model_copy(update={"gate_file": str(loose)}))
+    assert (promoted.decision, promoted.version) == ("promoted", "v2")
+    assert (promoted.verdict or {})["champion"] == "v1"
+    assert Registry(registry).resolve("production") == "v2"
+
+    back = promote(base.model_copy(update={"rollback": True}))
+    assert (back.decision, back.version) == ("rolled back", "v1")
+    again = promote(base.model_copy(update={"version": "v2", "gate_file": str(loose)}))
+    assert (again.decision, Registry(registry).resolve("production")) == ("promoted", "v2")
+
+
+def test_a_port_in_use_ends_it_before_anything_is_done(config: PipelineConfig, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(PortInUse, match="somebody listens there"):
+            pipeline(config.model_copy(update={"port": taken.getsockname()[1], "work": str(tmp_path / "work")}))
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_changed_byte_stops_the_evaluation(summary: dict[str, Any], config: PipelineConfig, tmp_path: Path) -> None:
+    copy = str(tmp_path / "copy")
+    with drafts.existing(f"{config.work}/bundle") as whole, drafts.new(copy) as folder:
+        for file in whole.iterdir():
+            if file.is_file():
+                (folder / file.name).write_bytes(file.read_bytes())
+    model = Path(copy) / "model.onnx"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    with pytest.raises(BundleError, match=r"model.onnx: its SHA-256"):
+        evaluate(EvaluateConfig(bundle=copy, dataset=f"{config.work}/datasets/latest", num_workers=0))
+
+
+def test_real_headlines_minilm_learns_in_a_minute(ray_cluster: Cluster, data_dir: Path, tmp_path: Path) -> None:
+    """A quarter of an epoch of the real model on the real headlines, exported and measured, on both sets."""
+    dataset = preprocess(
+        PreprocessConfig(source=str(data_dir / "stop-clickbait" / "clickbait_data.csv"), output=str(tmp_path / "datasets"))
+    )
+    counts = open_dataset(dataset).manifest["counts"]
+    assert (counts["in"], counts["kept"], counts["duplicates"]) == (32_000, 31_998, 2)
+
+    config = TrainConfig(dataset=dataset, output=str(tmp_path / "runs"), num_workers=0, max_steps=100, warmup_fraction=0.1, progress=False)
+    fit(config, open_dataset(dataset), Place(), lambda metrics, checkpoint: None)
+    run = f"{config.output}/{config.name}"
+    assert Run(run).read_json("done.json")
+    bundle = export(ExportConfig(run=run, dataset=dataset, output=str(tmp_path / "bundle")))
+    transfer = str(data_dir / "peterldowns")
+    metrics = evaluate(EvaluateConfig(bundle=bundle, dataset=dataset, transfer=transfer, num_workers=2))
+    assert metrics["test"]["accuracy"] > 0.96
+    assert metrics["transfer"]["auc"] > 0.97
+    assert metrics["flips"]["lower"] < 0.01
+    assert metrics["export"]["int8"]["agreement"] > 0.99
+
+
+def test_torch_and_onnx_read_the_same_tokens(summary: dict[str, Any], config: PipelineConfig) -> None:
+    """The dataset's tokens, cut by Ray Data, through torch; the text through the scorer's own tokenizer and ONNX."""
+    from clickbait.modeling import load_checkpoint
+
+    dataset = open_dataset(f"{config.work}/datasets/latest")
+    table = dataset.table("test")
+    folder = Path(config.work) / "bundle"
+    expected = exporting.torch_scores(load_checkpoint(folder), Headlines(table), 0)
+    found = Scorer(folder, runtime="fp32").score(table["headline"].to_pylist())
+    np.testing.assert_allclose(found, expected, atol=1e-4)

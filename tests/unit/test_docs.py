@@ -1,0 +1,87 @@
+"""The docs say what is so: links, commands and files are there, and each table that repeats the code says the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clickbait.config import GateConfig
+from clickbait.headlines import REASONS
+from serve.api import STATUS
+from serve.settings import PREFIX, Settings
+from tests.conftest import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def anchors(page: Path) -> set[str]:
+    """The page's headings as the site and GitHub name them."""
+    headings = re.findall(r"^#+ (.+)$", read(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def rows(name: str, first: str) -> list[list[str]]:
+    """The cells of each row, backticks off, of the table in docs/`name` whose first heading is `first`."""
+    _, _, rest = read(ROOT / "docs" / name).partition(f"| {first} |")
+    assert rest, f"docs/{name} has no table that starts with {first}"
+    table = rest.split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip().strip("`") for cell in line.strip("| ").split(" | ")] for line in table]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_resolve(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", read(page)):
+        path, _, anchor = target.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    text = read(page)
+    modules = re.findall(r"(?:python -m |`)((?:ray_jobs|clickbait|serve)\.(?!yaml)\w+)\b(?!\()", text)
+    assert not [module for module in modules if not (ROOT / f"{module.replace('.', '/')}.py").is_file()]
+    files = re.findall(r"(?<![\w./-])((?:configs|clickbait|serve|ray_jobs|tests|docs|\.ci)/[\w./-]*\w)", text)
+    assert not [file for file in files if not (ROOT / file).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_are_there(page: Path) -> None:
+    text = read(page)
+    targets = set(re.findall(r"^([a-z][a-z-]*):(?!=)", read(ROOT / "Makefile"), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z][a-z-]*\b)(?!-)", text, re.MULTILINE)) <= targets
+    tasks = {name.replace("_", "-") for name in re.findall(r"^@task\ndef (\w+)", read(ROOT / "tasks.py"), re.MULTILINE)}
+    assert set(re.findall(r"(?:^|`|/)inv ([a-z][a-z-]*)", text, re.MULTILINE)) <= tasks
+
+
+def test_the_page_of_errors_is_the_table_that_the_server_answers_by() -> None:
+    elsewhere = {("404", "NotFound"), ("405", "MethodNotAllowed"), ("500", "InternalError")}
+    told = {(row[0], row[1]) for row in rows("serving.md", "status")}
+    assert told == elsewhere | {(str(status), error.__name__) for error, status in STATUS.items()}
+
+
+def test_the_page_of_settings_has_every_variable_with_its_default() -> None:
+    told = {row[0]: row[1] for row in rows("serving.md", "variable")}
+    fields = {f"{PREFIX}{name}".upper(): field.default for name, field in Settings.model_fields.items()}
+    assert told.keys() == fields.keys()
+    assert {name: text for name, text in told.items() if fields[name] is not None} == {
+        name: str(value) for name, value in fields.items() if value is not None
+    }
+
+
+def test_the_page_of_the_gate_has_every_bound() -> None:
+    bounds = yaml.safe_load(read(ROOT / "configs" / "gate.yaml"))
+    assert bounds.keys() == GateConfig.model_fields.keys()
+    assert {row[0]: yaml.safe_load(row[1]) for row in rows("registry.md", "key")} == bounds
+
+
+def test_the_page_of_quarantine_has_every_reason() -> None:
+    assert [row[0] for row in rows("pipeline.md", "reason")] == list(REASONS)
