@@ -51,6 +51,7 @@ def render(manifest: Manifest, metrics: Mapping[str, Any]) -> str:
         if form in export:
             same = f"{export[form]['agreement']:.2%} of verdicts as torch, largest difference {export[form]['max_difference']:.2g}"
             lines.append(f"| {form} | {same}, {export[form]['per_second']:.0f} headlines a second |")
+    lines.append(f"| temperature | {manifest.temperature:.3f} |")
     if latency:
         lines.append(f"| latency of one headline | {latency['single_p50_ms']:.1f} ms median, {latency['single_p95_ms']:.1f} ms p95 |")
     if manifest.verdict:

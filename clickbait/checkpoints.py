@@ -3,7 +3,7 @@
     <run>/run.json                          the configuration and the dataset's fingerprint
           checkpoints/step-00000800/        model.safetensors optimizer.safetensors rng.safetensors config.json tokenizer.json
                                             state.json (last): step, epoch, position, history
-          best.json                         {"checkpoint": ..., "val_log_loss": ...}
+          best.json                         {"checkpoint": ..., and its validation figures}
           done.json                         the run is over
 
 Ray Train's own snapshot (`checkpoint_manager_snapshot.json`) is written in place: a driver killed in mid-write leaves a run that
@@ -25,6 +25,9 @@ from clickbait.errors import DataError, NotFound
 from clickbait.storage import Storage, join, open_storage
 
 STATE = "state.json"
+# What the best epoch is the best by. Calibrated, because `export` calibrates: fine-tuning makes a model too sure of itself long
+# before it stops to tell the classes apart better.
+SELECTED_BY = "val_calibrated_log_loss"
 
 
 class State(BaseModel):
@@ -92,7 +95,7 @@ class Run:
         return sorted(key.removeprefix("checkpoints/").removesuffix(suffix) for key in keys if key.endswith(suffix))
 
     def best(self) -> str | None:
-        """The name of the checkpoint with the lowest validation log loss."""
+        """The name of the checkpoint with the lowest calibrated validation log loss."""
         found = self.read_json("best.json")
         return None if found is None else str(found["checkpoint"])
 

@@ -108,11 +108,11 @@ class TrainConfig(Config):
     seed: int = Field(0, ge=0, lt=2**31)
     """Seeds the head's weights, dropout and the order of the headlines."""
     patience: int | None = Field(None, ge=1)
-    """Stop after so many epochs without a lower validation log loss."""
+    """Stop after so many epochs without a lower calibrated validation log loss."""
     checkpoint_steps: int | None = Field(None, ge=1)
     """Write a checkpoint each so many steps as well as after each epoch."""
     keep_checkpoints: int = Field(2, ge=1, le=100)
-    """Newest checkpoints kept, beside the best one by validation log loss."""
+    """Newest checkpoints kept, beside the best one."""
     max_failures: int = Field(3, ge=-1)
     """Times the workers are started anew after one died; -1: without end."""
     profile: bool = False

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import transformers
 
-from clickbait import bundle, card, modeling
+from clickbait import bundle, card, metrics, modeling
 from clickbait.batches import Headlines, evaluation_batches
 from clickbait.config import MODEL_NAME, ExportConfig, TrainConfig
 from clickbait.dataset import Dataset
@@ -65,6 +65,8 @@ def build(
     for name in ("config.json", "model.safetensors"):
         (folder / name).write_bytes((checkpoint / name).read_bytes())
     (folder / "tokenizer.json").write_bytes(dataset.tokenizer)
+    validation = Headlines(dataset.table("validation", ["input_ids", "label"]))
+    temperature = metrics.temperature(validation.labels, torch_margins(model, validation))
     runtimes = {"fp32": FP32}
     to_onnx(model, folder / FP32)
     if config.int8:
@@ -79,6 +81,7 @@ def build(
         "labels": modeling.LABELS,
         "max_tokens": dataset.max_tokens,
         "max_characters": int(dataset.manifest["config"]["max_characters"]),
+        "temperature": temperature,
         "runtimes": runtimes,
         "default_runtime": "int8" if config.int8 else "fp32",
         "config": train,
@@ -88,16 +91,16 @@ def build(
         "verdict": None,
     }
     bundle.seal(folder, **fields)
-    metrics = {
+    document = {
         "model": {"name": MODEL_NAME, "version": None, "base_model": train["model"], "parameters": modeling.parameters(model)},
         "synthetic": dataset.synthetic,
         "dataset": dataset.fingerprint,
         "threshold": 0.5,
-        "export": compare(model, folder, runtimes, dataset, config.threads),
+        "export": compare(model, folder, runtimes, dataset, temperature, config.threads),
         "history": history,
     }
-    card.write(folder, metrics)
-    return metrics
+    card.write(folder, document)
+    return document
 
 
 def to_onnx(model: transformers.PreTrainedModel, path: Path) -> None:
@@ -126,7 +129,9 @@ def quantize(source: Path, target: Path) -> None:
         quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True)
 
 
-def compare(model: transformers.PreTrainedModel, folder: Path, runtimes: dict[str, str], dataset: Dataset, threads: int) -> dict[str, Any]:
+def compare(
+    model: transformers.PreTrainedModel, folder: Path, runtimes: dict[str, str], dataset: Dataset, temperature: float, threads: int
+) -> dict[str, Any]:
     """Each exported form against torch (fp32) on the validation split, and the speed of each, side by side.
 
     `agreement`: share of headlines with the same verdict; `max_difference`: largest difference of P(clickbait); `per_second`:
@@ -135,8 +140,7 @@ def compare(model: transformers.PreTrainedModel, folder: Path, runtimes: dict[st
     table = dataset.table("validation", ["headline", "input_ids", "label"])
     texts: list[str] = table["headline"].to_pylist()
     rows = Headlines(table)
-    pad_id = int(model.config.pad_token_id or 0)
-    reference = torch_scores(model, rows, pad_id)
+    reference = metrics.probabilities(torch_margins(model, rows), temperature)
     scorers = {name: Scorer(folder, runtime=name, threads=threads) for name in runtimes}
     found: dict[str, Any] = {"rows": len(texts), "threads": threads}
     for name, scorer in scorers.items():
@@ -146,7 +150,7 @@ def compare(model: transformers.PreTrainedModel, folder: Path, runtimes: dict[st
             "max_difference": float(np.abs(scores - reference).max()),
         }
     sample = np.linspace(0, len(texts) - 1, min(SPEED_HEADLINES, len(texts)), dtype=np.int64)
-    runs: dict[str, Callable[[np.ndarray], Any]] = {"torch": lambda part: torch_scores(model, rows, pad_id, part)}
+    runs: dict[str, Callable[[np.ndarray], Any]] = {"torch": lambda part: torch_margins(model, rows, part)}
     for name, scorer in scorers.items():
         runs[name] = lambda part, scorer=scorer: scorer.score([texts[row] for row in part])  # type: ignore[misc]
     for name, speed in speeds(runs, sample, threads).items():
@@ -172,17 +176,16 @@ def speeds(runs: dict[str, Callable[[np.ndarray], Any]], rows: np.ndarray, threa
 
 
 @torch.no_grad()
-def torch_scores(
-    model: transformers.PreTrainedModel, rows: Headlines, pad_id: int, which: Sequence[int] | np.ndarray | None = None
-) -> np.ndarray:
-    """P(clickbait) of `which` rows (default all), fp32, in their order."""
-    chosen = np.arange(len(rows)) if which is None else np.asarray(which)
-    scores = np.zeros(len(chosen))
+def torch_margins(model: transformers.PreTrainedModel, rows: Headlines, which: np.ndarray | None = None) -> np.ndarray:
+    """The logit of clickbait less the logit of news, fp32, of `which` rows (default all) in their order."""
+    chosen = np.arange(len(rows)) if which is None else which
+    pad_id = int(model.config.pad_token_id or 0)
+    margins = np.zeros(len(chosen))
     for part in evaluation_batches(rows.lengths[chosen], TORCH_TOKENS, 0, 1):
         batch = rows.batch(chosen[part], np.ones(len(part)), pad_id)
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        scores[part] = torch.softmax(logits.float(), -1)[:, 1].numpy()
-    return scores
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits.float()
+        margins[part] = (logits[:, 1] - logits[:, 0]).numpy()
+    return margins
 
 
 def train_config(document: dict[str, Any]) -> dict[str, Any]:

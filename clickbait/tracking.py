@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from clickbait import storage
+from clickbait.checkpoints import SELECTED_BY
 from clickbait.config import MODEL_NAME, TrainConfig
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class Tracker:
     def summary(self, history: Sequence[Mapping[str, float]]) -> None:
         """The best epoch's figures as the run's summary."""
         if self._run is not None:
-            self._run.summary.update({f"best_{name}": value for name, value in min(history, key=lambda e: e["val_log_loss"]).items()})
+            best = min(history, key=lambda entry: entry[SELECTED_BY])
+            self._run.summary.update({f"best_{name}": value for name, value in best.items()})
 
 
 def mirror(folder: Path, version: str, aliases: Sequence[str], project: str) -> bool:

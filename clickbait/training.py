@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clickbait import metrics, modeling
 from clickbait.batches import Batch, Headlines, epoch_steps, evaluation_batches, share
-from clickbait.checkpoints import Run, State
+from clickbait.checkpoints import SELECTED_BY, Run, State
 from clickbait.config import TrainConfig
 from clickbait.dataset import Dataset
 from clickbait.tracking import Tracker
@@ -161,22 +161,25 @@ class Loop:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Log loss, accuracy, F1, AUC and ECE on the whole validation split, exact for any number of workers."""
+        """Log loss (as it is and calibrated), accuracy, F1, AUC and ECE on the whole validation split, exact for any number of workers."""
         self.model.eval()
         mine = []
         for rows in evaluation_batches(self.validation.lengths, EVALUATION_TOKENS, self.place.rank, self.place.world):
             logits = self._logits(self.model, self.validation.batch(rows, np.ones(len(rows)), self.pad_id))
-            mine.append((rows, torch.softmax(logits, -1)[:, 1].cpu().numpy()))
+            mine.append((rows, (logits[:, 1] - logits[:, 0]).cpu().numpy()))
         self.model.train()
         parts: list[Any] = [mine]
         if self.place.world > 1:
             parts = [None] * self.place.world
             dist.all_gather_object(parts, mine)
-        scores = np.zeros(len(self.validation))
+        margins = np.zeros(len(self.validation))
         for rows, part in (pair for worker in parts for pair in worker):
-            scores[rows] = part
-        found = metrics.classification(self.validation.labels, scores)
-        return {f"val_{name}": float(found[name]) for name in ("log_loss", "accuracy", "f1", "auc", "ece")}
+            margins[rows] = part
+        labels = self.validation.labels
+        found = metrics.classification(labels, metrics.probabilities(margins, 1.0))
+        calibrated = metrics.probabilities(margins, metrics.temperature(labels, margins))
+        found["calibrated_log_loss"] = metrics.classification(labels, calibrated)["log_loss"]
+        return {f"val_{name}": float(found[name]) for name in ("log_loss", "calibrated_log_loss", "accuracy", "f1", "auc", "ece")}
 
     def _logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         device = self.place.device
@@ -234,7 +237,7 @@ class Loop:
 
     def _over(self) -> bool:
         state = self.state
-        losses = [entry["val_log_loss"] for entry in state.history]
+        losses = [entry[SELECTED_BY] for entry in state.history]
         if self.config.patience and losses and len(losses) - 1 - losses.index(min(losses)) >= self.config.patience:
             return True
         return state.step >= self.total
@@ -273,9 +276,9 @@ class Loop:
             save_file(rng, folder / "rng.safetensors")
             saved = self.run.save(folder, self.state)
         if self.state.history and self.state.position == 0:
-            losses = [entry["val_log_loss"] for entry in self.state.history]
+            losses = [entry[SELECTED_BY] for entry in self.state.history]
             if losses[-1] == min(losses):
-                self.run.write_json("best.json", {"checkpoint": saved, "val_log_loss": losses[-1]})
+                self.run.write_json("best.json", {"checkpoint": saved, **self.state.history[-1]})
         self.run.prune(self.config.keep_checkpoints)
 
     def _resume(self) -> State:

@@ -124,7 +124,8 @@ def main(config: TrainConfig) -> None:
     uri = train(config)
     run = Run(uri)
     best = run.read_json("best.json") or {}
-    print(f"best checkpoint: {run.checkpoint_uri(best['checkpoint'])} (validation log loss {best['val_log_loss']:.4f})")
+    print(f"best checkpoint: {run.checkpoint_uri(best['checkpoint'])}")
+    print(f"epoch {best['epoch']:.0f}, validation accuracy {best['val_accuracy']:.4f}")
 
 
 if __name__ == "__main__":

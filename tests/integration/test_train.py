@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 
 from clickbait import metrics, modeling
 from clickbait.batches import Headlines
-from clickbait.checkpoints import Run
+from clickbait.checkpoints import SELECTED_BY, Run
 from clickbait.config import TrainConfig
 from clickbait.dataset import open_dataset
 from clickbait.errors import DataError, ModelError
-from clickbait.exporting import torch_scores
+from clickbait.exporting import torch_margins
 from clickbait.training import Loop, Place, fit, learning_rate
 from ray_jobs.train import train
 from tests.conftest import ROOT, Cluster
@@ -102,9 +102,9 @@ def test_it_learns_and_keeps_the_best(tmp_path: Path, tiny_encoder: Path, small_
     run = run_in_process(settings(tmp_path, tiny_encoder, small_dataset, epochs=6, keep_checkpoints=1))
     history = json.loads(run.storage.read("done.json"))["history"]
     assert history[-1]["val_auc"] > 0.9
-    losses = [entry["val_log_loss"] for entry in history]
+    losses = [entry[SELECTED_BY] for entry in history]
     best = json.loads(run.storage.read("best.json"))
-    assert best["val_log_loss"] == min(losses)
+    assert best[SELECTED_BY] == min(losses)
     assert best["checkpoint"] == f"step-{int(history[losses.index(min(losses))]['step']):08d}"
     assert set(run.complete()) == {best["checkpoint"], f"step-{int(history[-1]['step']):08d}"}
 
@@ -114,7 +114,7 @@ def test_early_stopping(tmp_path: Path, tiny_encoder: Path, small_dataset: str) 
     run = run_in_process(settings(tmp_path, tiny_encoder, small_dataset, epochs=12, lr=0.5, schedule="constant", patience=1))
     history = json.loads(run.storage.read("done.json"))["history"]
     assert len(history) < 12
-    losses = [entry["val_log_loss"] for entry in history]
+    losses = [entry[SELECTED_BY] for entry in history]
     assert losses.index(min(losses)) == len(losses) - 2
 
 
@@ -185,14 +185,14 @@ def test_an_offline_wandb_run_holds_config_and_curves(
     assert records["group"] == open_dataset(small_dataset).fingerprint
     logged = [row for row in records["history"] if "val_log_loss" in row]
     assert [row["epoch"] for row in logged] == [1, 2, 3]
-    assert records["summary"]["best_val_log_loss"] == pytest.approx(min(row["val_log_loss"] for row in logged))
+    assert records["summary"][f"best_{SELECTED_BY}"] == pytest.approx(min(row[SELECTED_BY] for row in logged))
 
 
 def exact_validation(run: Run, dataset: str) -> dict[str, Any]:
     """The validation metrics of the newest checkpoint, computed in one process from its file."""
     model = modeling.load_checkpoint(Path(run.checkpoint_uri(run.complete()[-1])))
     rows = Headlines(open_dataset(dataset).table("validation"))
-    return metrics.classification(rows.labels, torch_scores(model, rows, 0))
+    return metrics.classification(rows.labels, metrics.probabilities(torch_margins(model, rows), 1.0))
 
 
 def test_a_killed_worker_is_replaced_and_the_run_goes_on(

@@ -179,3 +179,20 @@ def test_worst_are_errors_only_and_the_farthest_first() -> None:
     ]
     assert len(metrics.worst(texts, LABELS, SCORES, 1)) == 1
     assert metrics.worst(texts, LABELS, SCORES, 0) == []
+
+
+def test_temperature_undoes_what_made_the_margins_too_sure() -> None:
+    rng = np.random.default_rng(0)
+    honest = rng.normal(0.0, 3.0, 20_000)
+    labels = (rng.random(len(honest)) < metrics.probabilities(honest, 1.0)).astype(np.int64)
+    for factor in (0.5, 1.0, 3.0):
+        found = metrics.temperature(labels, honest * factor)
+        assert abs(found / factor - 1.0) < 0.05
+        assert metrics.expected_calibration_error(labels, metrics.probabilities(honest * factor, found)) < 0.01
+
+
+def test_temperature_of_a_split_without_an_error_does_not_ask_for_certainty() -> None:
+    labels = np.array([0, 1] * 200)
+    margins = np.where(labels == 1, 4.0, -4.0)
+    scores = metrics.probabilities(margins, metrics.temperature(labels, margins))
+    assert 0.99 < scores.max() < 0.999
