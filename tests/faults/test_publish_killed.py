@@ -15,9 +15,6 @@ from clickbait.registry import Registry
 from tests.contracts import draft
 from tests.gcs_server import empty_uri, serving
 
-# google-api-core says so on import where grpc is there without grpcio-status, which nothing here uses.
-pytestmark = pytest.mark.filterwarnings("ignore:Please install grpcio-status:ImportWarning")
-
 
 @pytest.fixture(params=["disk", "gs"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:

@@ -21,9 +21,6 @@ from clickbait.storage import expand, open_storage
 from tests.contracts import RegistryContract, StorageContract, draft
 from tests.gcs_server import empty_uri, serving
 
-# google-api-core says so on import where grpc is there without grpcio-status, which nothing here uses.
-pytestmark = pytest.mark.filterwarnings("ignore:Please install grpcio-status:ImportWarning")
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:

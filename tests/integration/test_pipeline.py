@@ -27,8 +27,6 @@ from ray_jobs.promote import promote
 from tests.conftest import Cluster, free_port
 from tests.integration.test_jobs import GATE
 
-pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on .Field.")  # ray.serve, on import
-
 OWED = "rows_in rows_kept rows_duplicate rows_quarantined accuracy auc flip_lower flip_punctuation ece int8_agreement"
 OWED += " gate version answers seconds"
 
@@ -75,7 +73,7 @@ def test_the_server_answered_with_the_published_model(summary: dict[str, Any], c
 
 def test_the_report_is_one_page_of_its_own(summary: dict[str, Any]) -> None:
     page = Path(summary["report"]).read_text()
-    assert "synthetic" in page
+    assert "Synthetic headlines" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
     assert "Learning curves" in page

@@ -28,10 +28,7 @@ from tests.gcs_server import empty_uri, serving
 
 ROOT = Path(__file__).parent.parent.parent
 
-pytestmark = [
-    pytest.mark.usefixtures("ray_cluster"),
-    pytest.mark.filterwarnings("ignore:Please install grpcio-status:ImportWarning"),  # google-api-core, which needs none here
-]
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def tree(uri: str) -> dict[str, str]:

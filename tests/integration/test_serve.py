@@ -22,7 +22,6 @@ from serve.settings import load
 from tests.tiny import tiny_bundle
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on .Field.")  # in ray.serve.config
 
 
 @pytest.fixture(scope="module")

@@ -246,7 +246,7 @@ def test_a_tokenizer_that_is_not_to_be_had_is_one_line(tmp_path: Path, monkeypat
         str(tmp_path): "no tokenizer.json in it",
         "./nowhere": "no such folder",
         "package:no_such_package": "no such package is installed",
-        "owner/name": "is not cached and the hub cannot be reached",
+        "owner/name": "is not cached, and the hub cannot be reached",
     }
     for model, message in cases.items():
         with pytest.raises(ModelError, match=message) as caught:
