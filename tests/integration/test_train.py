@@ -201,7 +201,7 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(
     """Two DDP workers; one is killed with SIGKILL after the third checkpoint. The run ends whole, and its figures are exact."""
     from concurrent.futures import ThreadPoolExecutor
 
-    config = settings(tmp_path, tiny_encoder, small_dataset, num_workers=2, epochs=40, cpus_per_worker=0.5, max_failures=2)
+    config = settings(tmp_path, tiny_encoder, small_dataset, num_workers=2, epochs=20, cpus_per_worker=0.5, max_failures=2)
     run = Run(f"{config.output}/{config.name}")
     with ThreadPoolExecutor(1) as pool:
         training = pool.submit(train, config)
@@ -212,7 +212,7 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(
         killed_at = run.state(run.complete()[-1]).step
         training.result(timeout=300)
     done = json.loads(run.storage.read("done.json"))
-    assert [entry["epoch"] for entry in done["history"]] == list(range(1, 41)), "an epoch was lost or done twice"
+    assert [entry["epoch"] for entry in done["history"]] == list(range(1, 21)), "an epoch was lost or done twice"
     assert 0 < killed_at < done["step"]
     expected = exact_validation(run, small_dataset)
     for name in ("log_loss", "accuracy", "auc", "ece"):
@@ -221,7 +221,7 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(
 
 def test_a_killed_driver_goes_on_where_it_was(ray_cluster: Cluster, tmp_path: Path, tiny_encoder: Path, small_dataset: str) -> None:
     """The driver is killed with SIGKILL in mid-run; the same command ends with the weights of a run that nobody killed."""
-    config = settings(tmp_path, tiny_encoder, small_dataset, num_workers=1, epochs=40, cpus_per_worker=0.5)
+    config = settings(tmp_path, tiny_encoder, small_dataset, num_workers=1, epochs=20, cpus_per_worker=0.5)
     whole = run_in_process(config.model_copy(update={"num_workers": 0, "name": "whole"}))
     run = Run(f"{config.output}/{config.name}")
     flags = ["num_workers", "epochs", "cpus_per_worker", "lr", "precision", "threads", "output", "model", "dataset"]
@@ -238,7 +238,7 @@ def test_a_killed_driver_goes_on_where_it_was(ray_cluster: Cluster, tmp_path: Pa
     wait_for(lambda: not train_workers())  # Ray ends them with their driver
     assert run.read_json("done.json") is None
     reached = run.state(run.complete()[-1]).epoch
-    assert 3 <= reached < 40
+    assert 3 <= reached < 20
     train(config)
     assert_same(weights(whole), weights(run), tolerance=1e-5)
 

@@ -365,7 +365,7 @@ _OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(operations=_OPERATIONS, max_batch=st.integers(1, 6), max_waiting=st.integers(1, 8), close=st.booleans())
 def test_any_history(operations: list[Any], max_batch: int, max_waiting: int, close: bool) -> None:
     async def scenario(bench: Bench) -> None:
