@@ -127,7 +127,7 @@ pipeline works, not how well the model reads real ones.</p>
 <header>
 <h1>{{ title }}</h1>
 <p class="about">
-{% if m.model %}<span>model <b>{{ m.model.name }} {{ m.model.version }}</b></span>
+{% if m.model %}<span>model <b>{{ m.model.name }}{% if m.model.version %} {{ m.model.version }}{% endif %}</b></span>
 <span>from <b>{{ m.model.base_model }}</b></span>{% endif %}
 {% if m.dataset %}<span>dataset <code>{{ m.dataset }}</code></span>{% endif %}
 <span>clickbait where score ≥ <b>{{ threshold|number }}</b></span>

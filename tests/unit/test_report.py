@@ -166,3 +166,10 @@ def test_write_takes_what_has_no_utf8_form(tmp_path: Path) -> None:
     metrics_document["worst"] = [{"text": "lone \ud800 surrogate", "label": 1, "score": 0.1}]
     report.write(metrics_document, tmp_path / "report.html", "t")
     assert "lone ? surrogate" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_draft_is_shown_without_a_version() -> None:
+    draft = document()
+    draft["model"]["version"] = None
+    assert "<b>clickbait-model</b>" in report.render(draft, "Draft")
+    assert "<b>clickbait-model v3</b>" in report.render(document(), "Version")
