@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
+from fastapi_offline import FastAPIOffline
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -73,16 +74,17 @@ def create_app(service: Service, settings: Settings, *, under_ray: bool = False)
         yield
         await service.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(  # /docs with nothing from a CDN: a closed network has none
         title="Clickbait detector",
         version="1",
         description="Scores headlines: the probability that they are clickbait.",
         lifespan=lifespan,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
+    # A redirect for OAuth, which there is none of.
+    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != app.swagger_ui_oauth2_redirect_url]
     app.router.routes += [
         Route("/classify", _Post(parse_one, service, settings, watch=not under_ray), methods=["POST"]),
         Route("/classify/batch", _Post(parse_many, service, settings, watch=not under_ray), methods=["POST"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,7 +124,14 @@ def test_the_other_routes(client: Client) -> None:
     assert client("GET", "/").json()["model"] == "v1"
     assert client("GET", "/healthz").json()["status"] == "alive"
     assert client("GET", "/readyz").status_code == 200
-    assert client("GET", "/docs").status_code == 200
+    page = client("GET", "/docs")
+    assert page.status_code == 200
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+    assets = re.findall(r'(?:src|href)="(/[^"]+)"', page.text)
+    assert len(assets) == 3, assets
+    for asset in assets:
+        assert client("GET", asset).status_code == 200
     summary = client("GET", "/model").json()
     assert {"version": "v1", "synthetic": True, "decision": "promoted", "runtime": "int8", "base_model": "tiny"}.items() <= summary.items()
 
