@@ -3,7 +3,8 @@
     python -m ray_jobs.pipeline --config configs/demo.yaml
     python -m ray_jobs.pipeline --config configs/demo.yaml --data headlines.csv --transfer others.csv --keep-serving
 
-Writes <work>/summary.json. What is done already is not done again: remove <work> to start anew. Exit code: 0 promoted, 1 refused.
+Writes <work>/summary.json. A dataset and a training run that are there already are not made again: remove <work> to start anew. Exit
+code: 0 promoted, 1 refused.
 """
 
 from __future__ import annotations
