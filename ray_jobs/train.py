@@ -9,6 +9,7 @@ after a kill goes on from the newest whole checkpoint. The loop is `clickbait.tr
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -29,6 +30,8 @@ from clickbait.dataset import open_dataset
 from clickbait.errors import DataError
 from clickbait.training import Place, description, fit
 from ray_jobs.session import connect
+
+log = logging.getLogger("ray.train.clickbait")  # below Ray Train's own, which a worker's console and log file show
 
 
 def train(config: TrainConfig) -> str:
@@ -85,9 +88,8 @@ def _worker(values: dict[str, Any]) -> None:
         """Ray Train is told of every epoch; its checkpoint is a pointer to ours."""
         if place.rank == 0:
             figures = ", ".join(f"{name.removeprefix('val_')} {metrics[name]:.4f}" for name in ("val_log_loss", "val_accuracy", "val_auc"))
-            print(
-                f"epoch {metrics['epoch']:.0f} of {config.epochs}: validation {figures}; {metrics['rows_per_second']:.0f} headlines/s",
-                flush=True,
+            log.info(
+                "epoch %.0f of %d: validation %s; %.0f headlines/s", metrics["epoch"], config.epochs, figures, metrics["rows_per_second"]
             )
         with tempfile.TemporaryDirectory() as folder:
             pointer = None
