@@ -121,9 +121,10 @@ class Loop:
 
     def run_epochs(self, report: Report, tracker: Tracker, make_bar: Callable[..., Bar] | None = None) -> None:
         """The epochs that are left, each followed by evaluation, a checkpoint and a report."""
+        if self.place.rank == 0:
+            self._note_best()  # killed between a checkpoint and its note
         if self.state.history and self._over():  # killed between the last checkpoint and the end
-            self._finish(report)
-            return
+            report(self.state.history[-1], self.run.checkpoint_uri(f"step-{self.state.step:08d}"))
         bar = make_bar(total=self.total, desc=self.config.name) if make_bar else None
         if bar:
             bar.update(self.state.step)
@@ -242,12 +243,11 @@ class Loop:
             return True
         return state.step >= self.total
 
-    def _finish(self, report: Report) -> None:
-        """Everything was done but the last word."""
-        name = f"step-{self.state.step:08d}"
-        report(self.state.history[-1], self.run.checkpoint_uri(name))
-        if self.place.rank == 0:
-            self.run.write_json("done.json", {"step": self.state.step, "history": self.state.history})
+    def _note_best(self) -> None:
+        """Says which epoch's checkpoint is the best so far; of equals the latest."""
+        if self.state.history:
+            best = min(reversed(self.state.history), key=lambda entry: entry[SELECTED_BY])
+            self.run.write_json("best.json", {"checkpoint": f"step-{int(best['step']):08d}", **best})
 
     def _total(self, value: torch.Tensor) -> float:
         """The workers' sum."""
@@ -274,11 +274,8 @@ class Loop:
             save_file(flatten_optimizer(self.optimizer), folder / "optimizer.safetensors")
             rng = {f"{rank}.{kind}": state for rank, states in enumerate(everyone) for kind, state in enumerate(states)}
             save_file(rng, folder / "rng.safetensors")
-            saved = self.run.save(folder, self.state)
-        if self.state.history and self.state.position == 0:
-            losses = [entry[SELECTED_BY] for entry in self.state.history]
-            if losses[-1] == min(losses):
-                self.run.write_json("best.json", {"checkpoint": saved, **self.state.history[-1]})
+            self.run.save(folder, self.state)
+        self._note_best()
         self.run.prune(self.config.keep_checkpoints)
 
     def _resume(self) -> State:

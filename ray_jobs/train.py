@@ -55,7 +55,6 @@ def train(config: TrainConfig) -> str:
     trainer = TorchTrainer(
         _worker,
         train_loop_config=config.model_dump(),
-        # gloo names the hosts' own interfaces; nccl where there are GPUs
         torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.num_workers,

@@ -98,6 +98,23 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path: Path, tiny_encoder: Path, sm
     assert_same(before, weights(run_in_process(config)))
 
 
+def test_killed_between_a_checkpoint_and_the_note_of_the_best(
+    tmp_path: Path, tiny_encoder: Path, small_dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(tmp_path, tiny_encoder, small_dataset, epochs=1)
+
+    def die(run: Run, key: str, document: dict[str, Any]) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "write_json", die)
+        with pytest.raises(Stop):
+            run_in_process(config)
+    run = run_in_process(config)
+    assert run.best() == run.complete()[-1]
+    assert run.read_json("done.json")
+
+
 def test_it_learns_and_keeps_the_best(tmp_path: Path, tiny_encoder: Path, small_dataset: str) -> None:
     run = run_in_process(settings(tmp_path, tiny_encoder, small_dataset, epochs=6, keep_checkpoints=1))
     history = json.loads(run.storage.read("done.json"))["history"]
