@@ -5,12 +5,16 @@ A split is held as one flat array of tokens, so a worker's memory is the tokens 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import torch
+from tokenizers import Tokenizer
+
+from clickbait import augment
+from clickbait.text import clean
 
 CHUNK = 64  # batches sorted by length together: next to no padding, and still a shuffle over 2,000 headlines
 
@@ -19,18 +23,19 @@ CHUNK = 64  # batches sorted by length together: next to no padding, and still a
 class Batch:
     """One worker's share of a micro-batch, padded to its longest.
 
-    input_ids and attention_mask are int64 (rows, tokens), labels int64 (rows,), weights float32 (rows,): what each row counts in
-    the step's mean. A worker with nothing to do in a short last batch gets one row of weight 0.
+    input_ids and attention_mask are int64 (rows, tokens), labels int64 (rows,), -1 for none, margins float32 (rows,), weights float32
+    (rows,): what each row counts in the step's mean. A worker with nothing to do in a short last batch gets one row of weight 0.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     labels: torch.Tensor
+    margins: torch.Tensor
     weights: torch.Tensor
 
 
 class Headlines:
-    """A tokenized split: `tokens` flat, `offsets` (n + 1,), `labels` (n,)."""
+    """A tokenized split: `tokens` flat, `offsets` (n + 1,), `labels` (n,), and where a teacher scored it `margins` (n,), else zeros."""
 
     def __init__(self, table: pa.Table) -> None:
         ids = table["input_ids"].combine_chunks()
@@ -38,22 +43,47 @@ class Headlines:
         self.lengths: np.ndarray = ids.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
         self.offsets: np.ndarray = np.concatenate([[0], np.cumsum(self.lengths)])
         self.labels: np.ndarray = table["label"].to_numpy().astype(np.int64)
+        scored = "margin" in table.column_names
+        self.margins: np.ndarray = table["margin"].to_numpy() if scored else np.zeros(len(self.labels), np.float32)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, rows: np.ndarray, weights: np.ndarray, pad_id: int) -> Batch:
-        """The rows as tensors, padded to the longest of them."""
-        lengths = self.lengths[rows]
+    def batch(self, rows: np.ndarray, weights: np.ndarray, pad_id: int, instead: Mapping[int, np.ndarray] | None = None) -> Batch:
+        """The rows as tensors, padded to the longest of them; `instead` has other tokens for some of the rows."""
+        instead = instead or {}
+        tokens = [instead[row] if row in instead else self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in rows.tolist()]
+        lengths = np.array([len(one) for one in tokens])
         ids = np.full((len(rows), int(lengths.max())), pad_id, dtype=np.int64)
         mask = np.arange(ids.shape[1]) < lengths[:, None]
-        ids[mask] = np.concatenate([self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in rows])
+        ids[mask] = np.concatenate(tokens)
         return Batch(
             torch.from_numpy(ids),
             torch.from_numpy(mask.astype(np.int64)),
             torch.from_numpy(self.labels[rows]),
+            torch.from_numpy(self.margins[rows].astype(np.float32)),
             torch.from_numpy(weights.astype(np.float32)),
         )
+
+
+class Rewriter:
+    """Writes a share of the headlines otherwise, anew each epoch (`clickbait.augment`), and tokenizes them again.
+
+    What a headline becomes hangs on seed, epoch and row alone: the same for any number of workers, and after a resumption.
+    """
+
+    def __init__(self, texts: pa.ChunkedArray, tokenizer: Tokenizer, share: float, seed: int) -> None:
+        self.texts, self.tokenizer, self.share, self.seed = texts, tokenizer, share, seed
+
+    def tokens(self, rows: np.ndarray, epoch: int) -> dict[int, np.ndarray]:
+        """The tokens of those of the rows that this epoch sees written otherwise."""
+        changed: dict[int, str] = {}
+        for row in rows.tolist():
+            rng = np.random.default_rng([self.seed, epoch, row])
+            if rng.random() < self.share:
+                changed[row] = clean(augment.vary(self.texts[row].as_py(), rng))
+        encodings = self.tokenizer.encode_batch_fast(list(changed.values())) if changed else []
+        return {row: np.array(encoding.ids, np.int32) for row, encoding in zip(changed, encodings, strict=True)}
 
 
 def epoch_steps(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

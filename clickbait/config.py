@@ -76,7 +76,26 @@ class TrainConfig(Config):
     name: str = Field("clickbait", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     """The run's name."""
     model: str = DEFAULT_MODEL
-    """The encoder to fine-tune: a hub name, a folder, or `package:<module>`."""
+    """The encoder to fine-tune: a hub name, a folder, `package:<module>`, or `scratch:ngrams` and `scratch:transformer`, which start from
+    random weights."""
+    layers: int | None = Field(None, ge=0, le=48)
+    """Layers of a compact model: of `scratch:transformer` (default 2), or of a cut-down copy of `model` (default: the whole model)."""
+    hidden: int | None = Field(None, ge=16, le=4096)
+    """Dimensions of a compact model: of `scratch:` (default 64 for n-grams, 128), or of a cut-down copy of `model`."""
+    buckets: int | None = Field(None, ge=0, le=2**26)
+    """Hash buckets for word n-grams: of `scratch:ngrams` (default 131,072); with a transformer, n-gram vectors are added to its input."""
+    dropout: float | None = Field(None, ge=0.0, le=0.9)
+    """Share of activations dropped in training; None: the model's own, 0.1 for a compact one."""
+    soft_labels: Uri | None = None
+    """Headlines with a teacher's scores (`tuning.distil` writes them), trained on in place of the dataset's own training split."""
+    soft_weight: Fraction = 0.9
+    """Share of the loss that the teacher's scores have where there is a label too."""
+    soft_temperature: float = Field(2.0, gt=0.0, le=100.0)
+    """Both sides' logits are divided by it before they are compared (Hinton et al. 2015)."""
+    label_smoothing: float = Field(0.0, ge=0.0, lt=0.5)
+    """Share of a label's certainty that goes to the other class."""
+    augment: Fraction = 0.0
+    """Share of headlines that an epoch sees written otherwise: case, punctuation, digits, spacing, outlets' names (`clickbait.augment`)."""
     epochs: int = Field(2, ge=1, le=1000)
     """Passes over the training split."""
     max_steps: int | None = Field(None, ge=1)

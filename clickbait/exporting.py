@@ -7,6 +7,7 @@ activations quantized as they come (dynamic). No calibration data is needed.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import os
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 import transformers
 
-from clickbait import bundle, card, metrics, modeling
+from clickbait import bundle, card, compact, metrics, modeling
 from clickbait.batches import Headlines, evaluation_batches
 from clickbait.config import MODEL_NAME, ExportConfig, TrainConfig
 from clickbait.dataset import Dataset
@@ -91,20 +92,25 @@ def build(
         "verdict": None,
     }
     bundle.seal(folder, **fields)
+    found, scores = compare(model, folder, runtimes, dataset, temperature, config.threads)
+    threshold = metrics.best_threshold(validation.labels, scores[fields["default_runtime"]])
     document = {
         "model": {"name": MODEL_NAME, "version": None, "base_model": train["model"], "parameters": modeling.parameters(model)},
         "synthetic": dataset.synthetic,
         "dataset": dataset.fingerprint,
-        "threshold": 0.5,
-        "export": compare(model, folder, runtimes, dataset, temperature, config.threads),
+        "threshold": threshold,
+        "export": found,
         "history": history,
     }
-    card.write(folder, document)
+    card.write(folder, document, threshold=threshold)
     return document
 
 
 def to_onnx(model: transformers.PreTrainedModel, path: Path) -> None:
     """Writes the model as one ONNX file: input_ids and attention_mask int64 (batch, sequence) to logits float32 (batch, 2)."""
+    if isinstance(model, compact.CompactForSequenceClassification):
+        model = copy.deepcopy(model)
+        model.fold()
     batch, sequence = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("sequence", min=2, max=512)
     shape = {0: batch, 1: sequence}
     ids = torch.ones((3, 11), dtype=torch.int64)  # sizes that no constant of the model equals
@@ -131,8 +137,8 @@ def quantize(source: Path, target: Path) -> None:
 
 def compare(
     model: transformers.PreTrainedModel, folder: Path, runtimes: dict[str, str], dataset: Dataset, temperature: float, threads: int
-) -> dict[str, Any]:
-    """Each exported form against torch (fp32) on the validation split, and the speed of each, side by side.
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Each exported form against torch (fp32) on the validation split, the speed of each, side by side; and each form's scores there.
 
     `agreement`: share of headlines with the same verdict; `max_difference`: largest difference of P(clickbait); `per_second`:
     headlines a second in batches of 16 on `threads` threads, median of interleaved rounds; ONNX from text, torch from tokens.
@@ -142,12 +148,12 @@ def compare(
     rows = Headlines(table)
     reference = metrics.probabilities(torch_margins(model, rows), temperature)
     scorers = {name: Scorer(folder, runtime=name, threads=threads) for name in runtimes}
+    scores = {name: scorer.score(texts) for name, scorer in scorers.items()}
     found: dict[str, Any] = {"rows": len(texts), "threads": threads}
-    for name, scorer in scorers.items():
-        scores = scorer.score(texts)
+    for name, ours in scores.items():
         found[name] = {
-            "agreement": float(np.mean((scores >= 0.5) == (reference >= 0.5))),
-            "max_difference": float(np.abs(scores - reference).max()),
+            "agreement": float(np.mean((ours >= 0.5) == (reference >= 0.5))),
+            "max_difference": float(np.abs(ours - reference).max()),
         }
     sample = np.linspace(0, len(texts) - 1, min(SPEED_HEADLINES, len(texts)), dtype=np.int64)
     runs: dict[str, Callable[[np.ndarray], Any]] = {"torch": lambda part: torch_margins(model, rows, part)}
@@ -156,7 +162,7 @@ def compare(
     for name, speed in speeds(runs, sample, threads).items():
         found.setdefault(name, {})["per_second"] = speed
     found["size_mb"] = {name: round((folder / file).stat().st_size / 1e6, 1) for name, file in runtimes.items()}
-    return found
+    return found, scores
 
 
 def speeds(runs: dict[str, Callable[[np.ndarray], Any]], rows: np.ndarray, threads: int) -> dict[str, float]:

@@ -78,6 +78,27 @@ def temperature(labels: Labels, margins: Scores) -> float:
     return float(np.exp((low + high) / 2))
 
 
+def best_threshold(labels: Labels, scores: Scores) -> float:
+    """The threshold with the best accuracy on held-out labels: 0.5 where no other does better, else the middle, in logits, of the widest
+    gap between scores that does best.
+    """
+    labels, scores = _checked(labels, scores)
+    if not _both_classes(labels):
+        return 0.5
+    order = np.argsort(scores, kind="stable")
+    sorted_scores, is_news = np.clip(scores[order], 1e-9, 1.0 - 1e-9), labels[order] == 0
+    # right[i]: verdicts that are right where the i lowest scores are called news
+    right = np.concatenate([[0], np.cumsum(is_news)]) + np.concatenate([[0], np.cumsum(~is_news[::-1])])[::-1]
+    edges = np.concatenate([[1e-9], sorted_scores, [1.0 - 1e-9]])
+    edges = np.log(edges) - np.log1p(-edges)
+    gaps = np.diff(edges)
+    possible = right * (gaps > 0)  # equal scores cannot be told apart
+    if right[np.searchsorted(sorted_scores, 0.5)] == possible.max():
+        return 0.5
+    best = int(np.argmax(np.where(possible == possible.max(), gaps, 0.0)))
+    return float(1.0 / (1.0 + np.exp(-(edges[best] + edges[best + 1]) / 2)))
+
+
 def probabilities(margins: Scores, temperature: float) -> Scores:
     """P(clickbait), float64 (n,), of margins at a temperature."""
     return np.exp(-np.logaddexp(0.0, -np.asarray(margins, dtype=np.float64) / temperature))

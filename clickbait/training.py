@@ -24,11 +24,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch.nn.parallel import DistributedDataParallel
 
-from clickbait import metrics, modeling
-from clickbait.batches import Batch, Headlines, epoch_steps, evaluation_batches, share
+from clickbait import metrics, modeling, softlabels
+from clickbait.batches import Batch, Headlines, Rewriter, epoch_steps, evaluation_batches, share
 from clickbait.checkpoints import SELECTED_BY, Run, State
 from clickbait.config import TrainConfig
 from clickbait.dataset import Dataset
+from clickbait.tokenizer import load as load_tokenizer
 from clickbait.tracking import Tracker
 
 EVALUATION_TOKENS = 8192  # tokens a forward pass of evaluation takes: 256 headlines of 32
@@ -57,7 +58,15 @@ Report = Callable[[dict[str, float], str], None]
 """Called on every worker after each epoch with its metrics and the checkpoint's URI."""
 
 
-def fit(config: TrainConfig, dataset: Dataset, place: Place, report: Report, make_bar: Callable[..., Bar] | None = None) -> None:
+def fit(
+    config: TrainConfig,
+    dataset: Dataset,
+    place: Place,
+    report: Report,
+    make_bar: Callable[..., Bar] | None = None,
+    *,
+    group: str | None = None,
+) -> None:
     """Trains until the epochs are done, `max_steps` is reached or patience is out; every worker calls it at once.
 
     Raises:
@@ -65,8 +74,42 @@ def fit(config: TrainConfig, dataset: Dataset, place: Place, report: Report, mak
         ModelError: the base model is not to be had.
     """
     loop = Loop(config, dataset, place)
-    with Tracker.start(config, dataset, enabled=place.rank == 0) as tracker:
+    with Tracker.start(config, dataset, enabled=place.rank == 0, group=group) as tracker:
         loop.run_epochs(report, tracker, make_bar if place.rank == 0 and config.progress else None)
+
+
+def training_split(config: TrainConfig, dataset: Dataset) -> tuple[Headlines, Rewriter | None]:
+    """What is trained on: the dataset's training split, or headlines with a teacher's scores; and who writes them otherwise.
+
+    Raises:
+        DataError: the soft labels are not there, or are of another dataset.
+    """
+    columns = ["input_ids", "label", *(["headline"] if config.augment else [])]
+    if config.soft_labels is None:
+        table = dataset.table("train", columns)
+    else:
+        table = softlabels.open_soft(config.soft_labels, dataset).table([*columns, "margin"])
+    rewriter = None
+    if config.augment:
+        rewriter = Rewriter(table["headline"], load_tokenizer(dataset.tokenizer, dataset.max_tokens), config.augment, config.seed)
+    return Headlines(table), rewriter
+
+
+def headline_losses(config: TrainConfig, logits: torch.Tensor, labels: torch.Tensor, margins: torch.Tensor) -> torch.Tensor:
+    """The loss of each headline, float (rows,), of logits (rows, 2), labels (rows,; -1: none) and the teacher's margins (rows,).
+
+    Cross entropy with the label; with soft labels the weighted mean of it and of the cross entropy with the teacher's probability, both
+    sides at the soft temperature, times its square (Hinton, Vinyals, Dean 2015). A headline without a label has the teacher's alone.
+    """
+    known = labels >= 0
+    hard = F.cross_entropy(logits, labels.clamp(min=0), reduction="none", label_smoothing=config.label_smoothing)
+    if config.soft_labels is None:
+        return hard
+    heat = config.soft_temperature
+    margin = logits[:, 1] - logits[:, 0]
+    soft = F.binary_cross_entropy_with_logits(margin / heat, torch.sigmoid(margins / heat), reduction="none") * heat**2
+    weight = torch.where(known, config.soft_weight, 1.0)
+    return weight * soft + (1.0 - weight) * hard
 
 
 def learning_rate(config: TrainConfig, step: int, total: int) -> float:
@@ -101,13 +144,13 @@ class Loop:
     def __init__(self, config: TrainConfig, dataset: Dataset, place: Place) -> None:
         self.config, self.dataset, self.place = config, dataset, place
         torch.set_num_threads(config.threads or max((os.cpu_count() or 1) // place.local_world, 1))
-        self.train = Headlines(dataset.table("train", ["input_ids", "label"]))
+        self.train, self.rewriter = training_split(config, dataset)
         self.validation = Headlines(dataset.table("validation", ["input_ids", "label"]))
         self.run = Run(f"{config.output}/{config.name}")
         if place.rank == 0:
             self.run.claim(description(config, dataset))
 
-        self.model = modeling.load(config.model, config.seed).to(place.device)
+        self.model = modeling.load(config, dataset.tokenizer, dataset.max_tokens).to(place.device)
         self.pad_id = int(self.model.config.pad_token_id or 0)
         self.optimizer = make_optimizer(self.model, config)
         self.steps_per_epoch = math.ceil(len(self.train) / config.batch_size)
@@ -147,11 +190,12 @@ class Loop:
         loss_sum = torch.zeros((), device=self.place.device)
         parts = list(share(rows, self.place.rank, self.place.world, self.config.accumulation))
         for index, (part, weights) in enumerate(parts):
-            batch = self.train.batch(part, weights, self.pad_id)
+            instead = self.rewriter.tokens(part, self.state.epoch) if self.rewriter else None
+            batch = self.train.batch(part, weights, self.pad_id, instead)
             quiet = self.place.world > 1 and index < len(parts) - 1  # gradients travel once a step
             with self.ddp.no_sync() if quiet and isinstance(self.ddp, DistributedDataParallel) else contextlib.nullcontext():
                 logits = self._logits(self.ddp, batch)
-                losses = F.cross_entropy(logits, batch.labels.to(self.place.device), reduction="none")
+                losses = headline_losses(self.config, logits, batch.labels.to(self.place.device), batch.margins.to(self.place.device))
                 loss = (losses * batch.weights.to(self.place.device)).sum()
                 (loss * self.place.world).backward()  # type: ignore[no-untyped-call]  # DDP takes the workers' mean; the weights make a sum
             loss_sum += loss.detach()
@@ -321,7 +365,10 @@ def description(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
     """What a run is: the settings that change its weights, and its dataset. Resuming asks for the same."""
     free = {"dataset", "output", "name", "num_workers", "use_gpu", "cpus_per_worker", "threads", "checkpoint_steps"}
     free |= {"keep_checkpoints", "max_failures", "profile", "progress", "wandb_project"}
-    return {"config": config.model_dump(mode="json", exclude=free), "dataset": dataset.fingerprint}
+    values = config.model_dump(mode="json", exclude=free)
+    if config.soft_labels is not None:  # a content's name, wherever it lies
+        values["soft_labels"] = config.soft_labels.rstrip("/").rsplit("/", 1)[1]
+    return {"config": values, "dataset": dataset.fingerprint}
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -15,11 +15,13 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import torch
+from ray.train import UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from tqdm import tqdm
 
@@ -51,10 +53,16 @@ def train(config: TrainConfig) -> str:
         return run.uri
     if config.num_workers:
         connect()
-        _check_resources(config)
-    trainer = TorchTrainer(
+        check_resources(config)
+    trainer(config).fit()
+    return run.uri
+
+
+def trainer(config: TrainConfig, *, group: str | None = None, callbacks: Sequence[UserCallback] = ()) -> TorchTrainer:
+    """The TorchTrainer of a run: `group` is its W&B group, `callbacks` are told what the workers report (Ray Tune's is one)."""
+    return TorchTrainer(
         _worker,
-        train_loop_config=config.model_dump(),
+        train_loop_config={"config": config.model_dump(), "group": group},
         torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.num_workers,
@@ -66,15 +74,14 @@ def train(config: TrainConfig) -> str:
             name=f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",
             storage_path=storage.join(config.output, "ray"),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            callbacks=list(callbacks),
         ),
     )
-    trainer.fit()
-    return run.uri
 
 
 def _worker(values: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
-    config = TrainConfig.model_validate(values)
+    config = TrainConfig.model_validate(values["config"])
     context = ray.train.get_context()
     place = Place(
         rank=context.get_world_rank(),
@@ -97,7 +104,8 @@ def _worker(values: dict[str, Any]) -> None:
                 pointer = ray.train.Checkpoint.from_directory(folder)
             ray.train.report(metrics, checkpoint=pointer)
 
-    fit(config, open_dataset(config.dataset), place, report, _bar if config.num_workers else tqdm)
+    make_bar = _bar if config.num_workers else tqdm
+    fit(config, open_dataset(config.dataset), place, report, make_bar, group=values["group"])
 
 
 def _bar(total: int, desc: str) -> Any:
@@ -107,7 +115,7 @@ def _bar(total: int, desc: str) -> Any:
     return tqdm_ray.tqdm(total=total, desc=desc)
 
 
-def _check_resources(config: TrainConfig) -> None:
+def check_resources(config: TrainConfig) -> None:
     """Refuses what this cluster can never give, and would otherwise wait for without end. An autoscaler may yet give it."""
     if os.environ.get("CLICKBAIT_AUTOSCALES") == "1":
         return

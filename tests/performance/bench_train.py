@@ -63,9 +63,10 @@ class Turns:
 
 def plain(config: TrainConfig, turns: Turns) -> None:
     """The process without Ray."""
-    data = Headlines(open_dataset(config.dataset).table("train", ["input_ids", "label"]))
+    dataset = open_dataset(config.dataset)
+    data = Headlines(dataset.table("train", ["input_ids", "label"]))
     torch.set_num_threads(config.threads)
-    model = modeling.load(config.model, config.seed).train()
+    model = modeling.load(config, dataset.tokenizer, dataset.max_tokens).train()
     optimizer = make_optimizer(model, config)
     for turn in range(config.epochs):
         turns.wait(f"go-plain-{turn}")

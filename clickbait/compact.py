@@ -1,0 +1,234 @@
+"""The compact models, written for speed: a hashed n-gram bag and small transformers, from scratch or taught by a larger one.
+
+One architecture, three uses (`TrainConfig.model`, `layers`, `hidden`, `buckets`):
+
+    scratch:ngrams        layers 0: words, their characters and hashed word n-grams, averaged (fastText: Joulin et al. 2017)
+    scratch:transformer   layers > 0, buckets 0: a post-norm encoder of BERT's form (Devlin et al. 2019), random weights
+    both                  n-gram vectors added to the encoder's input: a small memory of phrases below a small reader
+
+A token is a WordPiece of the dataset's tokenizer. The character n-grams of a token hang on the token alone, so `fold` adds their
+vectors into the token's own once training is done: served, they cost nothing. Import this module and transformers' Auto classes
+know the architecture.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import Tensor, nn
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from clickbait.errors import ModelError
+
+# Multipliers of the hash of an n-gram: odd, below 2**31, so that 30,000 x 3 of them stay within int64. Any odd numbers would do.
+_HASH = (1_000_003, 1_540_483_477, 374_761_393)
+CHARACTERS = (3, 4, 5)  # lengths of character n-grams: fastText's range less the longest, which few WordPieces have
+INITIAL = 0.02  # standard deviation of new weights: BERT's
+HEAD = 32  # dimensions of an attention head of a new encoder: MiniLM's
+
+
+class CompactConfig(transformers.PretrainedConfig):  # type: ignore[misc]  # transformers is untyped here
+    """The architecture. `vocab_size` and `pad_token_id` are the tokenizer's.
+
+    Args:
+        vocab_size: tokens.
+        pad_token_id: the padding's id.
+        hidden_size: dimensions of every vector.
+        layers: encoder layers; 0 is a bag.
+        heads: attention heads a layer.
+        intermediate_size: dimensions within a layer's feed-forward.
+        buckets: hash buckets for word n-grams; 0 for none.
+        word_ngrams: longest word n-gram, 2 or 3.
+        character_buckets: hash buckets for character n-grams; 0 for none, or once they are folded in.
+        character_width: character n-grams of the token that has most.
+        max_tokens: positions.
+        dropout: share of activations dropped in training.
+    """
+
+    model_type = "clickbait-compact"
+
+    def __init__(
+        self,
+        vocab_size: int = 30522,
+        pad_token_id: int = 0,
+        hidden_size: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        intermediate_size: int = 512,
+        buckets: int = 0,
+        word_ngrams: int = 3,
+        character_buckets: int = 0,
+        character_width: int = 0,
+        max_tokens: int = 64,
+        dropout: float = 0.1,
+        **others: Any,
+    ) -> None:
+        super().__init__(pad_token_id=pad_token_id, **others)
+        self.vocab_size, self.hidden_size, self.layers, self.heads, self.buckets = vocab_size, hidden_size, layers, heads, buckets
+        self.word_ngrams, self.character_buckets, self.character_width = word_ngrams, character_buckets, character_width
+        self.intermediate_size, self.max_tokens, self.dropout = intermediate_size, max_tokens, dropout
+
+
+class Layer(nn.Module):
+    """BERT's layer, query, key and value in one matrix: attention, feed-forward, a norm after each."""
+
+    def __init__(self, hidden: int, heads: int, intermediate: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.out = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
+        self.up, self.down = nn.Linear(hidden, intermediate), nn.Linear(intermediate, hidden)
+        self.norm1, self.norm2 = nn.LayerNorm(hidden, eps=1e-12), nn.LayerNorm(hidden, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x float (batch, tokens, hidden); bias float (batch, 1, 1, tokens), large and negative on padding."""
+        batch, tokens, hidden = x.shape
+        q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-1, -2) * (hidden // self.heads) ** -0.5 + bias).softmax(-1)
+        mixed = (self.dropout(weights) @ v).transpose(1, 2).reshape(batch, tokens, hidden)
+        x = self.norm1(x + self.dropout(self.out(mixed)))
+        y: Tensor = self.norm2(x + self.dropout(self.down(F.gelu(self.up(x)))))
+        return y
+
+
+class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: ignore[misc]  # transformers is untyped here
+    """Token and n-gram vectors, `layers` encoder layers, the mean over the tokens, two logits."""
+
+    config_class = CompactConfig
+    base_model_prefix = "compact"
+    main_input_name = "input_ids"
+
+    def __init__(self, config: CompactConfig) -> None:
+        super().__init__(config)
+        hidden = config.hidden_size
+        self.tokens = nn.Embedding(config.vocab_size, hidden)
+        if config.character_buckets:
+            self.characters = nn.EmbeddingBag(config.character_buckets, hidden, mode="sum", padding_idx=0)
+            self.register_buffer("spelling", torch.zeros(config.vocab_size, config.character_width, dtype=torch.int32))
+        if config.buckets:
+            self.ngrams = nn.Embedding(config.buckets, hidden)
+        if config.layers:
+            self.positions = nn.Embedding(config.max_tokens, hidden)
+            self.norm = nn.LayerNorm(hidden, eps=1e-12)
+        shape = hidden, config.heads, config.intermediate_size, config.dropout
+        self.encoder = nn.ModuleList(Layer(*shape) for _ in range(config.layers))
+        self.dropout = nn.Dropout(config.dropout)
+        self.dense, self.classifier = nn.Linear(hidden, hidden), nn.Linear(hidden, config.num_labels)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding | nn.EmbeddingBag):
+            # A bag averages independent vectors: small ones would take epochs to grow.
+            nn.init.normal_(module.weight, std=INITIAL if self.config.layers or isinstance(module, nn.Linear) else 5 * INITIAL)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> SequenceClassifierOutput:
+        """input_ids and attention_mask int64 (batch, tokens); logits float (batch, 2)."""
+        mask = attention_mask.to(self.tokens.weight.dtype).unsqueeze(-1)
+        x = self.tokens(input_ids)
+        if self.config.character_buckets:
+            spelled = self.spelling[input_ids].flatten(0, 1).long()
+            x = x + self.characters(spelled).view_as(x)
+        if self.config.buckets:
+            x = x + self._phrases(input_ids)
+        if self.config.layers:
+            places = torch.arange(input_ids.shape[1], device=input_ids.device)
+            x = self.dropout(self.norm(x + self.positions(places)))
+            bias = (1.0 - mask).transpose(1, 2).unsqueeze(1) * -1e4  # within bf16 and fp16
+            for layer in self.encoder:
+                x = layer(x, bias)
+        pooled = (x * mask).sum(1) / mask.sum(1)
+        pooled = torch.tanh(self.dense(self.dropout(pooled)))
+        return SequenceClassifierOutput(logits=self.classifier(self.dropout(pooled)))
+
+    def _phrases(self, input_ids: Tensor) -> Tensor:
+        """The sum of the vectors of the n-grams that end at each token; before the first token stands padding."""
+        total = torch.zeros((), device=input_ids.device)
+        mixed = input_ids * _HASH[0]
+        earlier = input_ids
+        for back in range(1, self.config.word_ngrams):
+            earlier = F.pad(earlier[:, :-1], (1, 0))
+            mixed = mixed + earlier * _HASH[back]
+            total = total + self.ngrams(mixed % self.config.buckets)
+        return total
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Adds the character n-grams' vectors to the tokens' and drops them: the same logits, nothing to look up."""
+        if not self.config.character_buckets:
+            return
+        self.tokens.weight += torch.cat([self.characters(part.long()) for part in self.spelling.split(4096)])
+        self.config.character_buckets = self.config.character_width = 0
+        del self.characters, self.spelling
+
+
+def spelling(vocabulary: dict[str, int], buckets: int) -> np.ndarray:
+    """The character n-grams of every token as bucket numbers from 1, int32 (tokens, most), 0 where there are no more.
+
+    A word's start is marked `<`; a piece that goes on a word (`##ing`) has none. Special tokens (`[CLS]`) have no spelling.
+    """
+    rows: dict[int, list[int]] = {}
+    for token, index in vocabulary.items():
+        special = token.startswith("[") and token.endswith("]")
+        text = "" if special else token.removeprefix("##") if token.startswith("##") else f"<{token}"
+        grams = {text[at : at + size] for size in CHARACTERS for at in range(len(text) - size + 1)}
+        rows[index] = sorted(1 + zlib.crc32(gram.encode("utf-8", "surrogatepass")) % (buckets - 1) for gram in grams)
+    table = np.zeros((max(rows) + 1, max(map(len, rows.values()))), np.int32)
+    for index, grams_of in rows.items():
+        table[index, : len(grams_of)] = grams_of
+    return table
+
+
+@torch.no_grad()
+def inherit(student: CompactForSequenceClassification, teacher: transformers.PreTrainedModel) -> None:
+    """Starts the student from a BERT: all where shapes allow, else the token vectors alone, by their principal components.
+
+    Of the teacher's layers the student takes evenly spaced ones, the last among them (DistilBERT: Sanh et al. 2019).
+
+    Raises:
+        ModelError: the teacher has other tokens or fewer layers.
+    """
+    config = student.config
+    bert = teacher.bert
+    words = bert.embeddings.word_embeddings.weight
+    if len(words) != config.vocab_size:
+        raise ModelError(f"the model knows {len(words)} tokens, the dataset's tokenizer {config.vocab_size}: preprocess with this model")
+    if words.shape[1] != config.hidden_size:
+        centred = words - words.mean(0)
+        _, _, axes = torch.linalg.svd(centred.T @ centred)
+        projected = centred @ axes[: config.hidden_size].T
+        student.tokens.weight.copy_(projected * student.tokens.weight.std() / projected.std())
+        return
+    if config.layers > len(bert.encoder.layer):
+        raise ModelError(f"layers: the model has {len(bert.encoder.layer)}, {config.layers} were asked for")
+    student.tokens.weight.copy_(words)
+    if not config.layers:
+        return
+    places = bert.embeddings.position_embeddings.weight[: config.max_tokens]
+    student.positions.weight.copy_(places + bert.embeddings.token_type_embeddings.weight[0])
+    student.norm.load_state_dict(bert.embeddings.LayerNorm.state_dict())
+    chosen = np.linspace(0, len(bert.encoder.layer), config.layers + 1).round().astype(int)[1:] - 1
+    for mine, index in zip(cast("list[Layer]", list(student.encoder)), chosen, strict=True):
+        theirs = bert.encoder.layer[index]
+        attention = theirs.attention
+        for kind in ("weight", "bias"):
+            parts = [getattr(part, kind) for part in (attention.self.query, attention.self.key, attention.self.value)]
+            getattr(mine.qkv, kind).copy_(torch.cat(parts))
+        mine.out.load_state_dict(attention.output.dense.state_dict())
+        mine.norm1.load_state_dict(attention.output.LayerNorm.state_dict())
+        mine.up.load_state_dict(theirs.intermediate.dense.state_dict())
+        mine.down.load_state_dict(theirs.output.dense.state_dict())
+        mine.norm2.load_state_dict(theirs.output.LayerNorm.state_dict())
+
+
+transformers.AutoConfig.register(CompactConfig.model_type, CompactConfig)
+transformers.AutoModelForSequenceClassification.register(CompactConfig, CompactForSequenceClassification)
