@@ -45,6 +45,8 @@ def render(manifest: Manifest, metrics: Mapping[str, Any]) -> str:
     lines.append(f"| reads | {manifest.max_characters} characters, {manifest.max_tokens} tokens of one headline |")
     lines += [f"| test {name} | {test[name]:.4f} |" for name in SUMMARY if test.get(name) is not None]
     lines += [f"| flips under {name} | {share:.2%} |" for name, share in flips.items()]
+    if metrics.get("behaviour"):
+        lines.append(f"| behaviour | {metrics['behaviour']['passed']} of {metrics['behaviour']['cases']} cases hold |")
     if transfer.get("auc") is not None:
         lines.append(f"| transfer AUC ({transfer['rows']:,} headlines) | {transfer['auc']:.4f} |")
     for form in ("fp32", "int8"):

@@ -85,19 +85,31 @@ class Layer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(hidden, eps=1e-12), nn.LayerNorm(hidden, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """x float (batch, tokens, hidden); bias float (batch, 1, 1, tokens), large and negative on padding."""
-        batch, tokens, hidden = x.shape
-        q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
+    def forward(self, x: Tensor, bias: Tensor, *, first: bool = False) -> Tensor:
+        """The tokens' new vectors, float (batch, tokens, hidden), or with `first` the first one's alone, (batch, 1, hidden).
+
+        x is float (batch, tokens, hidden); bias float (batch, 1, 1, tokens), large and negative on padding.
+        """
+        hidden = x.shape[2]
+        if first:  # all read, one is written: a sixth of the work
+            keys, values = F.linear(x, self.qkv.weight[hidden:], self.qkv.bias[hidden:]).chunk(2, -1)
+            x = x[:, :1]
+            queries = F.linear(x, self.qkv.weight[:hidden], self.qkv.bias[:hidden])
+        else:
+            queries, keys, values = self.qkv(x).chunk(3, -1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (queries, keys, values))
         weights = (q @ k.transpose(-1, -2) * (hidden // self.heads) ** -0.5 + bias).softmax(-1)
-        mixed = (self.dropout(weights) @ v).transpose(1, 2).reshape(batch, tokens, hidden)
+        mixed = (self.dropout(weights) @ v).transpose(1, 2).flatten(2)
         x = self.norm1(x + self.dropout(self.out(mixed)))
         y: Tensor = self.norm2(x + self.dropout(self.down(F.gelu(self.up(x)))))
         return y
 
 
 class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: ignore[misc]  # transformers is untyped here
-    """Token and n-gram vectors, `layers` encoder layers, the mean over the tokens, two logits."""
+    """Token and n-gram vectors, `layers` encoder layers, two logits.
+
+    An encoder is read at its first token, as BERT is, so its last layer writes that one alone; a bag is averaged; with both, both are read.
+    """
 
     config_class = CompactConfig
     base_model_prefix = "compact"
@@ -118,7 +130,8 @@ class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: i
         shape = hidden, config.heads, config.intermediate_size, config.dropout
         self.encoder = nn.ModuleList(Layer(*shape) for _ in range(config.layers))
         self.dropout = nn.Dropout(config.dropout)
-        self.dense, self.classifier = nn.Linear(hidden, hidden), nn.Linear(hidden, config.num_labels)
+        self.dense = nn.Linear(2 * hidden if config.layers and config.buckets else hidden, hidden)
+        self.classifier = nn.Linear(hidden, config.num_labels)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -133,21 +146,23 @@ class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: i
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> SequenceClassifierOutput:
         """input_ids and attention_mask int64 (batch, tokens); logits float (batch, 2)."""
-        mask = attention_mask.to(self.tokens.weight.dtype).unsqueeze(-1)
+        mask = attention_mask.to(self.tokens.weight.dtype)
         x = self.tokens(input_ids)
         if self.config.character_buckets:
             spelled = self.spelling[input_ids].flatten(0, 1).long()
             x = x + self.characters(spelled).view_as(x)
         if self.config.buckets:
             x = x + self._phrases(input_ids)
+        read = []
+        if self.config.buckets or not self.config.layers:
+            read.append((x * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True))
         if self.config.layers:
-            places = torch.arange(input_ids.shape[1], device=input_ids.device)
-            x = self.dropout(self.norm(x + self.positions(places)))
-            bias = (1.0 - mask).transpose(1, 2).unsqueeze(1) * -1e4  # within bf16 and fp16
-            for layer in self.encoder:
-                x = layer(x, bias)
-        pooled = (x * mask).sum(1) / mask.sum(1)
-        pooled = torch.tanh(self.dense(self.dropout(pooled)))
+            x = self.dropout(self.norm(x + self.positions(torch.arange(input_ids.shape[1], device=input_ids.device))))
+            bias = (1.0 - mask)[:, None, None] * -1e4  # within bf16 and fp16
+            for index, layer in enumerate(self.encoder):
+                x = layer(x, bias, first=index == self.config.layers - 1)
+            read.append(x[:, 0])
+        pooled = torch.tanh(self.dense(self.dropout(torch.cat(read, -1))))
         return SequenceClassifierOutput(logits=self.classifier(self.dropout(pooled)))
 
     def _phrases(self, input_ids: Tensor) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import operator
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clickbait import behaviour
 from clickbait.config import GateConfig
 from clickbait.errors import BundleError
+from clickbait.evaluation import latency
 from clickbait.scorer import Scorer
 
 _COMPARE = {">=": operator.ge, "<=": operator.le, "==": operator.eq}
@@ -50,6 +51,11 @@ def decide(metrics: Mapping[str, Any], champion: Champion | None, config: GateCo
         check(f"flip_{name}", flips[name], "<=", getattr(config, f"max_flip_{name}"))
     if transfer is not None or config.require_transfer:
         check("transfer_auc", (transfer or {}).get("auc"), ">=", config.min_transfer_auc, "" if transfer else "no transfer set was given")
+    kinds = (metrics.get("behaviour") or {}).get("kinds", {})
+    for kind in behaviour.KINDS:
+        found = kinds.get(kind)
+        note = f"{found['passed']} of {found['cases']} cases" if found else "no such case was measured: evaluate again"
+        check(f"behaviour_{kind}", found["rate"] if found else None, ">=", getattr(config, f"min_{kind}"), note)
     if "int8" in export:
         check("int8_agreement", export["int8"]["agreement"], ">=", config.min_int8_agreement)
     check("latency_ms", metrics["latency"]["single_p50_ms"], "<=", config.max_latency_ms)
@@ -66,22 +72,12 @@ def decide(metrics: Mapping[str, Any], champion: Champion | None, config: GateCo
     }
 
 
-def latency(scorer: Scorer, texts: Sequence[str]) -> list[float]:
-    """Milliseconds of each text scored alone."""
-    timed = []
-    for text in texts:
-        start = time.perf_counter()
-        scorer.score([text])
-        timed.append((time.perf_counter() - start) * 1e3)
-    return timed
-
-
 def latency_ratio(candidate: Scorer, champion: Scorer, texts: Sequence[str]) -> float:
     """The candidate's median latency over the champion's, text by text in turn, so that a noisy machine troubles both alike."""
     ours, theirs = [], []
     for text in texts:
-        ours += latency(candidate, [text])
-        theirs += latency(champion, [text])
+        ours += latency(candidate.score, [text])
+        theirs += latency(champion.score, [text])
     return statistics.median(ours) / statistics.median(theirs)
 
 

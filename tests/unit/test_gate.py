@@ -17,6 +17,9 @@ GOOD: dict[str, Any] = {
     "flips": {"lower": 0.0, "upper": 0.0, "title": 0.0, "punctuation": 0.001, "spaces": 0.0},
     "transfer": {"auc": 0.995},
     "export": {"int8": {"agreement": 0.999}},
+    "behaviour": {
+        "kinds": {kind: {"cases": 50, "passed": 49, "rate": 0.98} for kind in ("minimum_functionality", "invariance", "direction")},
+    },
     "latency": {"single_p50_ms": 3.0},
 }
 CHAMPION = Champion(version="v1", synthetic=False, accuracy=0.99, latency_ratio=1.0)
@@ -47,6 +50,9 @@ def test_a_good_candidate_is_promoted_with_and_without_a_champion() -> None:
         (("flips", "title"), 0.5, "flip_title"),
         (("flips", "punctuation"), 0.5, "flip_punctuation"),
         (("flips", "spaces"), 0.5, "flip_spaces"),
+        (("behaviour", "kinds", "minimum_functionality", "rate"), 0.5, "behaviour_minimum_functionality"),
+        (("behaviour", "kinds", "invariance", "rate"), 0.5, "behaviour_invariance"),
+        (("behaviour", "kinds", "direction", "rate"), 0.5, "behaviour_direction"),
         (("transfer", "auc"), 0.5, "transfer_auc"),
         (("export", "int8", "agreement"), 0.9, "int8_agreement"),
         (("latency", "single_p50_ms"), 5000.0, "latency_ms"),

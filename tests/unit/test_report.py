@@ -15,10 +15,10 @@ from clickbait import metrics, report
 
 HOSTILE = "<script>alert(1)</script> \"quoted\" & 'single' {{ 7 * 7 }}"
 OPTIONAL = (
-    "model", "synthetic", "dataset", "threshold", "slices", "flips", "transfer", "latency", "export", "history", "worst", "verdict",
+    "model", "synthetic", "dataset", "threshold", "slices", "flips", "transfer", "latency", "export", "history", "worst", "verdict", "behaviour",
 )  # fmt: skip
 SECTIONS = {
-    "slices": "Slices", "flips": "Invariances", "transfer": "Transfer", "history": "Learning curves", "worst": "Worst errors",
+    "slices": "Slices", "flips": "Invariances", "transfer": "Transfer", "history": "Learning curves", "worst": "Worst errors", "behaviour": "Behaviour",
     "verdict": "Gate:", "synthetic": "Synthetic headlines.",
 }  # fmt: skip
 
@@ -52,6 +52,11 @@ def document() -> dict[str, Any]:
             | {"lr": 1e-4, "seconds": 3.0}
             for e in (1, 2)
         ],
+        "behaviour": {
+            "cases": 2, "passed": 1, "kinds": {"direction": {"cases": 2, "passed": 1, "rate": 0.5}},
+            "groups": {HOSTILE: {"cases": 2, "passed": 1, "rate": 0.5}},
+            "failed": [{"name": "worse", "text": HOSTILE, "variant": HOSTILE, "expect": "more", "scores": [0.5, 0.4]}],
+        },
         "worst": metrics.worst(texts, labels, scores, 20),
         "verdict": {"decision": "refused", "checks": [check, {**check, "passed": False}, {**check, "value": None}]},
     }  # fmt: skip

@@ -1,0 +1,140 @@
+"""Behavioural tests of a model: small cases of our own writing that say what a careful reader would (Ribeiro et al. 2020, "CheckList").
+
+Three kinds of case, in a YAML catalogue (`configs/behaviour.yaml`):
+
+    minimum_functionality   a headline and its verdict
+    invariance              variants of a headline that must keep its verdict, right or wrong
+    direction               a change that must make the score larger (`more`) or smaller (`less`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import Field
+
+from clickbait.config import Config, validate
+from clickbait.errors import ConfigError
+
+KINDS = ("minimum_functionality", "invariance", "direction")
+SATURATED = 0.01  # two scores this near to the end that a case points to have no room left to move
+
+
+class _Case(Config):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """What is tested, unique."""
+    group: str = Field(pattern=r"^[a-z][a-z-]*$")
+    """What it belongs to in the report."""
+    text: str = Field(min_length=1)
+    """The headline."""
+
+
+class Functionality(_Case):
+    """A headline whose verdict is plain."""
+
+    kind: Literal["minimum_functionality"]
+    expect: Literal["clickbait", "news"]
+    """The verdict it must have."""
+
+
+class Invariance(_Case):
+    """Variants that must keep the verdict."""
+
+    kind: Literal["invariance"]
+    variants: tuple[str, ...] = Field(min_length=1)
+    """The same headline otherwise."""
+
+
+class Direction(_Case):
+    """A change that must move the score."""
+
+    kind: Literal["direction"]
+    variant: str = Field(min_length=1)
+    """The changed headline."""
+    expect: Literal["more", "less"]
+    """Where P(clickbait) must go."""
+
+
+Case = Functionality | Invariance | Direction
+
+
+class Catalogue(Config):
+    """The file."""
+
+    cases: tuple[Annotated[Case, Field(discriminator="kind")], ...] = Field(min_length=1)
+    """Every case."""
+
+
+def load(path: str) -> tuple[Case, ...]:
+    """The cases of the catalogue at `path`.
+
+    Raises:
+        ConfigError: no such file, not YAML, a case that does not fit, or two of one name.
+    """
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}): give --behaviour-file a catalogue of cases") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    cases = validate(Catalogue, document if isinstance(document, dict) else {"cases": document}, path).cases
+    names = [case.name for case in cases]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f'{path}: two cases are named "{name}": give each a name of its own')
+    return cases
+
+
+def texts(cases: Sequence[Case]) -> list[str]:
+    """Every headline of the cases, in the order that `judge` takes the scores."""
+    return [text for case in cases for text in _texts(case)]
+
+
+def judge(cases: Sequence[Case], scores: np.ndarray, threshold: float) -> dict[str, Any]:
+    """What holds: cases, passed, kinds and groups (each name to cases, passed, rate), and every failed case with its scores.
+
+    `scores` are P(clickbait) of `texts(cases)`, (n,).
+    """
+    outcomes = []
+    start = 0
+    for case in cases:
+        count = len(_texts(case))
+        own = [float(score) for score in scores[start : start + count]]
+        start += count
+        outcomes.append((case, own, _holds(case, own, threshold)))
+    assert start == len(scores), "one score a text"
+    return {
+        "cases": len(cases),
+        "passed": sum(held for _, _, held in outcomes),
+        "kinds": _shares([(case.kind, held) for case, _, held in outcomes]),
+        "groups": _shares([(case.group, held) for case, _, held in outcomes]),
+        "failed": [{**case.model_dump(mode="json"), "scores": own} for case, own, held in outcomes if not held],
+    }
+
+
+def _texts(case: Case) -> list[str]:
+    if isinstance(case, Invariance):
+        return [case.text, *case.variants]
+    return [case.text, case.variant] if isinstance(case, Direction) else [case.text]
+
+
+def _holds(case: Case, scores: list[float], threshold: float) -> bool:
+    verdicts = {score >= threshold for score in scores}
+    if isinstance(case, Functionality):
+        return verdicts == {case.expect == "clickbait"}
+    if isinstance(case, Invariance):
+        return len(verdicts) == 1
+    before, after = scores if case.expect == "more" else (1.0 - scores[0], 1.0 - scores[1])
+    return after > before or min(before, after) >= 1.0 - SATURATED
+
+
+def _shares(pairs: Sequence[tuple[str, bool]]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for name, _ in pairs):
+        held = [one for other, one in pairs if other == name]
+        found[name] = {"cases": len(held), "passed": sum(held), "rate": sum(held) / len(held)}
+    return found

@@ -1,0 +1,257 @@
+"""The report's page (Jinja) and its style, which the other pages share. `clickbait.report` fills it."""
+
+from __future__ import annotations
+
+PAGE = """\
+{% macro card(name, value, note="", tone="") %}
+<div class="card {{ tone }}"><div class="name">{{ name }}</div><div class="value">{{ value }}</div><div class="note">{{ note }}</div></div>
+{% endmacro %}
+{% macro bar(share, tone="bad") %}
+<span class="bar"><i class="{{ tone }}" style="width:{{ '%.1f' % (100 * [share, 1]|min) }}%"></i></span>
+{% endmacro %}
+{% macro head() %}{# "#name": a column of numbers; "~name": a wide one #}
+<thead><tr>{% for name in varargs %}
+<th class="{{ {"#": "n", "~": "w"}[name[:1]] }}">{{ name.lstrip("#~") }}</th>{% endfor %}</tr></thead>
+{% endmacro %}
+{% macro cells() %}{% for value in varargs %}<td class="n">{{ value }}</td>{% endfor %}{% endmacro %}
+{% macro figures(list) %}
+<div class="plots">
+{% for caption, svg in list if svg %}<figure>{{ svg|safe }}<figcaption>{{ caption }}</figcaption></figure>{% endfor %}
+</div>
+{% endmacro %}
+{% macro confusion(table) %}
+<figure class="confusion"><table>
+<thead><tr><td></td><th>verdict: news</th><th>verdict: clickbait</th></tr></thead>
+{% for row in table %}{% set said = loop.index0 %}
+<tr><th>{{ label(said) }}</th>
+{% for cell in row %}{% set share = cell / ([row|sum, 1]|max) %}
+<td style="--share:{{ '%.0f' % (10 + 60 * share) }}%" class="{{ 'good' if said == loop.index0 else 'bad' }}">
+<b>{{ cell|number }}</b><br><small>{{ share|percent }}</small></td>
+{% endfor %}</tr>{% endfor %}
+</table><figcaption>Confusion: rows are labels, columns verdicts</figcaption></figure>
+{% endmacro %}
+{% macro label(value) %}<span class="tag {{ 'clickbait' if value else 'news' }}">{{ "clickbait" if value else "news" }}</span>{% endmacro %}
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="referrer" content="no-referrer">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{{ title }}</title>
+<style>{{ css|safe }}</style>
+</head>
+<body>
+<main>
+{% if m.synthetic %}
+<p class="banner"><b>Synthetic headlines.</b> This model was trained and measured on generated headlines: the figures show that the
+pipeline works, not how well the model reads real ones.</p>
+{% endif %}
+<header>
+<h1>{{ title }}</h1>
+<p class="about">
+{% if m.model %}<span>model <b>{{ m.model.name }}{% if m.model.version %} {{ m.model.version }}{% endif %}</b></span>
+<span>from <b>{{ m.model.base_model }}</b></span>{% endif %}
+{% if m.dataset %}<span>dataset <code>{{ m.dataset }}</code></span>{% endif %}
+<span>clickbait where score ≥ <b>{{ threshold|number }}</b></span>
+{% if m.verdict %}<span class="tag {{ 'good' if m.verdict.decision == 'promoted' else 'bad' }}">{{ m.verdict.decision }}</span>{% endif %}
+</p>
+</header>
+
+<section>
+<div class="cards">
+{{ card("Accuracy", m.test.accuracy|percent, m.test.rows|number ~ " test headlines") }}
+{{ card("F1", m.test.f1|percent, "of clickbait") }}
+{{ card("Precision", m.test.precision|percent, "of what it calls clickbait") }}
+{{ card("Recall", m.test.recall|percent, "of all clickbait") }}
+{{ card("ROC AUC", m.test.auc|number(4), "whatever the threshold") }}
+{{ card("Log loss", m.test.log_loss|number(4), "nats a headline") }}
+{{ card("Calibration error", m.test.ece|percent, "expected, 15 bins") }}
+{% if m.transfer %}{{ card("Transfer AUC", m.transfer.auc|number(4), m.transfer.rows|number ~ " other headlines") }}{% endif %}
+{% if m.flips %}{{ card("Worst flip rate", m.flips.values()|max|percent, "of " ~ m.flips|length ~ " harmless changes") }}{% endif %}
+{% if m.behaviour %}{{ card("Behaviour", m.behaviour.passed|number ~ " / " ~ m.behaviour.cases|number, "cases hold") }}{% endif %}
+{% if m.latency %}{{ card("Latency", m.latency.single_p50_ms|number(1) ~ " ms", "median, one headline") }}{% endif %}
+</div>
+</section>
+
+{% if m.verdict %}
+<section><h2>Gate: <span class="{{ 'good' if m.verdict.decision == 'promoted' else 'bad' }}">{{ m.verdict.decision }}</span></h2>
+<div class="scroll"><table>
+{{ head("check", "#value", "#bound", "result", "note") }}
+{% for check in m.verdict.checks %}
+<tr><td>{{ check.name|replace("_", " ") }}</td><td class="n">{{ check.value|number }}</td>
+<td class="n">{{ {"<=": "≤", ">=": "≥"}.get(check.op, check.op) }} {{ check.bound|number }}</td>
+{% set result = "fail" if not check.passed else "skipped" if check.value is none else "pass" %}
+<td><span class="tag {{ {"fail": "bad", "pass": "good", "skipped": "muted"}[result] }}">{{ result }}</span></td>
+<td class="muted">{{ check.note or "" }}</td></tr>
+{% endfor %}
+</table></div></section>
+{% endif %}
+
+{% if m.history %}
+<section><h2>Learning curves</h2>
+{{ figures(learning) }}
+<details><summary>Every evaluation</summary><div class="scroll"><table>
+{{ head("#epoch", "#step", "#training loss", "#validation log loss", "#accuracy", "#AUC", "#learning rate", "#seconds") }}
+{% for row in m.history %}
+<tr>{{ cells(row.epoch|number, row.step|number, row.train_loss|number(4), row.val_log_loss|number(4),
+row.val_accuracy|percent, row.val_auc|number(4), row.lr|number, row.seconds|number(1)) }}</tr>
+{% endfor %}
+</table></div></details></section>
+{% endif %}
+
+<section><h2>Test split</h2>
+<div class="plots">{{ confusion(m.test.confusion) }}</div>
+{{ figures(test_plots) }}
+</section>
+
+{% if m.slices %}{% set top = m.slices.values()|map(attribute="accuracy")|min %}
+<section><h2>Slices</h2>
+<div class="scroll"><table>
+{{ head("headlines", "#rows", "#clickbait", "#accuracy", "#F1", "~errors") }}
+{% for name, slice in m.slices.items() %}
+<tr><td>{{ names.get(name, name)|replace("_", " ") }}</td>{{ cells(slice.rows|number, slice.share_clickbait|percent(1),
+slice.accuracy|percent, slice.f1|percent) }}
+<td>{{ bar((1 - slice.accuracy) / ([1 - top, 0.001]|max)) }}{{ (1 - slice.accuracy)|percent }}</td></tr>
+{% endfor %}
+</table></div></section>
+{% endif %}
+
+{% if m.flips %}{% set top = [m.flips.values()|max, 0.01]|max %}
+<section><h2>Invariances</h2>
+<p class="muted">Share of test verdicts that change when the headline is written differently and says the same.</p>
+<div class="scroll"><table>
+{{ head("change", "~verdicts that flip") }}
+{% for name, share in m.flips.items() %}
+<tr><td>{{ names.get(name, name)|replace("_", " ") }}</td><td>{{ bar(share / top) }}{{ share|percent }}</td></tr>
+{% endfor %}
+</table></div></section>
+{% endif %}
+
+{% if m.behaviour %}
+<section><h2>Behaviour</h2>
+<p class="muted">{{ m.behaviour.passed|number }} of {{ m.behaviour.cases|number }} cases of the catalogue hold.</p>
+<div class="scroll"><table>
+{{ head("cases", "#of", "#hold", "~share that fails") }}
+{% for part in [m.behaviour.kinds, m.behaviour.groups] %}{% for name, found in part.items() %}
+<tr><td>{{ names.get(name, name)|replace("_", " ")|replace("-", " ") }}</td>
+{{ cells(found.cases|number, found.passed|number) }}<td>{{ bar(1 - found.rate) }}{{ (1 - found.rate)|percent(1) }}</td></tr>
+{% endfor %}{% endfor %}
+</table></div>
+{% if m.behaviour.failed %}
+<h3>Cases that fail</h3>
+<div class="scroll"><table>
+{{ head("case", "headlines", "#P(clickbait)", "must be") }}
+{% for case in m.behaviour.failed %}
+<tr><td>{{ case.name }}</td>
+<td class="headline">{% for text in [case.text] + (case.variants or []) + ([case.variant] if case.variant else []) %}<bdi>{{ text }}</bdi><br>{% endfor %}</td>
+<td class="n">{% for score in case.scores %}{{ score|percent(1) }}<br>{% endfor %}</td><td>{{ case.expect or "the same" }}</td></tr>
+{% endfor %}
+</table></div>
+{% endif %}
+</section>
+{% endif %}
+
+{% if m.transfer %}
+<section><h2>Transfer</h2>
+<p class="muted">Headlines of another source, never trained on{% if m.transfer.source %}: <bdi>{{ m.transfer.source }}</bdi>{% endif %}.</p>
+<div class="scroll"><table>
+{{ head("", "#rows", "#accuracy", "#precision", "#recall", "#F1", "#AUC", "#log loss", "#ECE") }}
+{% for name, split in [("transfer", m.transfer), ("test", m.test)] %}
+<tr><td>{{ name }}</td>{{ cells(split.rows|number, split.accuracy|percent, split.precision|percent, split.recall|percent,
+split.f1|percent, split.auc|number(4), split.log_loss|number(4), split.ece|percent) }}</tr>
+{% endfor %}
+</table></div>
+{% if m.transfer.confusion %}<div class="plots">{{ confusion(m.transfer.confusion) }}</div>{% endif %}
+{{ figures(transfer_plots) }}
+</section>
+{% endif %}
+
+{% if m.export or m.latency %}
+<section><h2>Export and speed</h2>
+{% if m.export %}
+<div class="scroll"><table>
+{{ head("form", "#agrees with torch", "#largest difference", "#headlines a second", "#MB") }}
+{% for form in ["torch", "fp32", "int8"] if m.export[form] %}
+<tr><td>{{ form }}</td>{{ cells(m.export[form].agreement|percent, m.export[form].max_difference|number,
+m.export[form].per_second|number(0), m.export.size_mb[form]|number(1)) }}</tr>
+{% endfor %}
+</table></div>
+{% endif %}
+{% if m.latency %}
+<div class="cards">
+{{ card("Median", m.latency.single_p50_ms|number(1) ~ " ms", "one headline") }}
+{{ card("95th percentile", m.latency.single_p95_ms|number(1) ~ " ms", "one headline") }}
+{{ card("Throughput", m.latency.batch16_per_second|number(0) ~ " / s", "headlines, batches of 16, threads: " ~ m.latency.threads|number) }}
+</div>
+{% endif %}
+</section>
+{% endif %}
+
+{% if m.worst %}
+<section><h2>Worst errors</h2>
+<div class="scroll"><table>
+{{ head("headline", "label", "~P(clickbait)") }}
+{% for error in m.worst %}
+<tr><td class="headline"><bdi>{{ error.text }}</bdi></td><td>{{ label(error.label) }}</td>
+<td>{{ bar(error.score, "clickbait") }}{{ error.score|percent(1) }}</td></tr>
+{% endfor %}
+</table></div></section>
+{% endif %}
+</main>
+</body>
+</html>
+"""
+
+CSS = """
+:root { --page:#f6f7f9; --panel:#fff; --ink:#1a1f25; --muted:#5b6570; --line:#dfe4e9;
+  --clickbait:#d4500c; --news:#1f6fd1; --good:#1a7f37; --bad:#c62a2f; }
+@media (prefers-color-scheme: dark) { :root { --page:#0f1318; --panel:#181d24; --ink:#e7ebef; --muted:#9aa5b1; --line:#2b333d;
+  --clickbait:#ff9257; --news:#6db1ff; --good:#4fc270; --bad:#ff7f78; } }
+* { box-sizing:border-box; }
+body { margin:0; background:var(--page); color:var(--ink); font:15px/1.5 system-ui, sans-serif; -webkit-text-size-adjust:100%; }
+main { max-width:1080px; margin:0 auto; padding:24px 16px 64px; }
+h1 { font-size:1.7rem; line-height:1.2; margin:8px 0; overflow-wrap:anywhere; }
+h2 { font-size:1.15rem; margin:0 0 12px; }
+h3 { font-size:1rem; margin:20px 0 8px; }
+p { margin:0 0 12px; }
+code { font:.9em ui-monospace, monospace; overflow-wrap:anywhere; }
+.about { color:var(--muted); display:flex; flex-wrap:wrap; gap:4px 18px; align-items:baseline; margin-bottom:20px; }
+.about b { color:var(--ink); font-weight:600; overflow-wrap:anywhere; }
+.banner { border:1px solid var(--clickbait); background:color-mix(in srgb, var(--clickbait) 12%, var(--panel));
+  border-radius:10px; padding:12px 16px; }
+section { background:var(--panel); border:1px solid var(--line); border-radius:12px; padding:20px; margin-bottom:16px; }
+.cards { display:grid; grid-template-columns:repeat(auto-fit, minmax(140px, 1fr)); gap:16px 20px; }
+.card { border-left:3px solid var(--line); padding-left:12px; }
+.name, .note, .muted, figcaption { color:var(--muted); font-size:.86rem; }
+.value { font-size:1.6rem; font-weight:650; line-height:1.25; font-variant-numeric:tabular-nums; }
+@media (min-width:800px) { .cards { grid-template-columns:repeat(5, 1fr); } }
+.scroll { overflow-x:auto; }
+.scroll + .cards, .scroll + .plots, .plots + .plots, details { margin-top:20px; }
+table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums; }
+th, td { text-align:left; padding:7px 14px 7px 0; border-bottom:1px solid var(--line); vertical-align:middle; }
+tr:last-child td { border-bottom:0; }
+thead th { color:var(--muted); font-size:.82rem; font-weight:500; white-space:nowrap; }
+.n { text-align:right; white-space:nowrap; }
+.w { width:34%; min-width:170px; }
+.headline { overflow-wrap:anywhere; min-width:180px; }
+.bar { display:inline-block; width:min(140px, 55%); height:8px; border-radius:4px; background:var(--line); margin-right:10px;
+  overflow:hidden; }
+.bar i { display:block; height:100%; background:currentColor; }
+.tag { display:inline-block; border-radius:99px; padding:1px 10px; font-size:.82rem; font-weight:600; white-space:nowrap;
+  background:color-mix(in srgb, currentColor 13%, transparent); }
+.good { color:var(--good); } .bad { color:var(--bad); } .clickbait { color:var(--clickbait); } .news { color:var(--news); }
+.plots { display:grid; grid-template-columns:repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap:24px; }
+figure { margin:0; min-width:0; }
+figcaption { text-align:center; margin-top:6px; }
+svg { display:block; width:100%; height:auto; stroke-linejoin:round; }
+.confusion { width:100%; max-width:640px; margin:0 auto; grid-column:1/-1; }
+.confusion table { table-layout:fixed; }
+.confusion td, .confusion th { border:0; padding:6px; text-align:center; }
+.confusion td[class] { color:var(--ink); border-radius:8px; padding:14px 6px; border:3px solid var(--panel); }
+.confusion .good { background:color-mix(in srgb, var(--good) var(--share), var(--panel)); }
+.confusion .bad { background:color-mix(in srgb, var(--bad) var(--share), var(--panel)); }
+.confusion b { font-size:1.2rem; }
+summary { cursor:pointer; color:var(--muted); }
+"""
