@@ -97,7 +97,7 @@ class Layer(nn.Module):
             queries = F.linear(x, self.qkv.weight[:hidden], self.qkv.bias[:hidden])
         else:
             queries, keys, values = self.qkv(x).chunk(3, -1)
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (queries, keys, values))
+        q, k, v = (part.reshape(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in (queries, keys, values))
         weights = (q @ k.transpose(-1, -2) * (hidden // self.heads) ** -0.5 + bias).softmax(-1)
         mixed = (self.dropout(weights) @ v).transpose(1, 2).flatten(2)
         x = self.norm1(x + self.dropout(self.out(mixed)))

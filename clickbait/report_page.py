@@ -145,7 +145,8 @@ slice.accuracy|percent, slice.f1|percent) }}
 {{ head("case", "headlines", "#P(clickbait)", "must be") }}
 {% for case in m.behaviour.failed %}
 <tr><td>{{ case.name }}</td>
-<td class="headline">{% for text in [case.text] + (case.variants or []) + ([case.variant] if case.variant else []) %}<bdi>{{ text }}</bdi><br>{% endfor %}</td>
+<td class="headline">{% for text in [case.text] + (case.variants or []) + ([case.variant] if case.variant else []) %}
+<bdi>{{ text }}</bdi><br>{% endfor %}</td>
 <td class="n">{% for score in case.scores %}{{ score|percent(1) }}<br>{% endfor %}</td><td>{{ case.expect or "the same" }}</td></tr>
 {% endfor %}
 </table></div>

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from clickbait import behaviour, card, cli, config, drafts, evaluation, gate, storage
-from clickbait.config import GateConfig
+from clickbait import behaviour, card, cli, drafts, evaluation, gate, storage
+from clickbait.config import GateConfig, load
 from clickbait.dataset import Dataset, open_dataset
 from clickbait.errors import DataError
 from clickbait.evaluation import BATCH, Score, Split
@@ -58,7 +58,7 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
         ConfigError: the gate's or the behavioural file does not fit.
         DataError: no whole dataset there, a bundle of another test split, a transfer set that cannot be read.
     """
-    bounds, cases = _bounds(config), behaviour.load(config.behaviour_file)
+    bounds, cases = load(GateConfig, config.gate_file), behaviour.load(config.behaviour_file)
     dataset = open_dataset(config.dataset)
     contenders = [bundle(entry, dataset, config.threads) for entry in config.models]
     transfer = None
@@ -95,7 +95,7 @@ def bundle(entry: Entry, dataset: Dataset, threads: int) -> Contender:
     if manifest.dataset != own.fingerprint:
         raise DataError(f"{entry.name}: was trained on {manifest.dataset}, not on {own.fingerprint}: give its own dataset in the entry")
     if own.fingerprint != dataset.fingerprint and _keys(own) != _keys(dataset):
-        raise DataError(f"{entry.name}: the test split of {own.uri} has other headlines than the one of {dataset.uri}: compare models of one")
+        raise DataError(f"{entry.name}: {own.uri} and {dataset.uri} have not the same test split: compare models of one source's split")
     seconds = sum(epoch["seconds"] for epoch in document["history"]) if document.get("history") else None
     return Contender(
         name=entry.name,
@@ -183,10 +183,6 @@ def interleaved(scores: dict[str, Score], texts: Sequence[str], expected: dict[s
                 score(part)
             timed[name].append(BATCH * len(batches[name]) / (time.perf_counter() - start))
     return {name: statistics.median(rates) for name, rates in timed.items()}
-
-
-def _bounds(settings: CompareConfig) -> GateConfig:
-    return config.load(GateConfig, settings.gate_file)
 
 
 def _split(dataset: Dataset, name: str) -> Split:

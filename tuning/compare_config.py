@@ -13,8 +13,8 @@ from tuning import references
 class Entry(Config):
     """A bundle to compare."""
 
-    name: str = Field(min_length=1, max_length=60)
-    """What it is called in the table: unique."""
+    name: str = Field(max_length=80, pattern=r"^\P{C}+$")
+    """What it is called in the table: unique, without control characters."""
     bundle: Uri
     """The bundle's folder."""
     dataset: Uri | None = None

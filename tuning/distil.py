@@ -21,7 +21,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from clickbait import augment, cli, drafts, sample, softlabels, sources, storage, tokenizer
-from clickbait.bundle import Manifest, encoded
+from clickbait.bundle import Manifest
 from clickbait.config import Config, PreprocessConfig, TrainConfig, Uri
 from clickbait.dataset import Dataset, open_dataset
 from clickbait.errors import DataError
@@ -79,7 +79,7 @@ def soft_labels(config: DistilConfig, dataset: Dataset) -> str:
     given = _source(config)
     about = {
         "dataset": dataset.fingerprint,
-        "teachers": [hashlib.sha256(encoded(manifest)).hexdigest() for manifest in manifests],
+        "teachers": [_identity(manifest) for manifest in manifests],
         "recipe": config.model_dump(mode="json", include={"crossed", "cut", "generated", "seed"}),
         "unlabelled": [] if given is None else sources.digests(sources.pieces(given)),
     }
@@ -161,6 +161,13 @@ def _manifest(uri: str) -> Manifest:
         theirs, ours = " and ".join(manifest.labels), " and ".join(LABELS)
         raise DataError(f"{uri}: the teacher's labels are {theirs}, the dataset's {ours}: give a teacher of the same labels")
     return manifest
+
+
+def _identity(manifest: Manifest) -> list[str]:
+    """What a teacher's scores hang on: exported anew, the same model is the same teacher."""
+    return [manifest.files[name].sha256 for name in (manifest.runtimes[manifest.default_runtime], "tokenizer.json")] + [
+        str(manifest.temperature)
+    ]
 
 
 def main(config: DistilConfig) -> None:

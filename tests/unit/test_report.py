@@ -15,10 +15,12 @@ from clickbait import metrics, report
 
 HOSTILE = "<script>alert(1)</script> \"quoted\" & 'single' {{ 7 * 7 }}"
 OPTIONAL = (
-    "model", "synthetic", "dataset", "threshold", "slices", "flips", "transfer", "latency", "export", "history", "worst", "verdict", "behaviour",
+    "model", "synthetic", "dataset", "threshold", "slices", "flips", "transfer", "latency", "export", "history", "worst", "verdict",
+    "behaviour",
 )  # fmt: skip
 SECTIONS = {
-    "slices": "Slices", "flips": "Invariances", "transfer": "Transfer", "history": "Learning curves", "worst": "Worst errors", "behaviour": "Behaviour",
+    "slices": "Slices", "flips": "Invariances", "transfer": "Transfer", "history": "Learning curves", "worst": "Worst errors",
+    "behaviour": "Behaviour",
     "verdict": "Gate:", "synthetic": "Synthetic headlines.",
 }  # fmt: skip
 

@@ -1,0 +1,81 @@
+"""What a trial is worth beside its log loss: how easily its verdicts flip, and how long a headline takes, of the form that would be served.
+
+Both are of the trial's best checkpoint, exported to int8 ONNX in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from clickbait import bundle, evaluation, exporting, metrics, modeling
+from clickbait.checkpoints import open_run
+from clickbait.config import MODEL_NAME
+from clickbait.dataset import Dataset
+from clickbait.scorer import Scorer
+
+LATENCY_HEADLINES = 100  # enough for a median
+THRESHOLD = 0.5  # a bundle's own is chosen on validation; here all trials are judged by the same
+
+
+def measure(run: str, dataset: Dataset, objectives: Sequence[str], headlines: int) -> dict[str, float]:
+    """Those of `flip_rate` and `latency_ms` that `objectives` names, of the run's best checkpoint.
+
+    Args:
+        run: the run's URI.
+        dataset: whose validation split is written otherwise.
+        objectives: names; log_loss is known without this.
+        headlines: at most so many are scored, evenly spread over the split.
+    """
+    if not {"flip_rate", "latency_ms"} & set(objectives):
+        return {}
+    texts: list[str] = dataset.table("validation", ["headline"])["headline"].to_pylist()
+    texts = [texts[row] for row in np.linspace(0, len(texts) - 1, min(headlines, len(texts)), dtype=np.int64)]
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
+        scorer = exported(run, dataset, Path(folder))
+        if "flip_rate" in objectives:
+            found["flip_rate"] = flip_rate(scorer, texts)
+        if "latency_ms" in objectives:
+            evaluation.latency(scorer.score, texts[:10])  # warm
+            found["latency_ms"] = statistics.median(evaluation.latency(scorer.score, texts[:LATENCY_HEADLINES]))
+    return found
+
+
+def flip_rate(scorer: Scorer, texts: Sequence[str]) -> float:
+    """The largest share of verdicts that flip under one of `metrics.PERTURBATIONS`."""
+    before = scorer.score(texts)
+    changed = (scorer.score([change(text) for text in texts]) for change in metrics.PERTURBATIONS.values())
+    return max(metrics.flip_rate(before, after, THRESHOLD) for after in changed)
+
+
+def exported(run: str, dataset: Dataset, folder: Path) -> Scorer:
+    """The best checkpoint's int8 form on one thread: `exporting.build` without what only a published bundle needs."""
+    with open_run(run).fetch(str(open_run(run).best())) as checkpoint:
+        model = modeling.load_checkpoint(checkpoint)
+    exporting.to_onnx(model, folder / exporting.FP32)
+    exporting.quantize(folder / exporting.FP32, folder / exporting.INT8)
+    (folder / "tokenizer.json").write_bytes(dataset.tokenizer)
+    bundle.seal(
+        folder,
+        name=MODEL_NAME,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        base_model="trial",
+        synthetic=dataset.synthetic,
+        max_tokens=dataset.max_tokens,
+        max_characters=int(dataset.manifest["config"]["max_characters"]),
+        temperature=1.0,  # moves no score over the threshold
+        runtimes={"int8": exporting.INT8, "fp32": exporting.FP32},
+        default_runtime="int8",
+        config={},
+        dataset=dataset.fingerprint,
+        git_commit=None,
+        metrics={},
+        verdict=None,
+    )
+    return Scorer(folder, verified=True)

@@ -1,0 +1,194 @@
+"""A sweep's search space: what of a `TrainConfig` is tried, and between which bounds. Read from YAML, checked before anything starts.
+
+    space:
+      lr: {type: log_uniform, low: 1.0e-4, high: 1.0e-2}
+      batch_size: {type: choice, values: [32, 64, 128]}
+      hidden: {type: int, low: 32, high: 128, step: 32}
+      dropout: {type: uniform, low: 0.0, high: 0.3}
+
+Both ends of a range are in it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from clickbait.config import Config, TrainConfig, did_you_mean, validate
+
+FIXED = {
+    "dataset": "all trials are compared on one",
+    "output": "the sweep says where trials are kept",
+    "name": "the sweep names its trials",
+    "epochs": "it is the budget that the scheduler shares out",
+    "max_steps": "it is the budget that the scheduler shares out",
+    "num_workers": "it changes no figure",
+    "use_gpu": "it changes no figure",
+    "cpus_per_worker": "it changes no figure",
+    "threads": "it changes no figure",
+    "checkpoint_steps": "it changes no figure",
+    "keep_checkpoints": "it changes no figure",
+    "max_failures": "it changes no figure",
+    "profile": "it changes no figure",
+    "progress": "it changes no figure",
+    "wandb_project": "it changes no figure",
+}
+"""Keys of TrainConfig that are the same for all trials, and why."""
+
+# What another value may take over in mid-training: neither a weight's shape nor the steps of an epoch hang on it.
+MUTABLE = (
+    "lr", "schedule", "warmup_fraction", "weight_decay", "clip_norm", "dropout", "label_smoothing", "augment", "soft_weight", "soft_temperature",
+)  # fmt: skip
+MANY = 4096  # values of an integer range that are each tried against TrainConfig; of a longer one its ends and their neighbours
+
+
+class _Range(Config):
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.low, self.high  # type: ignore[attr-defined]  # each child has its own type of both
+        if low >= high:
+            raise ValueError(f"low must be below high, and {low:g} is not below {high:g}")
+        return self
+
+
+class Uniform(_Range):
+    """A number from `low` to `high`, each as likely."""
+
+    type: Literal["uniform"]
+    low: float
+    high: float
+
+
+class LogUniform(_Range):
+    """A number from `low` to `high` whose logarithm is uniform: for what differs by orders of magnitude."""
+
+    type: Literal["log_uniform"]
+    low: float = Field(gt=0.0)
+    high: float
+
+
+class Int(_Range):
+    """A whole number from `low` to `high`."""
+
+    type: Literal["int"]
+    low: int
+    high: int
+    step: int = Field(1, ge=1)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _log(self) -> Self:
+        if self.log and (self.step != 1 or self.low < 1):
+            raise ValueError("log: takes neither a step nor a low below 1")
+        return self
+
+
+class Choice(Config):
+    """One of `values`."""
+
+    type: Literal["choice"]
+    values: tuple[bool | int | float | str | None, ...] = Field(min_length=1)
+
+
+Domain = Annotated[Uniform | LogUniform | Int | Choice, Field(discriminator="type")]
+Space = Mapping[str, Domain]
+
+
+def check(space: Space, base: TrainConfig) -> None:
+    """Refuses what no trial could be trained with.
+
+    Raises:
+        ValueError: an unknown or fixed key, or a bound that `TrainConfig` refuses; one line that names the key.
+    """
+    if not space:
+        raise ValueError("space: nothing to search: name a key of train, for example lr: {type: log_uniform, low: 1.0e-4, high: 1.0e-2}")
+    known = [name for name in TrainConfig.model_fields if name not in FIXED]
+    for name, domain in space.items():
+        if name in FIXED:
+            raise ValueError(f"space.{name}: cannot be searched, {FIXED[name]}: set train.{name}")
+        if name not in known:
+            raise ValueError(f"space.{name}: unknown key{did_you_mean(name, known)}")
+        if name not in ("batch_size", "accumulation"):
+            for value in extremes(domain):
+                _check(base, {name: value})
+    together = {name: extremes(space[name]) for name in ("batch_size", "accumulation") if name in space}
+    for values in itertools.product(*together.values()):  # one must be a multiple of the other
+        _check(base, dict(zip(together, values, strict=True)))
+
+
+def _check(base: TrainConfig, values: dict[str, Any]) -> None:
+    told = ", ".join(f"{name} {value}" for name, value in values.items())
+    validate(TrainConfig, {**base.model_dump(), **values}, f"space ({told})")
+
+
+def extremes(domain: Domain) -> list[Any]:
+    """The values that bounds are checked with."""
+    if isinstance(domain, Choice):
+        return list(domain.values)
+    if isinstance(domain, Int):
+        every = range(domain.low, domain.high + 1, domain.step)
+        return list(every) if len(every) <= MANY else [*every[:2], *every[-2:]]
+    return [domain.low, domain.high]
+
+
+def to_optuna(space: Space) -> dict[str, Any]:
+    """The space as Optuna's distributions."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    found: dict[str, Any] = {}
+    for name, domain in space.items():
+        if isinstance(domain, Choice):
+            found[name] = CategoricalDistribution(domain.values)
+        elif isinstance(domain, Int):
+            high = extremes_of(domain)[1]  # Optuna warns of an end that no step meets
+            found[name] = IntDistribution(domain.low, high, log=domain.log, step=domain.step)
+        else:
+            found[name] = FloatDistribution(domain.low, domain.high, log=isinstance(domain, LogUniform))
+    return found
+
+
+def to_tune(space: Space) -> dict[str, Any]:
+    """The space as Ray Tune's, for population based training, which draws and changes values itself."""
+    from ray import tune
+
+    found: dict[str, Any] = {}
+    for name, domain in space.items():
+        if isinstance(domain, Choice):
+            found[name] = tune.choice(list(domain.values))
+        elif isinstance(domain, LogUniform):
+            found[name] = tune.loguniform(domain.low, domain.high)
+        elif isinstance(domain, Uniform):
+            found[name] = tune.uniform(domain.low, domain.high)
+        elif domain.log:
+            found[name] = tune.lograndint(domain.low, domain.high + 1)
+        else:
+            found[name] = tune.choice(list(range(domain.low, domain.high + 1, domain.step)))
+    return found
+
+
+def mutations(space: Space) -> dict[str, Any]:
+    """`to_tune`, with lists for what has neighbours and no arithmetic: those are stepped through, never multiplied."""
+    domains = to_tune(space)
+    return {name: list(domain.values) if isinstance(domain, Choice) else domains[name] for name, domain in space.items()}
+
+
+def clamp(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with each number within its range: a mutation multiplies and asks nobody."""
+    found = dict(values)
+    for name, domain in space.items():
+        if not isinstance(domain, Choice):
+            low, high = extremes_of(domain)
+            found[name] = min(max(found[name], low), high)
+            if isinstance(domain, Int):
+                found[name] = low + round((found[name] - low) / domain.step) * domain.step
+    return found
+
+
+def extremes_of(domain: Uniform | LogUniform | Int) -> tuple[Any, Any]:
+    """The lowest and the highest value."""
+    if isinstance(domain, Int):
+        return domain.low, domain.low + (domain.high - domain.low) // domain.step * domain.step
+    return domain.low, domain.high
