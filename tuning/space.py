@@ -108,7 +108,7 @@ def check(space: Space, base: TrainConfig) -> None:
     known = [name for name in TrainConfig.model_fields if name not in FIXED]
     for name, domain in space.items():
         if name in FIXED:
-            raise ValueError(f"space.{name}: cannot be searched, {FIXED[name]}: set train.{name}")
+            raise ValueError(f"space.{name}: cannot be searched, {FIXED[name]}: leave it out")
         if name not in known:
             raise ValueError(f"space.{name}: unknown key{did_you_mean(name, known)}")
         if name not in ("batch_size", "accumulation"):
@@ -143,7 +143,7 @@ def to_optuna(space: Space) -> dict[str, Any]:
         if isinstance(domain, Choice):
             found[name] = CategoricalDistribution(domain.values)
         elif isinstance(domain, Int):
-            high = extremes_of(domain)[1]  # Optuna warns of an end that no step meets
+            high = domain.high - (domain.high - domain.low) % domain.step  # Optuna warns of an end that no step meets
             found[name] = IntDistribution(domain.low, high, log=domain.log, step=domain.step)
         else:
             found[name] = FloatDistribution(domain.low, domain.high, log=isinstance(domain, LogUniform))
@@ -156,39 +156,26 @@ def to_tune(space: Space) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for name, domain in space.items():
-        if isinstance(domain, Choice):
-            found[name] = tune.choice(list(domain.values))
-        elif isinstance(domain, LogUniform):
-            found[name] = tune.loguniform(domain.low, domain.high)
-        elif isinstance(domain, Uniform):
-            found[name] = tune.uniform(domain.low, domain.high)
-        elif domain.log:
-            found[name] = tune.lograndint(domain.low, domain.high + 1)
+        if isinstance(domain, Choice | Int):
+            found[name] = tune.choice(values_of(domain))
         else:
-            found[name] = tune.choice(list(range(domain.low, domain.high + 1, domain.step)))
+            found[name] = (tune.loguniform if isinstance(domain, LogUniform) else tune.uniform)(domain.low, domain.high)
     return found
 
 
 def mutations(space: Space) -> dict[str, Any]:
     """`to_tune`, with lists for what has neighbours and no arithmetic: those are stepped through, never multiplied."""
-    domains = to_tune(space)
-    return {name: list(domain.values) if isinstance(domain, Choice) else domains[name] for name, domain in space.items()}
+    return {
+        name: values_of(domain) if isinstance(domain := space[name], Choice | Int) else drawn for name, drawn in to_tune(space).items()
+    }
 
 
 def clamp(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with each number within its range: a mutation multiplies and asks nobody."""
-    found = dict(values)
-    for name, domain in space.items():
-        if not isinstance(domain, Choice):
-            low, high = extremes_of(domain)
-            found[name] = min(max(found[name], low), high)
-            if isinstance(domain, Int):
-                found[name] = low + round((found[name] - low) / domain.step) * domain.step
-    return found
+    ranges = {name: domain for name, domain in space.items() if isinstance(domain, Uniform | LogUniform)}
+    return {**values, **{name: min(max(values[name], domain.low), domain.high) for name, domain in ranges.items()}}
 
 
-def extremes_of(domain: Uniform | LogUniform | Int) -> tuple[Any, Any]:
-    """The lowest and the highest value."""
-    if isinstance(domain, Int):
-        return domain.low, domain.low + (domain.high - domain.low) // domain.step * domain.step
-    return domain.low, domain.high
+def values_of(domain: Choice | Int) -> list[Any]:
+    """Every value, in order."""
+    return list(domain.values) if isinstance(domain, Choice) else list(range(domain.low, domain.high + 1, domain.step))

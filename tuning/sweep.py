@@ -1,0 +1,250 @@
+"""Search hyperparameters: trials of `ray_jobs.train` under Ray Tune, the best one's configuration, and a report.
+
+    python -m tuning.sweep --config configs/sweep.yaml --trials 16
+
+The same command after a kill goes on; finished trials are not trained again. Writes below <output>/<name>:
+
+    best.yaml      python -m ray_jobs.train --config <output>/<name>/best.yaml
+    report.html    the trials in pictures
+    trials.json    the same as data
+    trials/        the training runs; wandb sync <output>/<name>/trials/wandb/offline-run-* sends them all
+    tune/          Ray Tune's own state
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import ray
+import yaml
+from ray import tune
+from ray.tune.search import BasicVariantGenerator
+from ray.tune.search.optuna import OptunaSearch
+
+from clickbait import cli, modeling, storage
+from clickbait.checkpoints import Run
+from clickbait.config import TrainConfig
+from clickbait.dataset import open_dataset
+from clickbait.errors import DataError
+from ray_jobs.session import connect
+from ray_jobs.train import check_resources
+from tuning import space, sweep_report, trial
+from tuning.sweep_config import SweepConfig
+from tuning.sweep_progress import Progress
+from tuning.sweep_results import collect
+
+DRIVER_CPUS = 0.1  # of a trial whose training has workers of its own: more, and the waiting drivers would hold every CPU
+SAVE_S = "3"  # seconds between two savings of Tune's state: what a killed driver forgets
+
+
+def sweep(config: SweepConfig) -> dict[str, Any]:
+    """Runs or resumes the sweep and returns the document of trials.json; at once where the sweep is done already.
+
+    Raises:
+        DataError: no whole dataset there, another sweep under this name, more asked for than the cluster has, no trial finished.
+        ModelError: a base model is not to be had.
+    """
+    dataset = open_dataset(config.train.dataset)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"dataset": dataset.uri})})
+    for model in space.extremes(config.space["model"]) if "model" in config.space else [config.train.model]:
+        modeling.locate(model)
+    home = Run(storage.join(config.output, config.name))
+    home.claim(description(config, dataset.fingerprint))
+    done = home.read_json("trials.json")
+    if done is not None:
+        return done
+    connect()
+    concurrent = places(config)
+    results = tuner(config, home.uri, concurrent).fit()
+    document = collect(config, dataset, results)
+    finished = [entry for entry in document["trials"] if entry["status"] == "finished"]
+    if not finished:
+        errors = [entry["error"] for entry in document["trials"] if entry["error"]]
+        if len(errors) == len(document["trials"]):
+            raise DataError(f"{home.uri}: all {len(errors)} trials failed, the first with: {errors[0] if errors else 'nothing said'}")
+        raise DataError(f"{home.uri}: no trial finished: raise time_budget_s, or lower train.epochs, under another --name")
+    best = next(entry for entry in finished if entry["name"] == document["best"])
+    home.storage.write("best.yaml", best_yaml(config, best).encode())
+    home.storage.write("report.html", sweep_report.render(document).encode(errors="replace"))
+    home.write_json("trials.json", document)  # last: it says that the sweep is over
+    return document
+
+
+def description(config: SweepConfig, fingerprint: str) -> dict[str, Any]:
+    """What a sweep is, in one layer, so that a difference is named by its key: resuming asks for the same."""
+    free = {"output", "name", "max_concurrent"}
+    flat: dict[str, Any] = {"dataset": fingerprint}
+    for key, value in config.model_dump(mode="json", exclude=free).items():
+        flat |= {f"{key}.{name}": part for name, part in value.items()} if isinstance(value, dict) else {key: value}
+    for place in ("dataset", "output", "name", "progress"):  # where things lie, and what is shown
+        del flat[f"train.{place}"]
+    return flat
+
+
+def needs(config: SweepConfig) -> dict[str, float]:
+    """What one trial holds, workers and all."""
+    train, workers = config.train, max(config.train.num_workers, 1)
+    driver = DRIVER_CPUS if train.num_workers else 0.0
+    return {"CPU": train.cpus_per_worker * workers + driver, **({"GPU": float(workers)} if train.use_gpu else {})}
+
+
+def places(config: SweepConfig) -> int:
+    """How many trials run at a time.
+
+    Raises:
+        DataError: one trial, or `max_concurrent` of them, ask for more than the cluster has.
+    """
+    check_resources(config.train.model_copy(update={"num_workers": max(config.train.num_workers, 1)}))
+    there = ray.cluster_resources()
+    fits = max(int(min(there.get(name, 0) / asked for name, asked in needs(config).items())), 1)
+    if config.max_concurrent is None or config.max_concurrent <= fits or os.environ.get("CLICKBAIT_AUTOSCALES") == "1":
+        return min(config.max_concurrent or fits, config.trials)
+    asked = " and ".join(f"{config.max_concurrent * one:g} {name}" for name, one in needs(config).items())
+    has = " and ".join(f"{there.get(name, 0):g} {name}" for name in needs(config))
+    raise DataError(f"{config.max_concurrent} trials at a time ask for {asked}, the cluster has {has}: lower --max-concurrent to {fits}")
+
+
+def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
+    """A new Tuner, or the one that was cut off.
+
+    Raises:
+        DataError: Tune's state is there and cannot be read.
+    """
+    # Ray Tune's own lines, files and signal handler; ours are `Progress`, the runs' own history, and `main`.
+    for name, value in (("DISABLE_AUTO_CALLBACK_LOGGERS", "1"), ("GLOBAL_CHECKPOINT_S", SAVE_S), ("DISABLE_SIGINT_HANDLER", "1")):
+        os.environ.setdefault(f"TUNE_{name}", value)
+    state = storage.join(home, "tune")
+    if tune.Tuner.can_restore(state):
+        try:
+            return tune.Tuner.restore(state, trainable(config), resume_unfinished=True, resume_errored=True)
+        except Exception as error:  # Tune's state is pickles and JSON of its own: what is torn raises anything
+            raise DataError(f"{state}: cannot be read ({' '.join(str(error).split())[:200]}): remove {home} and start again") from None
+    pbt = config.scheduler.kind == "pbt"
+    random.seed(config.seed)  # Tune's schedulers draw from both
+    np.random.seed(config.seed)
+    return tune.Tuner(
+        trainable(config),
+        param_space=space.to_tune(config.space) if pbt else None,
+        tune_config=tune.TuneConfig(
+            num_samples=config.trials,
+            max_concurrent_trials=None if pbt else concurrent,
+            search_alg=BasicVariantGenerator(max_concurrent=concurrent, random_state=config.seed) if pbt else searcher(config),
+            scheduler=scheduler(config),
+            time_budget_s=config.time_budget_s,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+            reuse_actors=False,  # the thread of a trial that was stopped may still be about
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=home,
+            failure_config=tune.FailureConfig(max_failures=config.max_failures),
+            callbacks=[Progress(config.trials, config.train.epochs)],
+            verbose=0,
+        ),
+    )
+
+
+def trainable(config: SweepConfig) -> Callable[[dict[str, Any]], None]:
+    """What Tune calls with the values of a trial."""
+
+    def train(values: dict[str, Any]) -> None:
+        trial.run(config, values)
+
+    workers = config.train.num_workers
+    resources = {"cpu": DRIVER_CPUS} if workers else {name.lower(): asked for name, asked in needs(config).items()}
+    wrapped: Callable[[dict[str, Any]], None] = tune.with_resources(train, resources)
+    return wrapped
+
+
+class Searcher(OptunaSearch):
+    """Ray's OptunaSearch, for several objectives told of a trial without all of them as of one that failed: Optuna learns nothing
+    from it, where it would otherwise wait for it for ever."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if isinstance(self.metric, list) and not all(name in (result or {}) for name in self.metric):
+            result, error = None, True
+        super().on_trial_complete(trial_id, result, error)
+
+
+def searcher(config: SweepConfig) -> Searcher:
+    """TPE (Bergstra et al. 2011) or random draws. A list of metrics goes by trials' ends, one metric by their epochs too."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    kind = optuna.samplers.TPESampler if config.searcher == "optuna" else optuna.samplers.RandomSampler
+    alone = config.objectives == ("log_loss",)
+    metric: Any = "log_loss" if alone else list(config.objectives)
+    return Searcher(space.to_optuna(config.space), metric, "min" if alone else ["min"] * len(metric), sampler=kind(seed=config.seed))
+
+
+def scheduler(config: SweepConfig) -> Any:
+    """It goes by the log loss, whatever the objectives: the others are known at a trial's end only."""
+    from ray.tune import schedulers
+
+    chosen = config.scheduler
+    common = {"time_attr": "epoch", "metric": "log_loss", "mode": "min"}
+    if chosen.kind == "asha":
+        grace, factor = chosen.grace_epochs, chosen.reduction_factor
+        return schedulers.ASHAScheduler(**common, max_t=config.train.epochs, grace_period=grace, reduction_factor=factor)
+    if chosen.kind == "hyperband":
+        return schedulers.HyperBandScheduler(**common, max_t=config.train.epochs, reduction_factor=chosen.reduction_factor)
+    if chosen.kind == "pbt":
+        searched = config.space
+        return schedulers.PopulationBasedTraining(
+            **{**common, "metric": "current"},  # the lowest so far would be the donor's
+            perturbation_interval=chosen.perturb_epochs,
+            hyperparam_mutations=space.mutations(searched),
+            quantile_fraction=chosen.quantile,
+            custom_explore_fn=lambda values: space.clamp(searched, values),
+            log_config=False,
+        )
+    return schedulers.FIFOScheduler()
+
+
+def best_yaml(config: SweepConfig, best: dict[str, Any]) -> str:
+    """The best trial as a file for `ray_jobs.train`."""
+    values = TrainConfig.model_validate({**config.train.model_dump(), **best["config"], "name": f"{config.name}-best"}).model_dump(mode="json")
+    figures = ", ".join(f"{name} {value:.5g}" for name, value in best["metrics"].items() if value is not None)
+    told = f"# {best['name']} of the sweep {config.name}: {figures} on validation.\n"
+    if config.scheduler.kind == "pbt":
+        told += "# Population based training changed values on the way: these are the last, not the whole course.\n"
+    return told + yaml.safe_dump(values, sort_keys=False)
+
+
+def _trial_name(one: Any) -> str:
+    return f"trial-{one.trial_id}"
+
+
+def main(config: SweepConfig) -> int | None:
+    """Sweep, and say what was best and where the report is."""
+
+    def stop(number: int, _: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)  # as Ctrl-C: Tune's state is on the disk, its trials end with this process
+    home = storage.join(config.output, config.name)
+    try:
+        document = sweep(config)
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on with what is in {home}", file=sys.stderr)
+        return 130
+    counts = [entry["status"] for entry in document["trials"]]
+    print(", ".join(f"{counts.count(status)} {status}" for status in ("finished", "stopped early", "failed")))
+    best = next(entry for entry in document["trials"] if entry["name"] == document["best"])
+    print(f"best: {best['name']}, {json.dumps(best['config'])}, {json.dumps(best['metrics'])}")
+    print(f"report: {storage.join(home, 'report.html')}")
+    print(f"train it again: python -m ray_jobs.train --config {storage.join(home, 'best.yaml')}")
+    print(f"W&B: wandb sync {trial.folder(config)}/wandb/offline-run-*")
+    return None
+
+
+if __name__ == "__main__":
+    cli.run(SweepConfig, main, __doc__)
