@@ -39,9 +39,8 @@ FIXED = {
 """Keys of TrainConfig that are the same for all trials, and why."""
 
 # What another value may take over in mid-training: neither a weight's shape nor the steps of an epoch hang on it.
-MUTABLE = (
-    "lr", "schedule", "warmup_fraction", "weight_decay", "clip_norm", "dropout", "label_smoothing", "augment", "soft_weight", "soft_temperature",
-)  # fmt: skip
+MUTABLE = frozenset({"lr", "schedule", "warmup_fraction", "weight_decay", "clip_norm", "dropout", "label_smoothing", "augment"})
+MUTABLE |= {"soft_weight", "soft_temperature"}
 MANY = 4096  # values of an integer range that are each tried against TrainConfig; of a longer one its ends and their neighbours
 
 
@@ -165,9 +164,7 @@ def to_tune(space: Space) -> dict[str, Any]:
 
 def mutations(space: Space) -> dict[str, Any]:
     """`to_tune`, with lists for what has neighbours and no arithmetic: those are stepped through, never multiplied."""
-    return {
-        name: values_of(domain) if isinstance(domain := space[name], Choice | Int) else drawn for name, drawn in to_tune(space).items()
-    }
+    return {name: values_of(domain) if isinstance(domain := space[name], Choice | Int) else drawn for name, drawn in to_tune(space).items()}
 
 
 def clamp(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:

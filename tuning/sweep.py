@@ -14,11 +14,11 @@ The same command after a kill goes on; finished trials are not trained again. Wr
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -117,9 +117,11 @@ def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
     Raises:
         DataError: Tune's state is there and cannot be read.
     """
-    # Ray Tune's own lines, files and signal handler; ours are `Progress`, the runs' own history, and `main`.
-    for name, value in (("DISABLE_AUTO_CALLBACK_LOGGERS", "1"), ("GLOBAL_CHECKPOINT_S", SAVE_S), ("DISABLE_SIGINT_HANDLER", "1")):
-        os.environ.setdefault(f"TUNE_{name}", value)
+    # Off: Ray Tune's own tables, files, log and signal handler. Ours are `Progress`, the runs' own history, and `main`.
+    os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # objectives that only a trial's end knows
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SAVE_S)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     state = storage.join(home, "tune")
     if tune.Tuner.can_restore(state):
         try:
@@ -140,11 +142,11 @@ def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
             time_budget_s=config.time_budget_s,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
-            reuse_actors=False,  # the thread of a trial that was stopped may still be about
         ),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=home,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),  # a pointer each
             failure_config=tune.FailureConfig(max_failures=config.max_failures),
             callbacks=[Progress(config.trials, config.train.epochs)],
             verbose=0,
@@ -152,19 +154,17 @@ def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
     )
 
 
-def trainable(config: SweepConfig) -> Callable[[dict[str, Any]], None]:
-    """What Tune calls with the values of a trial."""
+def trainable(config: SweepConfig) -> Any:
+    """What Tune makes a trial of."""
 
-    def train(values: dict[str, Any]) -> None:
-        trial.run(config, values)
+    class Trial(trial.Trial):
+        sweep = config
 
     workers = config.train.num_workers
-    resources = {"cpu": DRIVER_CPUS} if workers else {name.lower(): asked for name, asked in needs(config).items()}
-    wrapped: Callable[[dict[str, Any]], None] = tune.with_resources(train, resources)
-    return wrapped
+    return tune.with_resources(Trial, {"cpu": DRIVER_CPUS} if workers else {name.lower(): asked for name, asked in needs(config).items()})
 
 
-class Searcher(OptunaSearch):
+class Searcher(OptunaSearch):  # type: ignore[misc]
     """Ray's OptunaSearch, for several objectives told of a trial without all of them as of one that failed: Optuna learns nothing
     from it, where it would otherwise wait for it for ever."""
 
@@ -179,10 +179,13 @@ def searcher(config: SweepConfig) -> Searcher:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    kind = optuna.samplers.TPESampler if config.searcher == "optuna" else optuna.samplers.RandomSampler
+    if config.searcher == "random":
+        sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=config.seed)
+    else:  # one draw more than there are dimensions before the model is asked, as in BOHB: Optuna's ten would be all of a small sweep
+        sampler = optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=len(config.space) + 1)
     alone = config.objectives == ("log_loss",)
     metric: Any = "log_loss" if alone else list(config.objectives)
-    return Searcher(space.to_optuna(config.space), metric, "min" if alone else ["min"] * len(metric), sampler=kind(seed=config.seed))
+    return Searcher(space.to_optuna(config.space), metric, "min" if alone else ["min"] * len(metric), sampler=sampler)
 
 
 def scheduler(config: SweepConfig) -> Any:
@@ -211,12 +214,14 @@ def scheduler(config: SweepConfig) -> Any:
 
 def best_yaml(config: SweepConfig, best: dict[str, Any]) -> str:
     """The best trial as a file for `ray_jobs.train`."""
-    values = TrainConfig.model_validate({**config.train.model_dump(), **best["config"], "name": f"{config.name}-best"}).model_dump(mode="json")
+    values = TrainConfig.model_validate({**config.train.model_dump(), **best["config"], "name": f"{config.name}-best"}).model_dump(
+        mode="json"
+    )
     figures = ", ".join(f"{name} {value:.5g}" for name, value in best["metrics"].items() if value is not None)
     told = f"# {best['name']} of the sweep {config.name}: {figures} on validation.\n"
     if config.scheduler.kind == "pbt":
         told += "# Population based training changed values on the way: these are the last, not the whole course.\n"
-    return told + yaml.safe_dump(values, sort_keys=False)
+    return told + yaml.safe_dump(TrainConfig.model_validate(values).model_dump(mode="json"), sort_keys=False)
 
 
 def _trial_name(one: Any) -> str:
@@ -226,7 +231,7 @@ def _trial_name(one: Any) -> str:
 def main(config: SweepConfig) -> int | None:
     """Sweep, and say what was best and where the report is."""
 
-    def stop(number: int, _: Any) -> None:
+    def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)  # as Ctrl-C: Tune's state is on the disk, its trials end with this process

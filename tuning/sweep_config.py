@@ -35,7 +35,9 @@ class SweepConfig(Config):
     train: TrainConfig = TrainConfig(model="scratch:ngrams", epochs=9, lr=3e-3, batch_size=64, num_workers=0)
     """What every trial trains with but for what is searched. `num_workers` 0 trains in the trial's own process, 1 and more under a
     TorchTrainer of its own, which takes half a minute to start. `output` and `name` are the sweep's; best.yaml keeps `output`."""
-    space: Annotated[dict[str, spaces.Domain], tyro.conf.Suppress] = {"lr": spaces.LogUniform(type="log_uniform", low=1e-4, high=1e-2)}
+    space: Annotated[dict[str, spaces.Domain], tyro.conf.Suppress] = Field(
+        {"lr": spaces.LogUniform(type="log_uniform", low=1e-4, high=1e-2)}
+    )
     """What is searched (`tuning.space`): through the YAML file only."""
     trials: int = Field(8, ge=1, le=10_000)
     """How many configurations are tried."""
@@ -72,5 +74,5 @@ class SweepConfig(Config):
             if self.trials < 2:
                 raise ValueError("trials: population based training compares trials: 2 or more")
             if stuck := next((name for name in self.space if name not in spaces.MUTABLE), None):
-                raise ValueError(f"space.{stuck}: pbt cannot change it in mid-training; it can: {', '.join(spaces.MUTABLE)}")
+                raise ValueError(f"space.{stuck}: pbt cannot change it in mid-training; it can: {', '.join(sorted(spaces.MUTABLE))}")
         return self

@@ -105,7 +105,8 @@ PAGE = """\
 <div class="note">{{ counts["finished"] }} finished, {{ counts["stopped early"] }} stopped early, {{ counts["failed"] }} failed</div></div>
 <div class="card"><div class="name">Epochs trained</div><div class="value">{{ epochs }}</div>
 <div class="note">of {{ d.epochs * d.trials|length }} without a scheduler</div></div>
-<div class="card"><div class="name">Time in trials</div><div class="value">{{ "%.0f s"|format(seconds) }}</div><div class="note">some at once</div></div>
+<div class="card"><div class="name">Time in trials</div><div class="value">{{ "%.0f s"|format(seconds) }}</div>
+<div class="note">some at once</div></div>
 {% if best %}{% for name, value in best.metrics.items() %}
 <div class="card"><div class="name">Best: {{ names([name]) }}</div><div class="value">{{ value|number }}</div>
 <div class="note">{{ best.name }}</div></div>
@@ -125,7 +126,8 @@ PAGE = """\
 <section><h2>How they learnt, and what mattered</h2>
 <div class="plots">
 <figure>{{ curves|safe }}<figcaption>Log loss over epochs; a cross: stopped early, a triangle: failed</figcaption></figure>
-{% if importance %}<figure>{{ importance|safe }}<figcaption>Importance (fANOVA), of all trials' lowest log loss, the stopped ones' too</figcaption></figure>
+{% if importance %}<figure>{{ importance|safe }}
+<figcaption>Importance (fANOVA), of all trials' lowest log loss, the stopped ones' too</figcaption></figure>
 {% else %}<p class="muted">Importance of what was searched. {{ why }}</p>{% endif %}
 </div></section>
 {% endif %}
@@ -148,7 +150,9 @@ PAGE = """\
 {% for name in d.space %}<td class="n"><bdi>{{ trial.config.get(name)|number }}</bdi></td>{% endfor %}
 {% for name in measured %}<td class="n">{{ trial.metrics[name]|fixed }}</td>{% endfor %}
 <td class="n">{{ trial.epochs }}</td><td class="n">{{ trial.seconds|number(3) }}</td></tr>
-{% if trial.error %}<tr><td></td><td class="muted error" colspan="{{ 4 + d.space|length + measured|length }}">{{ trial.error }}</td></tr>{% endif %}
+{% if trial.error %}
+<tr><td></td><td class="muted error" colspan="{{ 4 + d.space|length + measured|length }}">{{ trial.error }}</td></tr>
+{% endif %}
 {% endfor %}
 </table></div></section>
 </main>

@@ -8,13 +8,17 @@ run of its own, `trial-<id>-g1` and so on, that starts with a copy of it.
 from __future__ import annotations
 
 import json
-import tempfile
+import logging
+import math
+import queue
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from ray import tune
 from ray.train import UserCallback
 from ray.util.queue import Empty, Queue
@@ -29,6 +33,7 @@ from tuning import objectives
 from tuning.sweep_config import SweepConfig
 
 POLL_S = 0.5  # between two looks for a report of the workers
+CLEANUP_S = 30.0  # for a W&B run to end
 POINTER = "pointer.json"
 
 
@@ -45,88 +50,130 @@ def train_config(config: SweepConfig, values: Mapping[str, Any], name: str) -> T
     return TrainConfig.model_validate({**config.train.model_dump(), **values, **own})
 
 
-def run(config: SweepConfig, values: Mapping[str, Any]) -> None:
-    """Trains a trial with these values of what is searched; called in Tune's actor."""
-    base = train_config(config, values, f"trial-{tune.get_context().get_trial_id()}")
-    checkpoint = tune.get_checkpoint()
-    chosen = generation(base, None if checkpoint is None else _pointed(checkpoint))
-    own = Run(storage.join(chosen.output, chosen.name))
-    teller = Teller(chosen, own)
-    if chosen.num_workers:
-        for metrics in _on_workers(chosen, config.name):
-            teller.tell(metrics)
-    else:
-        place = Place(device=torch.device("cuda" if chosen.use_gpu else "cpu"))
-        fit(chosen, open_dataset(chosen.dataset), place, lambda metrics, _: teller.tell(metrics), group=config.name)
-    # Once, of the best checkpoint, and after the last epoch only: the scheduler goes by the log loss, an export takes as long as an
-    # epoch of a small model, and how a half-trained model flips says nothing of the one that it would become. A trial that was
-    # stopped early has none of these figures, and is on no Pareto front.
-    figures = objectives.measure(own.uri, open_dataset(chosen.dataset), config.objectives, config.flip_headlines)
-    teller.end(figures)
+class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
+    """Trains in a thread of its own, which waits at the end of each epoch until Tune asks for the next.
 
-
-class Teller:
-    """Tells Tune of the epochs.
-
-    The last one's report waits for the end: a scheduler may stop a trial at any report, and at the last epoch there is nothing left
-    to save, only the run's end and the figures to lose.
+    A class and not a function: Tune waits for its `cleanup`, so that a trial that is stopped ends its W&B run too.
     """
 
-    def __init__(self, config: TrainConfig, own: Run) -> None:
-        self.config, self.own = config, own
+    sweep: SweepConfig
+    """Set by a child (`tuning.sweep.trainable`)."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        transformers.logging.disable_progress_bar()  # a bar, and a line of Ray's, for each checkpoint
+        logging.getLogger("ray.train._internal.storage").setLevel(logging.WARNING)
+        self._values = {name: config[name] for name in self.sweep.space}
+        self._pointer: str | None = None
+        self._told: queue.Queue[dict[str, Any] | BaseException] = queue.Queue()
+        self._next = threading.Semaphore(0)
+        self._stopping = False
+        # A daemon, as the one that waits for workers: neither must hold a process that is to end.
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def step(self) -> dict[str, Any]:
+        """An epoch, or the trial's end."""
+        if self._thread.ident is None:
+            self._thread.start()
+        else:
+            self._next.release()
+        told = self._told.get()
+        if isinstance(told, BaseException):
+            raise told
+        return told
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        (Path(checkpoint_dir) / POINTER).write_text(json.dumps({"uri": self._pointer}), encoding="utf-8")
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        self._pointer = json.loads((Path(checkpoint_dir) / POINTER).read_text(encoding="utf-8"))["uri"]
+
+    def cleanup(self) -> None:
+        self._stopping = True
+        self._next.release()
+        if self._thread.ident is not None:
+            self._thread.join(timeout=CLEANUP_S)
+        if "wandb" in sys.modules:  # its service is a child process, which Ray ends before Python's own exit would
+            sys.modules["wandb"].teardown()
+
+    def _work(self) -> None:
+        try:
+            self._train()
+        except _Stopped:
+            pass
+        except BaseException as error:
+            self._told.put(error)
+
+    def _train(self) -> None:
+        base = train_config(self.sweep, self._values, f"trial-{self.trial_id}")
+        config = generation(base, self._pointer)
+        own = Run(storage.join(config.output, config.name))
         names = own.complete()
-        history = own.state(names[-1]).history if names else []
-        self.best = min((entry[SELECTED_BY] for entry in history), default=float("inf"))
+        self._best = min((entry[SELECTED_BY] for entry in (own.state(names[-1]).history if names else [])), default=math.inf)
+        dataset = open_dataset(config.dataset)
+        if config.num_workers:
+            for metrics in _on_workers(config, self.sweep.name):
+                self._epoch(config, own, metrics)
+        else:
+            place = Place(device=torch.device("cuda" if config.use_gpu else "cpu"))
+            fit(config, dataset, place, lambda metrics, _: self._epoch(config, own, metrics), group=self.sweep.name)
+        # Once, of the best checkpoint, and after the last epoch only: the scheduler goes by the log loss, an export takes as long as
+        # an epoch of a small model, and how a half-trained model flips says nothing of the one that it would become. A trial that
+        # was stopped early has none of these figures, and is on no Pareto front.
+        figures = objectives.measure(own.uri, dataset, self.sweep.objectives, self.sweep.flip_headlines)
+        done = own.read_json("done.json")
+        assert done is not None, "fit returned, and the run is not over"
+        self._told.put({**self._result(own, done["history"][-1]), **figures, "final": True, "done": True})
 
-    def tell(self, metrics: Mapping[str, float]) -> None:
-        """An epoch."""
-        self.best = min(self.best, metrics[SELECTED_BY])
-        last = metrics["epoch"] >= self.config.epochs or (self.config.max_steps and metrics["step"] >= self.config.max_steps)
-        if not last:
-            self._report(metrics, {})
+    def _epoch(self, config: TrainConfig, own: Run, metrics: Mapping[str, float]) -> None:
+        """Hands an epoch to `step`, and waits to be asked for the next.
 
-    def end(self, figures: Mapping[str, float]) -> None:
-        """The run is over."""
-        done = self.own.read_json("done.json") or {}
-        self._report(done["history"][-1], {**figures, "final": True})
+        The last one is told with the trial's end: a scheduler may stop a trial at any report, and there is nothing left to save then.
+        """
+        if metrics["epoch"] >= config.epochs or (config.max_steps and metrics["step"] >= config.max_steps):
+            return
+        self._told.put(self._result(own, metrics))
+        self._next.acquire()
+        if self._stopping:
+            raise _Stopped
 
-    def _report(self, metrics: Mapping[str, float], more: Mapping[str, Any]) -> None:
+    def _result(self, own: Run, metrics: Mapping[str, float]) -> dict[str, Any]:
         # log_loss is the lowest so far, since the best checkpoint is what a run is exported from; `current` is this epoch's.
-        told = {"epoch": int(metrics["epoch"]), "log_loss": self.best, "current": metrics[SELECTED_BY], "final": False, **more}
-        with tempfile.TemporaryDirectory() as name:
-            uri = self.own.checkpoint_uri(f"step-{int(metrics['step']):08d}")
-            (Path(name) / POINTER).write_text(json.dumps({"uri": uri}), encoding="utf-8")
-            tune.report(told, checkpoint=tune.Checkpoint.from_directory(name))
+        self._best = min(self._best, metrics[SELECTED_BY])
+        self._pointer = own.checkpoint_uri(f"step-{int(metrics['step']):08d}")
+        return {"epoch": int(metrics["epoch"]), "log_loss": self._best, "current": metrics[SELECTED_BY], "final": False}
 
 
-class Forward(UserCallback):
-    """Puts what the workers report into a queue. Ray's TuneReportCallback hands metrics to Tune without a checkpoint, which HyperBand
-    and population based training cannot do without."""
+class _Stopped(BaseException):
+    """Tune wants no more of this trial. Not an Exception: nothing on the way out is to take it for a failure."""
 
-    def __init__(self, queue: Queue) -> None:
-        self.queue = queue
 
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        self.queue.put(metrics[0])
+class Forward(UserCallback):  # type: ignore[misc]
+    """Puts what the workers report into a queue. Ray's TuneReportCallback asks for a function trainable, and hands Tune no checkpoint,
+    which HyperBand and population based training cannot do without."""
+
+    def __init__(self, reports: Queue) -> None:
+        self.reports = reports
+
+    def after_report(self, *, metrics: list[dict[str, Any]], **_: Any) -> None:
+        self.reports.put(metrics[0])
 
 
 def _on_workers(config: TrainConfig, group: str) -> Iterator[dict[str, float]]:
     """Trains under a TorchTrainer and yields what rank 0 reports."""
-    queue = Queue(actor_options={"num_cpus": 0})
+    reports = Queue(actor_options={"num_cpus": 0})
     raised: list[BaseException] = []
 
     def work() -> None:
         try:
-            trainer(config, group=group, callbacks=[Forward(queue)]).fit()
+            trainer(config, group=group, callbacks=[Forward(reports)]).fit()
         except BaseException as error:
             raised.append(error)
 
-    # A daemon: Tune ends a trial by an exit from its report, and this thread must not hold the process then.
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    while thread.is_alive() or not queue.empty():
+    while thread.is_alive() or not reports.empty():
         try:
-            yield queue.get(timeout=POLL_S)
+            yield reports.get(timeout=POLL_S)
         except Empty:
             continue
     if raised:
@@ -163,8 +210,3 @@ def adopt(pointer: str, own: Run) -> None:
         (files / STATE).unlink()
         # Of the epochs only the last: the others' checkpoints stay with the donor, and the best of a run must be one of its own.
         own.save(files, state.model_copy(update={"history": state.history[-1:]}))
-
-
-def _pointed(checkpoint: Any) -> str:
-    with checkpoint.as_directory() as name:
-        return str(json.loads((Path(name) / POINTER).read_text(encoding="utf-8"))["uri"])

@@ -196,3 +196,23 @@ def test_temperature_of_a_split_without_an_error_does_not_ask_for_certainty() ->
     margins = np.where(labels == 1, 4.0, -4.0)
     scores = metrics.probabilities(margins, metrics.temperature(labels, margins))
     assert 0.99 < scores.max() < 0.999
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.floats(0.01, 0.99)), min_size=2, max_size=40))
+def test_no_threshold_does_better_than_the_best(pairs: list[tuple[int, float]]) -> None:
+    labels, scores = np.array([label for label, _ in pairs]), np.array([round(score, 3) for _, score in pairs])
+
+    def right(threshold: float) -> int:
+        return int(np.sum((scores >= threshold) == labels))
+
+    chosen = metrics.best_threshold(labels, scores)
+    assert 0.0 <= chosen <= 1.0
+    if labels.min() != labels.max():
+        assert right(chosen) >= max(right(float(score)) for score in scores)
+    assert chosen == 0.5 or right(chosen) > right(0.5), "another threshold than 0.5 has to earn it"
+
+
+def test_the_threshold_is_in_the_middle_of_its_gap() -> None:
+    labels, scores = np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.6, 0.7, 0.9, 0.95])
+    chosen = metrics.best_threshold(labels, scores)
+    assert np.log(chosen / (1 - chosen)) == pytest.approx((np.log(0.7 / 0.3) + np.log(9)) / 2)
