@@ -56,12 +56,15 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     for model in space.extremes(config.space["model"]) if "model" in config.space else [config.train.model]:
         modeling.locate(model)
     home = Run(storage.join(config.output, config.name))
-    home.claim(description(config, dataset.fingerprint))
+    described = description(config, dataset.fingerprint)
+    if home.read_json("run.json") is not None:
+        home.claim(described)  # refuses another sweep
     done = home.read_json("trials.json")
     if done is not None:
         return done
     connect()
     concurrent = places(config)
+    home.claim(described)  # no earlier: one that asks for too much is mended under the same name
     results = tuner(config, home.uri, concurrent).fit()
     document = collect(config, dataset, results)
     finished = [entry for entry in document["trials"] if entry["status"] == "finished"]
@@ -79,9 +82,8 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
 
 def description(config: SweepConfig, fingerprint: str) -> dict[str, Any]:
     """What a sweep is, in one layer, so that a difference is named by its key: resuming asks for the same."""
-    free = {"output", "name", "max_concurrent"}
     flat: dict[str, Any] = {"dataset": fingerprint}
-    for key, value in config.model_dump(mode="json", exclude=free).items():
+    for key, value in config.model_dump(mode="json", exclude={"output", "name"}).items():
         flat |= {f"{key}.{name}": part for name, part in value.items()} if isinstance(value, dict) else {key: value}
     for place in ("dataset", "output", "name", "progress"):  # where things lie, and what is shown
         del flat[f"train.{place}"]
@@ -159,6 +161,7 @@ def trainable(config: SweepConfig) -> Any:
 
     class Trial(trial.Trial):
         sweep = config
+        wandb_mode = os.environ.get("WANDB_MODE")
 
     workers = config.train.num_workers
     return tune.with_resources(Trial, {"cpu": DRIVER_CPUS} if workers else {name.lower(): asked for name, asked in needs(config).items()})
@@ -234,13 +237,15 @@ def main(config: SweepConfig) -> int | None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)  # as Ctrl-C: Tune's state is on the disk, its trials end with this process
+    before = signal.signal(signal.SIGTERM, stop)  # as Ctrl-C: Tune's state is on the disk, its trials end with this process
     home = storage.join(config.output, config.name)
     try:
         document = sweep(config)
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on with what is in {home}", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     counts = [entry["status"] for entry in document["trials"]]
     print(", ".join(f"{counts.count(status)} {status}" for status in ("finished", "stopped early", "failed")))
     best = next(entry for entry in document["trials"] if entry["name"] == document["best"])

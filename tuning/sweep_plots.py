@@ -140,6 +140,8 @@ def _scatter(rows: Sequence[tuple[int, Trial]], x: str, y: str) -> str:
         axes.scatter(*place, s=42, facecolors=face, edgecolors=plots.CLICKBAIT, linewidths=1.5, zorder=3)
         axes.annotate(str(at), place, (6, 4), textcoords="offset points", fontsize=9, color=plots.MUTED)
     axes.margins(0.12)
+    axes.set_xlim(left=max(axes.get_xlim()[0], -0.05 * axes.get_xlim()[1]))  # none of them is ever negative
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], -0.05 * axes.get_ylim()[1]))
     axes.ticklabel_format(useOffset=False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.set(xlabel=WORDS[x], ylabel=WORDS[y])

@@ -59,7 +59,9 @@ def importance(trials: Sequence[Mapping[str, Any]], space: Mapping[str, Any]) ->
     study = optuna.create_study()
     for trial in known:
         value = trial["metrics"]["log_loss"]
-        study.add_trial(optuna.trial.create_trial(params=dict(trial["config"]), distributions=distributions, value=value))
+        study.add_trial(
+            optuna.trial.create_trial(params={name: trial["config"][name] for name in space}, distributions=distributions, value=value)
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn's, of a forest on few rows
         found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))

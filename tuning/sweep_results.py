@@ -56,7 +56,7 @@ def _entry(config: SweepConfig, result: Any) -> dict[str, Any]:
     return {
         "name": name,
         "runs": runs,
-        "config": {key: result.config[key] for key in config.space} if result.config else {},
+        "config": _values(config, runs[-1]),
         "metrics": {
             "log_loss": min((entry["log_loss"] for entry in last), default=None),
             **{key: told.get(key) for key in config.objectives if key != "log_loss"},
@@ -64,11 +64,17 @@ def _entry(config: SweepConfig, result: Any) -> dict[str, Any]:
         "status": status,
         "epochs": int(max((entry["epoch"] for entry in history), default=0)),
         "seconds": told.get("time_total_s"),
-        "started": told["timestamp"] - told["time_total_s"] if "timestamp" in told else None,
+        "started": told["timestamp"] - told["time_total_s"] if "time_total_s" in told else None,  # not in a failed one's
         "pareto": False,
         "error": None if result.error is None else first_line(result.error),
         "history": history,
     }
+
+
+def _values(config: SweepConfig, name: str) -> dict[str, Any]:
+    """What a run was given of what is searched: the run knows it from its start on, Tune only of a trial that reported."""
+    found = Run(storage.join(trial.folder(config), name)).read_json("run.json")
+    return {} if found is None else {key: found["config"][key] for key in config.space}
 
 
 def _history(config: SweepConfig, runs: Sequence[str]) -> list[dict[str, float]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import queue
 import sys
 import threading
@@ -57,11 +58,15 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
     """
 
     sweep: SweepConfig
-    """Set by a child (`tuning.sweep.trainable`)."""
+    """Set by a child (`tuning.sweep.trainable`), as is the next."""
+    wandb_mode: str | None = None
+    """The driver's WANDB_MODE: an actor has the environment of its node."""
 
     def setup(self, config: dict[str, Any]) -> None:
         transformers.logging.disable_progress_bar()  # a bar, and a line of Ray's, for each checkpoint
         logging.getLogger("ray.train._internal.storage").setLevel(logging.WARNING)
+        if self.wandb_mode is not None:
+            os.environ["WANDB_MODE"] = self.wandb_mode
         self._values = {name: config[name] for name in self.sweep.space}
         self._pointer: str | None = None
         self._told: queue.Queue[dict[str, Any] | BaseException] = queue.Queue()
@@ -176,8 +181,8 @@ def _on_workers(config: TrainConfig, group: str) -> Iterator[dict[str, float]]:
             yield reports.get(timeout=POLL_S)
         except Empty:
             continue
-    if raised:
-        raise raised[0]
+    if raised:  # by the worker's own error where there is one: Ray's message cuts it short
+        raise next(iter(getattr(raised[0], "worker_failures", {}).values()), raised[0])
 
 
 def generations(output: str, name: str) -> list[str]:

@@ -91,7 +91,7 @@ def test_a_sweep_stops_what_is_bad_and_writes_what_it_found(
         sweep(config.model_copy(update={"space": {"lr": Choice(type="choice", values=(1e-3, 1e-7))}}))
 
 
-def test_a_trial_under_a_torch_trainer_tells_of_every_epoch_and_one_that_fails_does_not_end_the_others(
+def test_a_torch_trainer_tells_of_every_epoch_and_a_failed_one_ends_no_other(
     ray_cluster: Cluster, tmp_path: Path, small_dataset: str
 ) -> None:
     train = settings(tmp_path, small_dataset).train
@@ -120,7 +120,7 @@ def test_more_than_the_cluster_has_is_refused_before_anything_starts(ray_cluster
         sweep(greedy.model_copy(update={"train": greedy.train.model_copy(update={"cpus_per_worker": 64.0})}))
     with pytest.raises(DataError, match="9 trials at a time ask for 9 CPU, the cluster has 4 CPU: lower --max-concurrent to 4"):
         sweep(settings(tmp_path, small_dataset, max_concurrent=9, name="wide", trials=9))
-    assert not (tmp_path / "sweep" / "trials").exists()
+    assert not list(tmp_path.glob("*/run.json"))  # neither holds its name
 
 
 def wait_for(condition: Callable[[], object], driver: subprocess.Popen[bytes], log: Path) -> None:
@@ -131,7 +131,7 @@ def wait_for(condition: Callable[[], object], driver: subprocess.Popen[bytes], l
 
 def test_a_killed_driver_goes_on_and_trains_no_finished_trial_again(ray_cluster: Cluster, tmp_path: Path, small_dataset: str) -> None:
     """The driver is killed with SIGKILL once a trial has finished; the same command ends the sweep."""
-    config = settings(tmp_path, small_dataset, trials=3, max_concurrent=1, scheduler=SchedulerConfig(kind="none"))
+    config = settings(tmp_path, small_dataset, trials=2, max_concurrent=1, scheduler=SchedulerConfig(kind="none"))
     config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 6})})
     (tmp_path / "sweep.json").write_text(config.model_dump_json(), encoding="utf-8")
     command = [sys.executable, str(ROOT / "tests" / "faults" / "sweep_until_killed.py"), str(tmp_path / "sweep.json")]
@@ -152,7 +152,7 @@ def test_a_killed_driver_goes_on_and_trains_no_finished_trial_again(ray_cluster:
 
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     document = json.loads((tmp_path / config.name / "trials.json").read_text(encoding="utf-8"))
-    assert [trial["status"] for trial in document["trials"]] == ["finished"] * 3
+    assert [trial["status"] for trial in document["trials"]] == ["finished"] * 2
     assert finished.keys() <= {trial["name"] for trial in document["trials"]}
     assert {path: path.stat().st_mtime_ns for path in written} == written, "a finished trial was trained again"
     assert not any(f"{name}: epoch" in done.stdout for name in finished)

@@ -128,7 +128,7 @@ def test_the_best_is_a_file_for_ray_jobs_train(tmp_path: Path) -> None:
 def test_another_sweep_is_named_by_its_difference() -> None:
     one, other = (sweep.description(config(space={"lr": {**LR, "high": high}}), "f") for high in (0.01, 0.02))
     assert [key for key in one if one[key] != other[key]] == ["space.lr"]
-    moved = sweep.description(config(space={"lr": LR}, output="/elsewhere", name="x", max_concurrent=1, train={"output": "/y"}), "f")
+    moved = sweep.description(config(space={"lr": LR}, output="/elsewhere", name="x", train={"output": "/y"}), "f")
     assert moved == sweep.description(config(space={"lr": LR}, train={}), "f")
 
 
