@@ -15,13 +15,21 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from clickbait.config import Config, validate
 from clickbait.errors import ConfigError
 
-KINDS = ("minimum_functionality", "invariance", "direction")
 SATURATED = 0.01  # two scores this near to the end that a case points to have no room left to move
+
+
+def _some_text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must be a headline, not blanks")
+    return text
+
+
+Headline = Annotated[str, AfterValidator(_some_text)]
 
 
 class _Case(Config):
@@ -29,7 +37,7 @@ class _Case(Config):
     """What is tested, unique."""
     group: str = Field(pattern=r"^[a-z][a-z-]*$")
     """What it belongs to in the report."""
-    text: str = Field(min_length=1)
+    text: Headline
     """The headline."""
 
 
@@ -45,7 +53,7 @@ class Invariance(_Case):
     """Variants that must keep the verdict."""
 
     kind: Literal["invariance"]
-    variants: tuple[str, ...] = Field(min_length=1)
+    variants: tuple[Headline, ...] = Field(min_length=1)
     """The same headline otherwise."""
 
 
@@ -53,20 +61,21 @@ class Direction(_Case):
     """A change that must move the score."""
 
     kind: Literal["direction"]
-    variant: str = Field(min_length=1)
+    variant: Headline
     """The changed headline."""
     expect: Literal["more", "less"]
     """Where P(clickbait) must go."""
 
 
 Case = Functionality | Invariance | Direction
+KINDS: dict[str, type[Case]] = {"minimum_functionality": Functionality, "invariance": Invariance, "direction": Direction}
 
 
 class Catalogue(Config):
     """The file."""
 
-    cases: tuple[Annotated[Case, Field(discriminator="kind")], ...] = Field(min_length=1)
-    """Every case."""
+    cases: tuple[dict[str, Any], ...]
+    """Every case, unread: each is validated by itself, so that an error names its case."""
 
 
 def load(path: str) -> tuple[Case, ...]:
@@ -81,7 +90,11 @@ def load(path: str) -> tuple[Case, ...]:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}): give --behaviour-file a catalogue of cases") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    cases = validate(Catalogue, document if isinstance(document, dict) else {"cases": document}, path).cases
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: must be a mapping with `cases`, not a {type(document).__name__}")
+    cases = tuple(_case(values, f"{path}: case {at}") for at, values in enumerate(validate(Catalogue, document, path).cases, 1))
+    if not cases:
+        raise ConfigError(f"{path}: cases: has none: give one at least")
     names = [case.name for case in cases]
     for name in names:
         if names.count(name) > 1:
@@ -99,6 +112,7 @@ def judge(cases: Sequence[Case], scores: np.ndarray, threshold: float) -> dict[s
 
     `scores` are P(clickbait) of `texts(cases)`, (n,).
     """
+    assert not np.isnan(scores).any(), "a score is not a number"  # NaN compares false: it would pass for news
     outcomes = []
     start = 0
     for case in cases:
@@ -114,6 +128,14 @@ def judge(cases: Sequence[Case], scores: np.ndarray, threshold: float) -> dict[s
         "groups": _shares([(case.group, held) for case, _, held in outcomes]),
         "failed": [{**case.model_dump(mode="json"), "scores": own} for case, own, held in outcomes if not held],
     }
+
+
+def _case(values: dict[str, Any], where: str) -> Case:
+    where = f"{where}, {values.get('name')!r}"
+    kind = values.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ConfigError(f"{where}: kind: must be one of {', '.join(KINDS)}, not {kind!r}")
+    return validate(KINDS[kind], values, where)
 
 
 def _texts(case: Case) -> list[str]:

@@ -51,10 +51,11 @@ def decide(metrics: Mapping[str, Any], champion: Champion | None, config: GateCo
         check(f"flip_{name}", flips[name], "<=", getattr(config, f"max_flip_{name}"))
     if transfer is not None or config.require_transfer:
         check("transfer_auc", (transfer or {}).get("auc"), ">=", config.min_transfer_auc, "" if transfer else "no transfer set was given")
-    kinds = (metrics.get("behaviour") or {}).get("kinds", {})
+    measured = metrics.get("behaviour")
     for kind in behaviour.KINDS:
-        found = kinds.get(kind)
-        note = f"{found['passed']} of {found['cases']} cases" if found else "no such case was measured: evaluate again"
+        found = measured["kinds"].get(kind) if measured else None
+        missing = "the catalogue has no such case: add some" if measured else "not measured: evaluate again (ray_jobs.evaluate)"
+        note = f"{found['passed']} of {found['cases']} cases" if found else missing
         check(f"behaviour_{kind}", found["rate"] if found else None, ">=", getattr(config, f"min_{kind}"), note)
     if "int8" in export:
         check("int8_agreement", export["int8"]["agreement"], ">=", config.min_int8_agreement)

@@ -13,12 +13,15 @@ The same command after a kill goes on; finished trials are not trained again. Wr
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import random
 import signal
 import sys
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -65,7 +68,9 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     connect()
     concurrent = places(config)
     home.claim(described)  # no earlier: one that asks for too much is mended under the same name
-    results = tuner(config, home.uri, concurrent).fit()
+    with _stoppable(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consider boosting PBT performance")  # by actors that are used again: a run each is worth more
+        results = tuner(config, home.uri, concurrent).fit()
     document = collect(config, dataset, results)
     finished = [entry for entry in document["trials"] if entry["status"] == "finished"]
     if not finished:
@@ -231,21 +236,28 @@ def _trial_name(one: Any) -> str:
     return f"trial-{one.trial_id}"
 
 
-def main(config: SweepConfig) -> int | None:
-    """Sweep, and say what was best and where the report is."""
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM as Ctrl-C: Tune's state is on the disk, and its trials end with this process. Once Ray is there, which sets its own."""
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)  # as Ctrl-C: Tune's state is on the disk, its trials end with this process
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def main(config: SweepConfig) -> int | None:
+    """Sweep, and say what was best and where the report is."""
     home = storage.join(config.output, config.name)
     try:
         document = sweep(config)
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on with what is in {home}", file=sys.stderr)
         return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
     counts = [entry["status"] for entry in document["trials"]]
     print(", ".join(f"{counts.count(status)} {status}" for status in ("finished", "stopped early", "failed")))
     best = next(entry for entry in document["trials"] if entry["name"] == document["best"])

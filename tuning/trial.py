@@ -28,6 +28,7 @@ from clickbait import storage
 from clickbait.checkpoints import SELECTED_BY, STATE, Run
 from clickbait.config import TrainConfig
 from clickbait.dataset import open_dataset
+from clickbait.errors import DataError
 from clickbait.training import Place, fit
 from ray_jobs.train import trainer
 from tuning import objectives
@@ -48,6 +49,8 @@ def train_config(config: SweepConfig, values: Mapping[str, Any], name: str) -> T
     own: dict[str, Any] = {"output": folder(config), "name": name, "progress": False}
     # Trials share the machine: the default of all its cores would be for one alone.
     own["threads"] = config.train.threads or max(int(config.train.cpus_per_worker), 1)
+    if config.scheduler.kind == "pbt":  # another trial may start from any of them, when this one is long past it
+        own["keep_checkpoints"] = min(config.train.epochs, 100)
     return TrainConfig.model_validate({**config.train.model_dump(), **values, **own})
 
 
@@ -64,7 +67,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
 
     def setup(self, config: dict[str, Any]) -> None:
         transformers.logging.disable_progress_bar()  # a bar, and a line of Ray's, for each checkpoint
-        logging.getLogger("ray.train._internal.storage").setLevel(logging.WARNING)
+        for name in ("ray.train._internal.storage", "ray.tune"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         if self.wandb_mode is not None:
             os.environ["WANDB_MODE"] = self.wandb_mode
         self._values = {name: config[name] for name in self.sweep.space}
@@ -205,11 +209,15 @@ def generation(config: TrainConfig, pointer: str | None) -> TrainConfig:
 
 
 def adopt(pointer: str, own: Run) -> None:
-    """Copies the checkpoint at the URI `pointer` into the run."""
+    """Copies the checkpoint at the URI `pointer` into the run.
+
+    Raises:
+        DataError: it is not there any more.
+    """
     uri, name = pointer.rsplit("/checkpoints/", 1)
     donor = Run(uri)
     if name not in donor.complete():
-        name = donor.complete()[-1]  # the donor went on and pruned it: its newest is no worse a start
+        raise DataError(f"{pointer}: the checkpoint to go on from is gone: remove the sweep's folder and start again")
     state = donor.state(name)
     with donor.fetch(name) as files:
         (files / STATE).unlink()

@@ -79,6 +79,19 @@ def test_the_report_is_one_page_of_its_own(summary: dict[str, Any]) -> None:
     assert "Learning curves" in page
 
 
+def test_the_behaviour_is_in_what_is_published_and_the_gate_read_it(summary: dict[str, Any], config: PipelineConfig) -> None:
+    folder = Registry(f"{config.work}/registry").fetch("production")
+    document = json.loads((folder / "metrics.json").read_text())
+    found = document["behaviour"]
+    assert found["cases"] == len(behaviour.load(config.evaluate.behaviour_file)) == sum(kind["cases"] for kind in found["kinds"].values())
+    assert found["cases"] - found["passed"] == len(found["failed"])
+    rates = {f"behaviour_{kind}": shares["rate"] for kind, shares in found["kinds"].items()}
+    assert rates.items() <= {check["name"]: check["value"] for check in document["verdict"]["checks"]}.items()
+    told = f"{found['passed']} of {found['cases']} cases"
+    assert told in (folder / "report.html").read_text()
+    assert told in (folder / "README.md").read_text()
+
+
 def test_the_bundle_is_exported_as_torch_computes_it(summary: dict[str, Any], config: PipelineConfig) -> None:
     document = json.loads((Path(config.work) / "bundle" / "metrics.json").read_text())
     assert document["export"]["fp32"]["agreement"] == 1.0

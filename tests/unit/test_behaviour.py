@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clickbait import behaviour, evaluation
+from clickbait import behaviour
 from clickbait.behaviour import Direction, Functionality, Invariance
+from clickbait.config import GateConfig, load
 from clickbait.errors import ConfigError
+from clickbait.metrics import is_title_case
 from tests.conftest import ROOT
 
 CATALOGUE = str(ROOT / "configs" / "behaviour.yaml")
@@ -17,10 +19,12 @@ CATALOGUE = str(ROOT / "configs" / "behaviour.yaml")
 
 def test_the_catalogue_is_whole() -> None:
     cases = behaviour.load(CATALOGUE)
-    assert len(cases) >= 100
+    assert len(cases) >= 130
     assert {case.kind for case in cases} == set(behaviour.KINDS)
     expected = [case.expect for case in cases if isinstance(case, Functionality)]
     assert 0.35 < expected.count("news") / len(expected) < 0.65, "a model that says one thing would pass"
+    moves = [case.expect for case in cases if isinstance(case, Direction)]
+    assert moves.count("more") == moves.count("less"), "a score that always rises would pass"
     said = [text for case in cases for text in behaviour.texts([case])]
     assert len(set(said)) == len(said), "a headline stands twice"
 
@@ -53,7 +57,30 @@ def test_direction_moves_or_has_no_room() -> None:
     assert holds(less, 0.3, 0.2)
     assert not holds(less, 0.2, 0.3)
     assert holds(less, 0.001, 0.002)
+    assert holds(less, 0.01, 0.01), "the bound belongs to the end"
+    assert not holds(less, 0.009, 0.02), "back out of the end is a move"
     assert not holds(less, 0.999, 0.9995)
+
+
+def test_a_score_that_is_no_number_is_no_verdict() -> None:
+    case = Functionality(kind="minimum_functionality", group="g", name="n", text="t", expect="news")
+    with pytest.raises(AssertionError, match="not a number"):
+        holds(case, float("nan"))
+
+
+def test_neither_a_constant_nor_a_count_of_capitals_and_digits_is_enough() -> None:
+    """What reads no word fails the plain cases by the gate's own bound: the catalogue cannot be passed without reading."""
+    cases = behaviour.load(CATALOGUE)
+    texts = behaviour.texts(cases)
+    bound = load(GateConfig, str(ROOT / "configs" / "gate.yaml")).min_minimum_functionality
+    blind = {
+        "news": [0.1 for _ in texts],
+        "clickbait": [0.9 for _ in texts],
+        "digits": [0.9 if any(c.isdigit() for c in text) else 0.1 for text in texts],
+        "title case": [0.9 if is_title_case(text) else 0.1 for text in texts],
+    }
+    for name, scores in blind.items():
+        assert behaviour.judge(cases, np.array(scores), threshold=0.5)["kinds"]["minimum_functionality"]["rate"] < bound, name
 
 
 def test_what_fails_is_listed_with_its_scores() -> None:
@@ -68,24 +95,6 @@ def test_what_fails_is_listed_with_its_scores() -> None:
     assert found["failed"][0]["scores"] == [0.3]
 
 
-def test_everything_is_scored_in_one_call() -> None:
-    calls: list[list[str]] = []
-
-    def score(texts: list[str]) -> np.ndarray:
-        calls.append(texts)
-        return np.array([0.9 if "!" in text else 0.1 for text in texts])
-
-    test = evaluation.Split(["One", "Two!"], np.array([0, 1]))
-    transfer = evaluation.Split(["BIG!", "Small"], np.array([1, 1]))
-    found = evaluation.measure(score, test, transfer=transfer, cases=behaviour.load(CATALOGUE), threshold=0.5, worst=5)
-    assert len(calls) == 1
-    assert found["test"]["accuracy"] == 1.0
-    assert found["transfer"]["accuracy"] == 0.5
-    assert found["transfer"]["lower"]["accuracy"] == 0.5
-    assert found["flips"]["lower"] == 0.0
-    assert found["flips"]["punctuation"] == 0.5  # the exclamation mark is dropped
-
-
 CASE = "{kind: minimum_functionality, group: g, name: one, text: t, expect: news}"
 
 
@@ -93,11 +102,17 @@ CASE = "{kind: minimum_functionality, group: g, name: one, text: t, expect: news
     ("text", "told"),
     [
         (f"cases: [{CASE}, {CASE}]", 'two cases are named "one"'),
-        ("cases: [{kind: negation, group: g, name: one, text: t}]", "minimum_functionality"),
-        ("cases: [{kind: minimum_functionality, group: g, name: one, expect: news}]", "text"),
+        (f"cases: [{CASE[:-1]}, expct: x}}]", """case 1, 'one': expct: unknown key; did you mean "expect"?$"""),
+        ("cases: [{kind: negation, group: g, name: one, text: t}]", "case 1, 'one': kind: must be one of .*, not 'negation'$"),
+        ("cases: [{group: g, name: one, text: t}]", "case 1, 'one': kind: must be one of "),
+        (f"cases: [{CASE}, {{kind: minimum_functionality, group: g, name: two, expect: news}}]", "case 2, 'two': text: Field required$"),
+        ("cases: [{kind: minimum_functionality, group: g, name: one, text: ' ', expect: news}]", "text: must be a headline"),
         ("cases: [{kind: invariance, group: g, name: one, text: t, variants: []}]", "variants"),
-        ("cases: []", "cases"),
+        ("cases: [{kind: invariance, group: g, name: one, text: t, variants: ['']}]", "variants.0: must be a headline"),
+        ("cases: []", "cases: has none"),
         ("case: []", 'did you mean "cases"'),
+        ("[]", "must be a mapping with `cases`, not a list"),
+        ("", "must be a mapping"),
         ("- 1\n- [", "not YAML"),
     ],
 )
@@ -107,5 +122,8 @@ def test_a_broken_catalogue_is_one_line(tmp_path: Path, text: str, told: str) ->
     with pytest.raises(ConfigError, match=told) as caught:
         behaviour.load(str(path))
     assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match="cannot be read"):
+
+
+def test_a_catalogue_that_is_not_there_names_the_flag(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read .*: give --behaviour-file"):
         behaviour.load(str(tmp_path / "none.yaml"))

@@ -93,6 +93,25 @@ def test_a_candidate_that_was_not_evaluated_is_no_candidate() -> None:
         decide({"export": {}}, None, GateConfig())
 
 
+KINDS = {"behaviour_minimum_functionality", "behaviour_invariance", "behaviour_direction"}
+
+
+@pytest.mark.parametrize("null", [True, False])
+def test_a_candidate_of_before_the_catalogue_is_refused_and_told_to_evaluate_again(null: bool) -> None:
+    old = {name: part for name, part in GOOD.items() if name != "behaviour"} | ({"behaviour": None} if null else {})
+    assert failed(old) == KINDS
+    checks = decide(old, None, GateConfig())["checks"]
+    assert all("evaluate again" in item["note"] and item["value"] is None for item in checks if item["name"] in KINDS)
+
+
+def test_a_catalogue_without_a_kind_is_refused_for_that_kind_alone() -> None:
+    metrics = copy.deepcopy(GOOD)
+    del metrics["behaviour"]["kinds"]["direction"]
+    assert failed(metrics) == {"behaviour_direction"}
+    (told,) = (item["note"] for item in decide(metrics, None, GateConfig())["checks"] if item["name"] == "behaviour_direction")
+    assert "no such case" in told
+
+
 def test_the_table_names_what_failed() -> None:
     text = table(decide({**GOOD, "synthetic": True}, CHAMPION, GateConfig()))
     assert "FAIL  synthetic_over_real" in text

@@ -10,7 +10,7 @@ import pytest
 from clickbait import cli
 from clickbait.checkpoints import Run, State
 from clickbait.config import TrainConfig, load, validate
-from clickbait.errors import ConfigError
+from clickbait.errors import ConfigError, DataError
 from tests.conftest import ROOT
 from tuning import space, sweep, trial
 from tuning.sweep_config import SweepConfig
@@ -161,11 +161,17 @@ def test_an_exploiting_trial_goes_on_from_a_copy_of_the_donors_checkpoint(tmp_pa
     run.write_json("run.json", {})  # the loop's claim
     assert trial.generation(own, run.checkpoint_uri("step-00000009")).name == "trial-a-g1"
     checkpointed(donor, 9, 4)
-    donor.prune(1)  # the checkpoint that was pointed at is gone: the newest stands in
-    donor.write_json("best.json", {"checkpoint": "step-00000009"})
-    assert trial.generation(own, pointer).name == "trial-a-g2"
+    assert trial.generation(own, donor.checkpoint_uri("step-00000009")).name == "trial-a-g2"
     assert Run(str(tmp_path / "trial-a-g2")).complete() == ["step-00000009"]
     assert trial.generations(str(tmp_path), "trial-a") == ["trial-a", "trial-a-g1"]  # until the loop claims the new one
+    with pytest.raises(DataError, match="the checkpoint to go on from is gone"):
+        trial.generation(own, donor.checkpoint_uri("step-00000001"))
+
+
+def test_under_population_based_training_no_checkpoint_that_another_may_start_from_is_deleted() -> None:
+    for kind, kept in (("pbt", 9), ("asha", 2)):
+        one = config(space={"lr": LR}, scheduler={"kind": kind})
+        assert trial.train_config(one, {"lr": 1e-3}, "trial-a").keep_checkpoints == kept
 
 
 def test_an_error_is_told_by_the_line_that_names_it() -> None:
