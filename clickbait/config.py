@@ -205,11 +205,11 @@ class GateConfig(Config):
     """Share of verdicts that change when punctuation at the end is dropped or a full stop added."""
     max_flip_spaces: Fraction = 0.005
     """Share of verdicts that change with extra spaces."""
-    min_minimum_functionality: Fraction = 0.85
+    min_minimum_functionality: Fraction = 0.9
     """Share of the plain cases of the behavioural catalogue with the right verdict."""
     min_invariance: Fraction = 0.9
     """Share of its invariance cases whose variants all keep the verdict."""
-    min_direction: Fraction = 0.8
+    min_direction: Fraction = 0.85
     """Share of its direction cases whose score moves as it must."""
     min_transfer_auc: Fraction = 0.95
     """Area under the ROC curve on the transfer set, where one is given."""

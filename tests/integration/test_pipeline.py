@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clickbait import drafts, exporting, metrics
+from clickbait import behaviour, drafts, exporting, metrics
 from clickbait.batches import Headlines
 from clickbait.checkpoints import Run
 from clickbait.config import EvaluateConfig, ExportConfig, PipelineConfig, PreprocessConfig, PromoteConfig, TrainConfig

@@ -56,7 +56,7 @@ def document() -> dict[str, Any]:
         ],
         "behaviour": {
             "cases": 2, "passed": 1, "kinds": {"direction": {"cases": 2, "passed": 1, "rate": 0.5}},
-            "groups": {HOSTILE: {"cases": 2, "passed": 1, "rate": 0.5}},
+            "groups": {name: {"cases": 2, "passed": 1, "rate": 0.5} for name in (HOSTILE, "short", "toned-down")},
             "failed": [{"name": "worse", "text": HOSTILE, "variant": HOSTILE, "expect": "more", "scores": [0.5, 0.4]}],
         },
         "worst": metrics.worst(texts, labels, scores, 20),
@@ -153,6 +153,20 @@ def test_a_missing_part_takes_its_section_along_and_no_other(missing: str, null:
     text = Page(report.render(metrics_document, "t")).text
     for part, heading in SECTIONS.items():
         assert (heading in text) == (part != missing)
+
+
+def test_behaviour_names_its_kinds_groups_and_failed_cases_with_a_score_each() -> None:
+    failed = [
+        {"name": "plain", "text": "One", "expect": "news", "scores": [0.911]},
+        {"name": "varied", "text": "Two", "variants": ["Three", "Four"], "scores": [0.922, 0.133, 0.144]},
+        {"name": "moved", "text": "Five", "variant": "Six", "expect": "less", "scores": [0.355, 0.466]},
+    ]
+    part = {**document()["behaviour"], "failed": failed}
+    html = report.render({"test": {"rows": 1}, "behaviour": part}, "t")
+    rows = [" ".join(Page(row.replace("</td>", " </td>")).text.split()) for row in re.findall(r"<tr>.*?</tr>", html, re.DOTALL)]
+    assert {"plain One 91.1% news", "varied Two 92.2% the same", "Three 13.3%", "Four 14.4%"} <= set(rows)
+    assert {"moved Five 35.5% less clickbait", "Six 46.6%"} <= set(rows)
+    assert {"direction 2 1 50.0%", "short 2 1 50.0%", "toned down 2 1 50.0%"} <= set(rows), "a group is not the slice of its name"
 
 
 def test_only_the_test_split_is_needed() -> None:
