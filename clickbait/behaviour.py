@@ -10,14 +10,12 @@ Three kinds of case, in a YAML catalogue (`configs/behaviour.yaml`):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import AfterValidator, Field
 
-from clickbait.config import Config, validate
+from clickbait.config import Config, read_yaml, validate
 from clickbait.errors import ConfigError
 
 SATURATED = 0.01  # two scores this near to the end that a case points to have no room left to move
@@ -84,14 +82,7 @@ def load(path: str) -> tuple[Case, ...]:
     Raises:
         ConfigError: no such file, not YAML, a case that does not fit, or two of one name.
     """
-    try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}): give --behaviour-file a catalogue of cases") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: must be a mapping with `cases`, not a {type(document).__name__}")
+    document = read_yaml(path, "give --behaviour-file a catalogue of cases")
     cases = tuple(_case(values, f"{path}: case {at}") for at, values in enumerate(validate(Catalogue, document, path).cases, 1))
     if not cases:
         raise ConfigError(f"{path}: cases: has none: give one at least")

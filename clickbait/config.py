@@ -281,17 +281,26 @@ def load(model: type[C], path: str | None) -> C:
     """
     if path is None:
         return validate(model, {}, model.__name__)
+    return validate(model, read_yaml(path, "give --config an existing YAML file"), path)
+
+
+def read_yaml(path: str, hint: str) -> Mapping[str, Any]:
+    """The mapping in the YAML file at `path`; an empty file is an empty one. `hint` says what to do where it cannot be read.
+
+    Raises:
+        ConfigError: no such file, not YAML, no mapping.
+    """
     try:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}): give --config an existing YAML file") from None
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}): {hint}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if document is None:
-        document = {}
+        return {}
     if not isinstance(document, Mapping):
         raise ConfigError(f"{path}: must be a mapping of keys to values, not a {type(document).__name__}")
-    return validate(model, document, path)
+    return document
 
 
 def validate(model: type[C], values: Mapping[str, Any], where: str) -> C:

@@ -69,7 +69,7 @@ def build(
     validation = Headlines(dataset.table("validation", ["input_ids", "label"]))
     temperature = metrics.temperature(validation.labels, torch_margins(model, validation))
     runtimes = {"fp32": FP32}
-    to_onnx(model, folder / FP32)
+    to_onnx(model, folder / FP32, dataset.max_tokens)
     if config.int8:
         quantize(folder / FP32, folder / INT8)
         runtimes["int8"] = INT8
@@ -106,8 +106,9 @@ def build(
     return document
 
 
-def to_onnx(model: transformers.PreTrainedModel, path: Path) -> None:
+def to_onnx(model: transformers.PreTrainedModel, path: Path, max_tokens: int) -> None:
     """Writes the model as one ONNX file: input_ids and attention_mask int64 (batch, sequence) to logits float32 (batch, 2)."""
+    model = compact.rewritten(model, max_tokens) or model
     if isinstance(model, compact.CompactForSequenceClassification):
         model = copy.deepcopy(model)
         model.fold()

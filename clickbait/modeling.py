@@ -48,9 +48,11 @@ def load(config: TrainConfig, tokenizer: bytes, max_tokens: int) -> transformers
     whole = _from_pretrained(config.model, locate(config.model), **extra)
     if config.layers is None and config.hidden is None and config.buckets is None:
         return whole
-    if whole.config.model_type != "bert":
+    if not compact.can_read(whole):
         kind = whole.config.model_type
-        raise ModelError(f'model "{config.model}" is a "{kind}", which cannot be cut down: give a BERT (MiniLM is one), or {SCRATCH[1]}')
+        raise ModelError(
+            f'model "{config.model}" is a "{kind}", which cannot be cut down: give a BERT (MiniLM is one), an MPNet, or {SCRATCH[1]}'
+        )
     student = _compact(config, tokenizer, max_tokens, whole.config)
     compact.inherit(student, whole)
     return student
@@ -82,6 +84,8 @@ def _compact(
         character_buckets=0 if spelling is None else CHARACTER_BUCKETS,
         character_width=0 if spelling is None else spelling.shape[1],
         max_tokens=max_tokens,
+        relative=same and base is not None and base.model_type == "mpnet",
+        eps=base.layer_norm_eps if base and same else 1e-12,
         dropout=0.1 if config.dropout is None else config.dropout,
         **_labels(),
     )

@@ -1,8 +1,4 @@
-"""A model version's metrics.json as one self-contained HTML page: no script, no request, light and dark, narrow and wide.
-
-Headlines are hostile input: the template escapes all text, and the page's own policy allows nothing but its inline styles.
-The same metrics give the same bytes.
-"""
+"""A model version's metrics.json as one HTML page (`clickbait.page`). The same metrics give the same bytes."""
 
 from __future__ import annotations
 
@@ -13,8 +9,9 @@ from typing import Any
 
 import jinja2
 
-from clickbait import plots
-from clickbait.report_page import CSS, PAGE
+from clickbait import page, plots
+from clickbait.page import DASH
+from clickbait.report_page import BODY
 
 NAMES = {
     "short": "short (below 40 characters)",
@@ -29,8 +26,6 @@ NAMES = {
     "spaces": "extra spaces",
 }
 """Slices and invariances in words; another key stands as it is, blanks for underscores."""
-
-_NONE = "\u2013"  # an en dash
 
 
 def write(metrics: Mapping[str, Any], path: Path, title: str) -> None:
@@ -69,19 +64,16 @@ def _split_plots(split: Mapping[str, Any], of: str, threshold: float) -> list[tu
 def _number(value: object, digits: int | None = None) -> str:
     """Thousands separated; `digits` after the point, or four significant ones. A dash for what is not there."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return _NONE
+        return DASH
     if digits is not None:
         return f"{value:,.{digits}f}"
     return f"{value:,}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _percent(value: object, digits: int = 2) -> str:
-    return f"{_number(100 * value, digits)}%" if isinstance(value, int | float) else _NONE
+    return f"{_number(100 * value, digits)}%" if isinstance(value, int | float) else DASH
 
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined)
-    environment.filters |= {"number": _number, "percent": _percent}
-    environment.globals["css"] = CSS
-    return environment.from_string(PAGE)
+    return page.template(BODY, filters={"number": _number, "percent": _percent}, undefined=jinja2.ChainableUndefined)

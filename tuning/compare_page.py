@@ -1,7 +1,6 @@
 """The rows of `tuning.compare` as a table for a terminal, as one in Markdown, and as one self-contained HTML page.
 
-The page is like the report of a version (`clickbait.report`): no script, no request, light and dark, narrow and wide. Names are the
-user's and hostile: they are escaped wherever they stand, and a plot never sees them.
+Names are the user's and hostile: they are escaped wherever they stand, and a plot never sees them.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 
-from clickbait import plots
-from clickbait.report_page import CSS
+from clickbait import page, plots
+from clickbait.page import DASH
 
-_NONE = "\u2013"  # an en dash
 _FLIPS = ("lower", "upper", "title", "punctuation", "spaces")
 COLUMNS = (
     "model", "parameters", "MB", "accuracy", *(f"flips, {name}" for name in _FLIPS), "transfer AUC", "transfer accuracy, lower case", "ECE",
@@ -75,6 +73,7 @@ def render(document: Mapping[str, Any]) -> str:
     speed = [Point(row["name"], row["per_second"], row["accuracy"], row["reference"], not row["failed"]) for row in rows]
     size = [Point(row["name"], row["size_mb"], row["transfer_auc"], row["reference"], not row["failed"]) for row in rows]
     return _template().render(
+        title="Models compared",
         document=document,
         columns=COLUMNS,
         rows=[(cells(row), row["failed"]) for row in rows],
@@ -182,11 +181,11 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
 
 
 def _number(value: float | None, digits: int = 0) -> str:
-    return _NONE if value is None else f"{value:,.{digits}f}"
+    return DASH if value is None else f"{value:,.{digits}f}"
 
 
 def _percent(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.2%}"
+    return DASH if value is None else f"{value:.2%}"
 
 
 def _inert(name: str) -> str:
@@ -194,25 +193,12 @@ def _inert(name: str) -> str:
     return "".join(f"&#{ord(c)};" if c in "|\\`*_[]<>&~" else c for c in " ".join(name.split()))
 
 
-_PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>Models compared</title>
-<style>{{ css|safe }}</style>
-</head>
-<body>
-<main>
+_BODY = """\
 {% if document.synthetic %}
 <p class="banner"><b>Synthetic headlines.</b> The figures show that the pipeline works, not how well a model reads real ones.</p>
 {% endif %}
 <header>
-<h1>Models compared</h1>
+<h1>{{ title }}</h1>
 <p class="about"><span>dataset <code>{{ document.dataset }}</code></span>
 <span>test split of <b>{{ "{:,}".format(document.test_rows) }}</b> headlines</span>
 {% if document.transfer %}
@@ -242,9 +228,6 @@ the models take turns. ms: median of one headline. The gate's bounds are those o
 <p class="muted foot">Filled: the gate promotes it. Hollow: refused. Squares: the shallow references. Broken line: of those promoted,
 no other is better in one and as good in the other.</p>
 </section>
-</main>
-</body>
-</html>
 """
 _STYLE = """
 main { max-width:1560px; }
@@ -260,6 +243,4 @@ td:first-child { position:sticky; left:0; background:var(--panel); min-width:120
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.globals["css"] = CSS + _STYLE
-    return environment.from_string(_PAGE)
+    return page.template(_BODY, style=_STYLE, filters={})

@@ -58,7 +58,7 @@ def exported(run: str, dataset: Dataset, folder: Path) -> Scorer:
     """The best checkpoint's int8 form on one thread: `exporting.build` without what only a published bundle needs."""
     with open_run(run).fetch(str(open_run(run).best())) as checkpoint:
         model = modeling.load_checkpoint(checkpoint)
-    exporting.to_onnx(model, folder / exporting.FP32)
+    exporting.to_onnx(model, folder / exporting.FP32, dataset.max_tokens)
     exporting.quantize(folder / exporting.FP32, folder / exporting.INT8)
     (folder / "tokenizer.json").write_bytes(dataset.tokenizer)
     bundle.seal(

@@ -1,4 +1,4 @@
-"""A sweep's trials.json as one self-contained HTML page: no script, no request. `tuning.sweep_plots` draws, `clickbait.report_page` styles.
+"""A sweep's trials.json as one HTML page (`clickbait.page`); `tuning.sweep_plots` draws.
 
 Names and values are a user's text: the template escapes them. The same document gives the same bytes.
 """
@@ -13,13 +13,13 @@ from typing import Any
 import jinja2
 from pydantic import TypeAdapter
 
-from clickbait.report_page import CSS
+from clickbait import page
+from clickbait.page import DASH
 from tuning import sweep_plots as draw
 from tuning.space import Domain, to_optuna
 
 PER_PARAMETER = 2  # trials for each of what was searched, below which a forest of trees would tell of chance
 NAMES = draw.WORDS
-_NONE = "\u2013"  # an en dash
 _DOMAIN: TypeAdapter[Any] = TypeAdapter(Domain)
 
 
@@ -28,6 +28,7 @@ def render(document: Mapping[str, Any]) -> str:
     trials, space, best = document["trials"], document["space"], document["best"]
     shares, why = importance(trials, space)
     return _template().render(
+        title=f"Sweep {document['name']}",
         d=document,
         best=next((trial for trial in trials if trial["name"] == best), None),
         counts={status: sum(trial["status"] == status for trial in trials) for status in ("finished", "stopped early", "failed")},
@@ -71,35 +72,26 @@ def importance(trials: Sequence[Mapping[str, Any]], space: Mapping[str, Any]) ->
 def _number(value: object, digits: int = 4) -> str:
     """Significant digits of a number, anything else as it is, a dash for what is not there."""
     if value is None:
-        return _NONE
+        return DASH
     return f"{value:.{digits}g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
+def _words(keys: Sequence[str]) -> str:
+    return ", ".join(NAMES.get(key, key) for key in keys)
+
+
 def _fixed(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.4f}"
+    return DASH if value is None else f"{value:.4f}"
 
 
-PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>Sweep {{ d.name }}</title>
-<style>{{ css|safe }}</style>
-</head>
-<body>
-<main>
+_BODY = """\
 {% if d.synthetic %}
 <p class="banner"><b>Synthetic headlines.</b> The figures show that the search works, not how well a model reads real ones.</p>
 {% endif %}
 <header>
-<h1>Sweep {{ d.name }}</h1>
+<h1>{{ title }}</h1>
 <p class="about"><span>dataset <code>{{ d.dataset }}</code></span><span>scheduler <b>{{ d.scheduler }}</b></span>
-<span>searcher <b>{{ d.searcher }}</b></span><span>{{ names(d.objectives) }} made small, on the validation split</span></p>
+<span>searcher <b>{{ d.searcher }}</b></span><span>{{ d.objectives|words }} made small, on the validation split</span></p>
 </header>
 
 <section><div class="cards">
@@ -110,7 +102,7 @@ PAGE = """\
 <div class="card"><div class="name">Time in trials</div><div class="value">{{ "%.0f s"|format(seconds) }}</div>
 <div class="note">some at once</div></div>
 {% if best %}{% for name, value in best.metrics.items() %}
-<div class="card"><div class="name">Best: {{ names([name]) }}</div><div class="value">{{ value|number }}</div>
+<div class="card"><div class="name">Best: {{ [name]|words }}</div><div class="value">{{ value|number }}</div>
 <div class="note">{{ best.name }}</div></div>
 {% endfor %}{% endif %}
 </div>
@@ -144,7 +136,7 @@ PAGE = """\
 <section><h2>Trials</h2>
 <div class="scroll"><table>
 <thead><tr><th class="n">#</th><th>trial</th><th>status</th>{% for name in d.space %}<th class="n">{{ name }}</th>{% endfor %}
-{% for name in measured %}<th class="n">{{ names([name]) }}</th>{% endfor %}<th class="n">epochs</th><th class="n">seconds</th></tr></thead>
+{% for name in measured %}<th class="n">{{ [name]|words }}</th>{% endfor %}<th class="n">epochs</th><th class="n">seconds</th></tr></thead>
 {% for trial in d.trials %}
 <tr{% if best and trial.name == best.name %} class="best"{% endif %}><td class="n">{{ loop.index }}</td><td><bdi>{{ trial.name }}</bdi></td>
 <td><span class="tag {{ {"finished": "good", "failed": "bad"}.get(trial.status, "muted") }}">{{ trial.status }}</span>
@@ -157,9 +149,6 @@ PAGE = """\
 {% endif %}
 {% endfor %}
 </table></div></section>
-</main>
-</body>
-</html>
 """
 _STYLE = """
 main { max-width:1200px; }
@@ -172,7 +161,4 @@ h3 + .about { margin-bottom:0; }
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"number": _number, "fixed": _fixed}
-    environment.globals |= {"css": CSS + _STYLE, "names": lambda keys: ", ".join(NAMES.get(key, key) for key in keys)}
-    return environment.from_string(PAGE)
+    return page.template(_BODY, style=_STYLE, filters={"number": _number, "fixed": _fixed, "words": _words})

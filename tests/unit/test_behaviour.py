@@ -124,8 +124,8 @@ CASE = "{kind: minimum_functionality, group: g, name: one, text: t, expect: news
         ("cases: [{kind: invariance, group: g, name: one, text: t, variants: ['']}]", "variants.0: must be a headline"),
         ("cases: []", "cases: has none"),
         ("case: []", 'did you mean "cases"'),
-        ("[]", "must be a mapping with `cases`, not a list"),
-        ("", "must be a mapping"),
+        ("[]", "must be a mapping of keys to values, not a list"),
+        ("", "cases: Field required"),
         ("- 1\n- [", "not YAML"),
     ],
 )

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
+)
 
 from clickbait import compact, exporting, hub, modeling
 from clickbait.config import TrainConfig
@@ -72,7 +79,7 @@ def test_a_checkpoint_comes_back_and_goes_to_onnx(tmp_path: Path, shape: dict[st
     model.save_pretrained(tmp_path)
     again = modeling.load_checkpoint(tmp_path)
     torch.testing.assert_close(logits(model), logits(again))
-    exporting.to_onnx(again, tmp_path / "model.onnx")
+    exporting.to_onnx(again, tmp_path / "model.onnx", 64)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     (found,) = session.run(["logits"], {"input_ids": IDS.numpy(), "attention_mask": MASK.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), logits(model), rtol=1e-4, atol=1e-5)
@@ -95,7 +102,31 @@ def test_a_student_of_all_the_layers_reads_as_its_teacher(tmp_path: Path) -> Non
     student.encoder[-1].register_forward_hook(lambda module, given, out: seen.append(out))
     logits(student)
     expected = bert.bert(input_ids=IDS, attention_mask=MASK).last_hidden_state
-    torch.testing.assert_close(seen[0][:, 0], expected[:, 0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(seen[0], expected[:, 0], rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_fine_tuned_bert_is_written_anew_with_the_same_logits(tmp_path: Path) -> None:
+    bert = teacher(tmp_path)
+    written = compact.rewritten(bert, max_tokens=8)
+    assert written is not None
+    torch.testing.assert_close(logits(written), logits(bert), rtol=1e-4, atol=1e-6)
+    assert compact.rewritten(teacher(tmp_path, hidden_act="relu"), max_tokens=8) is None, "another activation: not the same function"
+
+
+@torch.no_grad()
+def test_a_fine_tuned_mpnet_is_written_anew_with_the_same_logits() -> None:
+    torch.manual_seed(2)
+    config = MPNetConfig(vocab_size=500, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    mpnet = MPNetForSequenceClassification(config).eval()
+    mpnet.mpnet.encoder.relative_attention_bias.weight.mul_(50)  # grown large enough to be seen
+    written = compact.rewritten(mpnet, max_tokens=40)
+    assert written is not None
+    ids = torch.randint(4, 500, (3, 40))
+    mask = torch.arange(40) < torch.tensor([[40], [7], [1]])
+    ids = torch.where(mask, ids, 1)
+    found = written(input_ids=ids, attention_mask=mask.long()).logits
+    torch.testing.assert_close(found, mpnet(input_ids=ids, attention_mask=mask.long()).logits, rtol=1e-4, atol=1e-6)
 
 
 def test_a_student_of_fewer_layers_takes_spaced_ones_and_the_last(tmp_path: Path) -> None:
