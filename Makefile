@@ -31,6 +31,9 @@ $(VENV)/.run: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(call install,dev)
 	@touch $(VENV)/.run
+$(VENV)/.peers: pyproject.toml constraints.txt
+	$(call install,dev$(comma)peers)
+	@touch $(VENV)/.run $(VENV)/.dev
 
 # Settings of make demo: DATA=path-or-URI (headlines), TRANSFER=path-or-URI (others, never trained on), PORT=8000, ARGS=more flags.
 PORT ?= 8000

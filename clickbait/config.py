@@ -82,6 +82,8 @@ class TrainConfig(Config):
     """Layers of a compact model: of `scratch:transformer` (default 2), or of a cut-down copy of `model` (default: the whole model)."""
     hidden: int | None = Field(None, ge=16, le=4096)
     """Dimensions of a compact model: of `scratch:` (default 64 for n-grams, 128), or of a cut-down copy of `model`."""
+    intermediate: int | None = Field(None, ge=16, le=16384)
+    """Width of a compact transformer's feed-forward parts; None: the model's own, four times `hidden` for `scratch:`."""
     buckets: int | None = Field(None, ge=0, le=2**26)
     """Hash buckets for word n-grams: of `scratch:ngrams` (default 131,072); with a transformer, n-gram vectors are added to its input."""
     dropout: float | None = Field(None, ge=0.0, le=0.9)

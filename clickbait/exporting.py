@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import transformers
 
-from clickbait import bundle, card, compact, metrics, modeling
+from clickbait import bundle, card, compact, inherit, metrics, modeling
 from clickbait.batches import Headlines, evaluation_batches
 from clickbait.config import MODEL_NAME, ExportConfig, TrainConfig
 from clickbait.dataset import Dataset
@@ -108,7 +108,7 @@ def build(
 
 def to_onnx(model: transformers.PreTrainedModel, path: Path, max_tokens: int) -> None:
     """Writes the model as one ONNX file: input_ids and attention_mask int64 (batch, sequence) to logits float32 (batch, 2)."""
-    model = compact.rewritten(model, max_tokens) or model
+    model = inherit.rewritten(model, max_tokens) or model
     if isinstance(model, compact.CompactForSequenceClassification):
         model = copy.deepcopy(model)
         model.fold()

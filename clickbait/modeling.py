@@ -15,7 +15,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
-from clickbait import compact, hub
+from clickbait import compact, hub, inherit
 from clickbait.bundle import is_pickle
 from clickbait.config import TrainConfig
 from clickbait.errors import ModelError
@@ -34,7 +34,7 @@ def load(config: TrainConfig, tokenizer: bytes, max_tokens: int) -> transformers
     """The model to train, what is new in it drawn from the seed; fp32, on the CPU.
 
     Args:
-        config: model, layers, hidden, buckets, dropout and seed are read.
+        config: model, layers, hidden, intermediate, buckets, dropout and seed are read.
         tokenizer: the dataset's `tokenizer.json`.
         max_tokens: the longest headline in tokens.
 
@@ -46,15 +46,15 @@ def load(config: TrainConfig, tokenizer: bytes, max_tokens: int) -> transformers
         return _compact(config, tokenizer, max_tokens)
     extra = {} if config.dropout is None else {"hidden_dropout_prob": config.dropout}
     whole = _from_pretrained(config.model, locate(config.model), **extra)
-    if config.layers is None and config.hidden is None and config.buckets is None:
+    if config.layers is config.hidden is config.intermediate is config.buckets is None:
         return whole
-    if not compact.can_read(whole):
+    if not inherit.can_read(whole):
         kind = whole.config.model_type
         raise ModelError(
             f'model "{config.model}" is a "{kind}", which cannot be cut down: give a BERT (MiniLM is one), an MPNet, or {SCRATCH[1]}'
         )
     student = _compact(config, tokenizer, max_tokens, whole.config)
-    compact.inherit(student, whole)
+    inherit.inherit(student, whole)
     return student
 
 
@@ -79,7 +79,7 @@ def _compact(
         hidden_size=hidden,
         layers=layers,
         heads=heads,
-        intermediate_size=inner,
+        intermediate_size=config.intermediate or inner,
         buckets=config.buckets if config.buckets is not None else BUCKETS if bag else 0,
         character_buckets=0 if spelling is None else CHARACTER_BUCKETS,
         character_width=0 if spelling is None else spelling.shape[1],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clickbait.config import Uri, explain
@@ -39,12 +39,27 @@ class Settings(BaseSettings):
     """Bytes of a body: 256 texts of 512 characters take half of it in UTF-8, and three quarters as \\uXXXX."""
     max_waiting: int = Field(256, ge=1, le=100_000)
     """Requests that wait for the model, a replica. At some 500 a second, 256 is half a second: longer queues only add latency."""
-    max_batch: int = Field(32, ge=1, le=4096)
-    """Texts computed at a time. A new request waits for one such batch, some 60 ms, before its turn can come."""
+    batch_tokens: int = Field(512, ge=1, le=1 << 20)
+    """Tokens computed at a time, padding counted: some 32 headlines. A new request waits for one such batch, some 30 ms, before its turn."""
     timeout_s: float = Field(5.0, gt=0.0, le=600.0)
     """Seconds from a request's first byte to its answer. Who waited longer has gone, and is not computed."""
     retry_after_s: int = Field(1, ge=0, le=3600)
     """`Retry-After` of 429 and 503: a full queue is empty again within a second."""
+    api_keys: SecretStr = Field(SecretStr(""), exclude=True)
+    """Keys that a client must send (`Authorization: Bearer` or `X-API-Key`), with commas between; none asks for none. Excluded from every
+    dump: a replica reads its own machine's CLICKBAIT_API_KEYS, so no key lies in Ray's state."""
+    poll_s: float = Field(10.0, ge=0.0, le=86_400.0)
+    """Seconds between two looks at where an alias points, give or take a fifth, so that replicas do not all look at once; 0: never."""
+    canary: str | None = Field(None, min_length=1, max_length=64)
+    """A second alias or version that answers `canary_share` of the requests; None: nobody."""
+    canary_share: float = Field(0.05, ge=0.0, le=1.0)
+    """Share of the requests that go to the canary."""
+    shadow: str | None = Field(None, min_length=1, max_length=64)
+    """A second alias or version that computes `shadow_share` of the requests too, after they are answered; only logs and metrics see it."""
+    shadow_share: float = Field(0.1, ge=0.0, le=1.0)
+    """Share of the requests that the shadow computes: what it costs of the core."""
+    max_words: int = Field(64, ge=1, le=1024)
+    """Words of a text that `/explain` takes: each is one more text to score."""
     host: str = Field("127.0.0.1", min_length=1)
     """Interface to listen on. This machine only, until somebody chooses otherwise: there is no authentication."""
     port: int = Field(8000, ge=0, le=65_535)

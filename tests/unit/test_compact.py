@@ -16,7 +16,7 @@ from transformers import (
     MPNetForSequenceClassification,
 )
 
-from clickbait import compact, exporting, hub, modeling
+from clickbait import compact, exporting, hub, inherit, modeling
 from clickbait.config import TrainConfig
 from clickbait.errors import ModelError
 
@@ -108,10 +108,10 @@ def test_a_student_of_all_the_layers_reads_as_its_teacher(tmp_path: Path) -> Non
 @torch.no_grad()
 def test_a_fine_tuned_bert_is_written_anew_with_the_same_logits(tmp_path: Path) -> None:
     bert = teacher(tmp_path)
-    written = compact.rewritten(bert, max_tokens=8)
+    written = inherit.rewritten(bert, max_tokens=8)
     assert written is not None
     torch.testing.assert_close(logits(written), logits(bert), rtol=1e-4, atol=1e-6)
-    assert compact.rewritten(teacher(tmp_path, hidden_act="relu"), max_tokens=8) is None, "another activation: not the same function"
+    assert inherit.rewritten(teacher(tmp_path, hidden_act="relu"), max_tokens=8) is None, "another activation: not the same function"
 
 
 @torch.no_grad()
@@ -120,7 +120,7 @@ def test_a_fine_tuned_mpnet_is_written_anew_with_the_same_logits() -> None:
     config = MPNetConfig(vocab_size=500, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
     mpnet = MPNetForSequenceClassification(config).eval()
     mpnet.mpnet.encoder.relative_attention_bias.weight.mul_(50)  # grown large enough to be seen
-    written = compact.rewritten(mpnet, max_tokens=40)
+    written = inherit.rewritten(mpnet, max_tokens=40)
     assert written is not None
     ids = torch.randint(4, 500, (3, 40))
     mask = torch.arange(40) < torch.tensor([[40], [7], [1]])
@@ -134,6 +134,20 @@ def test_a_student_of_fewer_layers_takes_spaced_ones_and_the_last(tmp_path: Path
     student = load(model=str(tmp_path), layers=2)
     for mine, index in zip(student.encoder, (1, 3), strict=True):
         torch.testing.assert_close(mine.up.weight, bert.bert.encoder.layer[index].intermediate.dense.weight)
+
+
+@torch.no_grad()
+def test_a_student_of_fewer_neurons_takes_the_strongest(tmp_path: Path) -> None:
+    bert = teacher(tmp_path, intermediate_size=64)
+    strong = [3, 17, 60]
+    for layer in bert.bert.encoder.layer:
+        layer.intermediate.dense.weight[strong] *= 100
+    bert.save_pretrained(tmp_path)
+    student = load(model=str(tmp_path), layers=1, intermediate=16)
+    theirs = bert.bert.encoder.layer[2]
+    rows = [(theirs.intermediate.dense.weight == row).all(1).nonzero().item() for row in student.encoder[0].up.weight]
+    assert set(strong) <= set(rows)
+    torch.testing.assert_close(student.encoder[0].down.weight, theirs.output.dense.weight[:, rows])
 
 
 @torch.no_grad()
@@ -155,6 +169,7 @@ def test_what_cannot_be_cut_down_is_one_clear_line(tmp_path: Path) -> None:
     for fields, told in [
         ({"model": str(tmp_path / "distilbert"), "layers": 1}, '"distilbert", which cannot be cut down'),
         ({"model": str(tmp_path / "bert"), "layers": 9}, "the model has 3, 9 were asked for"),
+        ({"model": str(tmp_path / "bert"), "layers": 1, "intermediate": 9000}, "the model has 3072, 9000 were asked for"),
         ({"model": str(tmp_path / "words"), "layers": 1}, "preprocess with this model"),
         ({"model": modeling.NGRAMS, "layers": 1}, "has no layers"),
         ({"model": "scratch:transformer", "hidden": 100}, "take a multiple of 32"),
