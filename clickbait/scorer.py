@@ -28,7 +28,7 @@ DRAFT = "draft"  # the version of a bundle that is not published
 
 
 class Scorer:
-    """A loaded model version. One thread at a time may call `score`."""
+    """A loaded model version. One thread at a time may call `score` or `score_tokens`."""
 
     def __init__(self, folder: Path, *, runtime: str | None = None, threads: int = 1, verified: bool = False) -> None:
         """Loads the bundle in `folder`, every byte of it checked first unless `verified` says that this was just done.
@@ -48,9 +48,15 @@ class Scorer:
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """P(clickbait) of each text, in the order given: float32 (n,). Texts are cleaned here; no text gives no score."""
-        scores = np.empty(len(texts), np.float32)
-        encodings = self._tokenizer.encode_batch_fast([clean(text) for text in texts])
-        ids = [encoding.ids for encoding in encodings]
+        return self.score_tokens(self.encode(texts))
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of each text, cleaned and cut at the model's longest. Any thread may call it."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast([clean(text) for text in texts])]
+
+    def score_tokens(self, ids: Sequence[list[int]]) -> NDArray[np.float32]:
+        """P(clickbait) of each row of token ids, as `encode` gives them, in the order given: float32 (n,)."""
+        scores = np.empty(len(ids), np.float32)
         for rows in micro_batches([len(row) for row in ids], TOKEN_BUDGET):
             scores[rows] = self._run([ids[row] for row in rows])
         return scores

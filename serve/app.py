@@ -4,12 +4,13 @@
     serve deploy configs/serve.yaml
 
 Every setting of `serve.settings` is an argument; the environment gives the rest. Both are read once, by `build`, so that a replica on
-another machine serves the same version with the same limits.
+another machine has the same limits. Each replica follows the alias by itself (`serve.following`): a promotion needs no deployment.
 """
 
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 import urllib.request
 from typing import Any
@@ -22,10 +23,12 @@ from ray.serve.schema import LoggingConfig
 from clickbait.errors import ClickbaitError
 from clickbait.registry import Registry
 from clickbait.storage import is_local
-from serve import ports, settings
+from serve import haproxy, ports, settings
 from serve.api import create_app
 from serve.service import Service
 from serve.settings import Settings
+
+haproxy.set_defaults()  # before this process starts a Ray
 
 APP = "clickbait"
 _ROUTE_S = 60  # how long the proxy may take to learn of a route; usually well under a second
@@ -66,7 +69,7 @@ class _Stop(click.ClickException):
 
 
 def build(args: dict[str, str] | None) -> ray_serve.Application:
-    """The application, bound to one version: an alias is resolved here, so that every replica serves the same.
+    """The application; that there is a version to serve is looked at here, before a replica is started for nothing.
 
     Raises:
         ClickbaitError: an argument, a variable or the version does not fit. Under `serve run` its line is all that is printed.
@@ -91,10 +94,12 @@ def serve_on_ray(chosen: Settings, port: int) -> str:
     app = _bound(chosen)
     with ports.bind(chosen.host, port) as probe:
         port = probe.getsockname()[1]
+    variables = haproxy.controller_variables(tempfile.mkdtemp(prefix="haproxy-"))
     ray_serve.start(
         proxy_location="HeadOnly",
         http_options={"host": chosen.host, "port": port, "request_timeout_s": 2 * chosen.timeout_s},
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),  # what it starts and stops is nobody's news here
+        controller_options={"runtime_env": {"env_vars": variables}},
     )
     try:
         ray_serve.run(app, name=APP)
@@ -115,15 +120,14 @@ def _bound(chosen: Settings) -> ray_serve.Application:
     version = registry.resolve(chosen.model)
     if is_local(chosen.registry):
         registry.fetch(version)  # a wrong byte shows here, in one line, and not in a replica's log
-    pinned = chosen.model_copy(update={"model": version})
     return Classifier.options(  # type: ignore[attr-defined]  # a Deployment since it was decorated
         # The batcher refuses first, with our own body: it takes max_waiting and what is being computed. What comes beyond that waits
         # in the proxy, and is refused there.
-        max_ongoing_requests=2 * chosen.max_waiting + chosen.max_batch,
+        max_ongoing_requests=2 * chosen.max_waiting,
         max_queued_requests=chosen.max_waiting,
         backpressure_config={"status_code": 429, "retry_after_s": chosen.retry_after_s},
         graceful_shutdown_timeout_s=math.ceil(chosen.timeout_s) + 5,  # every accepted request is answered or late by then
-    ).bind(pinned.model_dump())
+    ).bind(chosen.model_dump())
 
 
 def _wait_for(url: str) -> None:

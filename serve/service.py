@@ -1,24 +1,27 @@
-"""What stands behind the routes: one model version, loaded and warmed, and the batcher that feeds it. No HTTP and no Ray in it.
+"""What stands behind the routes: the version that serves, a canary and a shadow beside it where they are set. No HTTP and no Ray in it.
 
 service = Service(settings)
 service.load()                                      # blocks; raises one line where the version cannot be served
-await service.classify(["..."], deadline)           # [{"label": "news", "score": 0.02, "model": "v3"}]
+service.start()                                     # from then on it follows the alias
+await service.score(["..."], deadline)              # Answer: scores, and the version that computed them
 await service.close()                               # answers what was accepted
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import random
 from typing import Any
 
-import numpy as np
-
-from clickbait.errors import BundleError, NotReady
-from clickbait.registry import Registry
-from clickbait.scorer import Scorer
-from serve.batching import Batcher
+from clickbait.errors import ClickbaitError, NotReady
+from serve.engine import Answer
+from serve.following import Follower
+from serve.metrics import Metrics
 from serve.settings import Settings
 
-_WARM_WORDS = (1, 8, 32, 512)  # headlines of these many words: short, usual, long, and cut to the model's longest
+log = logging.getLogger(__name__)
+_SHADOW_WAITING = 8  # requests that may wait for the shadow: beyond that it has seen enough of this load
 
 
 class Service:
@@ -26,45 +29,65 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._scorer: Scorer | None = None
-        self._batcher: Batcher | None = None
+        self.metrics = Metrics()
+        self._main = Follower("main", settings.model, settings, self.metrics)
+        self._canary = Follower("canary", settings.canary, settings, self.metrics) if settings.canary else None
+        self._shadow = Follower("shadow", settings.shadow, settings, self.metrics) if settings.shadow else None
+        self._followers = [one for one in (self._main, self._canary, self._shadow) if one]
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def ready(self) -> bool:
         """Whether a model is loaded and warmed, and requests are taken."""
-        return self._batcher is not None and not self._batcher.closing
+        return self._main.engine is not None and self._main.engine.taking
 
     @property
     def version(self) -> str | None:
         """The version that is served, if one is loaded."""
-        return self._scorer.version if self._scorer else None
+        return self._main.engine.version if self._main.engine else None
 
     def load(self) -> None:
-        """Fetches the version from the registry, loads it and warms it.
+        """Loads every role's version.
 
         Raises:
-            ClickbaitError: no such version, a byte that is wrong, a model that cannot be loaded or does not give numbers.
+            ClickbaitError: the main version cannot be served. A canary or shadow that cannot is logged, and tried again later.
         """
-        settings = self._settings
-        folder = Registry(settings.registry).fetch(settings.model)
-        scorer = Scorer(folder, runtime=settings.runtime, threads=settings.threads, verified=True)
-        for words in _WARM_WORDS:
-            for count in (1, settings.max_batch):
-                if not np.isfinite(scorer.score(["word " * words] * count)).all():
-                    raise BundleError(f"{folder}: the model's scores are not numbers; export it again")
-        self._scorer = scorer
-        self._batcher = Batcher(lambda texts: scorer.score(texts).tolist(), max_batch=settings.max_batch, max_waiting=settings.max_waiting)
+        self._main.load()
+        for follower in self._followers[1:]:
+            try:
+                follower.load()
+            except ClickbaitError as error:
+                log.warning("%s: %s cannot be served: %s", follower.role, follower.ref, error)
 
-    async def classify(self, texts: list[str], deadline: float) -> list[dict[str, Any]]:
-        """A result for each text, in their order. `deadline` is a time of the running loop's clock.
+    def start(self) -> None:
+        """Follows the aliases from now on, on the running loop."""
+        if self._settings.poll_s:
+            for follower in self._followers:
+                self._keep(follower.follow())
+
+    async def score(self, texts: list[str], deadline: float) -> Answer:
+        """The texts' scores. `deadline` is a time of the running loop's clock.
 
         Raises:
             NotReady, Overloaded, DeadlineExceeded: as `Batcher.submit`.
         """
-        if self._batcher is None or self._scorer is None:
-            raise _not_ready()
-        scorer = self._scorer
-        return [scorer.result(score) for score in await self._batcher.submit(texts, deadline)]
+        follower = self._main
+        if self._canary and self._canary.engine and random.random() < self._settings.canary_share:  # noqa: S311
+            follower = self._canary
+        while True:
+            engine = follower.engine
+            if engine is None:
+                raise NotReady("no model is loaded yet: try again after Retry-After seconds")
+            try:
+                answer = await engine.score(texts, deadline)
+            except NotReady:
+                if follower.engine is engine:  # else it was swapped while the texts were tokenized
+                    raise
+                continue
+            self.metrics.count_texts(engine.version, len(texts))
+            if self._shadow and random.random() < self._settings.shadow_share:  # noqa: S311
+                self._keep(self._compare(texts, answer))
+            return answer
 
     def summary(self) -> dict[str, Any]:
         """What is served, for `GET /model`.
@@ -72,12 +95,13 @@ class Service:
         Raises:
             NotReady: no model is loaded.
         """
-        if self._scorer is None:
-            raise _not_ready()
-        manifest = self._scorer.manifest
+        if self._main.engine is None:
+            raise NotReady("no model is loaded yet: try again after Retry-After seconds")
+        scorer = self._main.engine.scorer
+        manifest = scorer.manifest
         return {
             "name": manifest.name,
-            "version": self._scorer.version,
+            "version": scorer.version,
             "base_model": manifest.base_model,
             "created_at": manifest.created_at,
             "dataset": manifest.dataset,
@@ -86,16 +110,49 @@ class Service:
             "threshold": manifest.threshold,
             "max_tokens": manifest.max_tokens,
             "max_characters": self._settings.max_characters,
-            "runtime": self._scorer.runtime,
+            "runtime": scorer.runtime,
             "metrics": manifest.metrics,
             "decision": (manifest.verdict or {}).get("decision"),
         }
 
+    def health(self) -> dict[str, Any]:
+        """For `GET /readyz`: what serves in each role, and a newer version that was refused."""
+        refused = self._main.refused
+        return {
+            "status": "ready" if self.ready else "not ready",
+            "model": self.version,
+            "canary": self._canary.engine.version if self._canary and self._canary.engine else None,
+            "shadow": self._shadow.engine.version if self._shadow and self._shadow.engine else None,
+            "refused": {"version": refused.version, "why": refused.why} if refused else None,
+        }
+
     async def close(self) -> None:
         """Takes nothing more and answers what was accepted."""
-        if self._batcher is not None:
-            await self._batcher.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for follower in self._followers:
+            await follower.close()
 
+    async def _compare(self, texts: list[str], answer: Answer) -> None:
+        """Scores the texts with the shadow too; only metrics and the log hear of it."""
+        engine = self._shadow.engine if self._shadow else None
+        if engine is None or engine.waiting >= _SHADOW_WAITING:
+            return
+        try:
+            theirs = await engine.score(texts, asyncio.get_running_loop().time() + self._settings.timeout_s)
+        except Exception as error:
+            log.warning("shadow: %s did not score: %s", engine.version, type(error).__name__)
+            return
+        other = 0
+        for ours, shadow in zip(answer.scores, theirs.scores, strict=True):
+            same = answer.scorer.label(ours) == theirs.scorer.label(shadow)
+            other += not same
+            self.metrics.compared(same, abs(ours - shadow))
+        if other:
+            log.info("shadow: %s says otherwise than %s of %d of %d texts", engine.version, answer.scorer.version, other, len(texts))
 
-def _not_ready() -> NotReady:
-    return NotReady("no model is loaded yet: try again after Retry-After seconds")
+    def _keep(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

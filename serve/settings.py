@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     max_waiting: int = Field(256, ge=1, le=100_000)
     """Requests that wait for the model, a replica. At some 500 a second, 256 is half a second: longer queues only add latency."""
     batch_tokens: int = Field(512, ge=1, le=1 << 20)
-    """Tokens computed at a time, padding counted: some 32 headlines. A new request waits for one such batch, some 30 ms, before its turn."""
+    """Tokens computed at a time, padding counted: some 32 headlines. A new request waits for one such batch, some 30 ms."""
     timeout_s: float = Field(5.0, gt=0.0, le=600.0)
     """Seconds from a request's first byte to its answer. Who waited longer has gone, and is not computed."""
     retry_after_s: int = Field(1, ge=0, le=3600)

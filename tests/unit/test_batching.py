@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clickbait.errors import DeadlineExceeded, NotReady, Overloaded
-from serve.batching import Batcher
+from serve.batching import Batch, Batcher
 
 NEVER = 1e9  # a deadline that does not come
 POISON = "poison"
@@ -63,9 +64,12 @@ class Bench:
     async def submit(self, size: int = 1, *, poison: bool = False, deadline: float = NEVER) -> asyncio.Task[list[float]]:
         name = f"{POISON if poison else 'request'} {len(self.requests)}"
         self.texts.append([f"{name} text {index}" for index in range(size)])
-        self.requests.append(asyncio.ensure_future(self.batcher.submit(self.texts[-1], deadline)))
+        self.requests.append(asyncio.ensure_future(self._scores(self.texts[-1], deadline)))
         await asyncio.sleep(0)
         return self.requests[-1]
+
+    async def _scores(self, texts: list[str], deadline: float) -> list[float]:
+        return (await self.batcher.submit(texts, [1] * len(texts), deadline)).scores
 
     async def settle(self) -> None:
         """Until the engine computes or has nothing to compute, and every callback has run."""
@@ -115,7 +119,7 @@ def test_an_idle_engine_computes_a_lone_request_at_once() -> None:
         await bench.step()
         assert await request == [value(bench.texts[0][0])]
 
-    run(scenario, max_batch=32)
+    run(scenario, max_tokens=32)
 
 
 def test_what_waits_when_the_engine_is_free_is_one_batch() -> None:
@@ -129,12 +133,12 @@ def test_what_waits_when_the_engine_is_free_is_one_batch() -> None:
         assert await bench.step() == oldest_five
         assert await bench.step() == bench.texts[4][1:]
 
-    run(scenario, max_batch=5)
+    run(scenario, max_tokens=5)
 
 
 def test_no_text_needs_no_engine() -> None:
     async def scenario(bench: Bench) -> None:
-        assert await bench.batcher.submit([], NEVER) == []
+        assert (await bench.batcher.submit([], [], NEVER)).scores == []
         assert bench.engine.batches == []
 
     run(scenario)
@@ -146,7 +150,7 @@ def test_the_queue_is_bounded_and_a_place_that_is_left_is_free() -> None:
         await bench.settle()  # in the engine: it does not wait
         waiting = [await bench.submit() for _ in range(3)]
         with pytest.raises(Overloaded, match="3 requests wait"):
-            await bench.batcher.submit(["more"], NEVER)
+            await bench.batcher.submit(["more"], [1], NEVER)
         waiting[1].cancel()
         await bench.settle()
         assert bench.batcher.waiting == 2
@@ -155,7 +159,7 @@ def test_the_queue_is_bounded_and_a_place_that_is_left_is_free() -> None:
         assert await again == [value(bench.texts[4][0])]
         assert not any(text == bench.texts[2][0] for batch in bench.engine.batches for text in batch)
 
-    run(scenario, max_batch=1, max_waiting=3)
+    run(scenario, max_tokens=1, max_waiting=3)
 
 
 def test_a_deadline_that_passes_is_not_computed() -> None:
@@ -164,7 +168,7 @@ def test_a_deadline_that_passes_is_not_computed() -> None:
         now = [0.0]
         loop.time = lambda: now[0]  # type: ignore[method-assign]
         with pytest.raises(DeadlineExceeded):
-            await bench.batcher.submit(["too late from the start"], 0.0)
+            await bench.batcher.submit(["too late from the start"], [1], 0.0)
         first = await bench.submit(deadline=1.0)
         second = await bench.submit(deadline=2.0)
         third = await bench.submit(2, deadline=3.0)
@@ -183,7 +187,7 @@ def test_a_deadline_that_passes_is_not_computed() -> None:
         assert await bench.step() == []  # its second text is not computed
         assert bench.engine.batches == [bench.texts[0], bench.texts[2][:1]]
 
-    run(scenario, max_batch=1)
+    run(scenario, max_tokens=1)
 
 
 def test_who_has_just_gone_is_not_taken() -> None:
@@ -225,9 +229,9 @@ def test_a_failing_item_fails_alone() -> None:
             await bad
         assert await good == [value(text) for text in bench.texts[1]]
         assert await large == [value(text) for text in bench.texts[3]]
-        assert (await bench.batcher.submit([], NEVER)) == []
+        assert (await bench.batcher.submit([], [], NEVER)).scores == []
 
-    run(scenario, max_batch=4)
+    run(scenario, max_tokens=4)
 
 
 @pytest.mark.parametrize("raised", [StopIteration(), SystemExit(1), BaseException("a panic in Rust"), TimeoutError("the engine's own")])
@@ -240,9 +244,9 @@ def test_whatever_the_engine_raises_reaches_the_caller_and_the_next_is_served(ra
 
         batcher = Batcher(engine)
         with pytest.raises((RuntimeError, TimeoutError)) as caught:
-            await batcher.submit(["bad"], NEVER)
+            await batcher.submit(["bad"], [1], NEVER)
         assert not isinstance(caught.value, DeadlineExceeded)
-        assert await batcher.submit(["good"], NEVER) == [1.0]
+        assert (await batcher.submit(["good"], [1], NEVER)).scores == [1.0]
         await batcher.close()
 
     asyncio.run(scenario())
@@ -251,8 +255,8 @@ def test_whatever_the_engine_raises_reaches_the_caller_and_the_next_is_served(ra
 def test_an_engine_that_miscounts_is_an_error_and_not_another_ones_score() -> None:
     async def scenario() -> None:
         batcher = Batcher(lambda texts: [0.5])
-        with pytest.raises(RuntimeError, match="1 scores for 2 texts"):
-            await batcher.submit(["one", "two"], NEVER)
+        with pytest.raises(RuntimeError, match="1 scores for 2 items"):
+            await batcher.submit(["one", "two"], [1, 1], NEVER)
         await batcher.close()
 
     asyncio.run(scenario())
@@ -269,7 +273,7 @@ def test_small_requests_wait_for_one_slice_of_a_large_one() -> None:
         await bench.drain()
         assert await large == [value(text) for text in bench.texts[0]]
 
-    run(scenario, max_batch=4)
+    run(scenario, max_tokens=4)
 
 
 def test_a_large_request_that_got_the_rest_of_a_batch_is_next() -> None:
@@ -282,7 +286,7 @@ def test_a_large_request_that_got_the_rest_of_a_batch_is_next() -> None:
         assert await bench.step() == bench.texts[2][1:5]
         assert await bench.step() == bench.texts[3] + bench.texts[2][5:7]
 
-    run(scenario, max_batch=4)
+    run(scenario, max_tokens=4)
 
 
 def test_who_goes_while_a_failed_batch_is_tried_again_is_not_computed() -> None:
@@ -315,7 +319,7 @@ def test_a_large_request_is_done_however_many_small_ones_come() -> None:
             batches += 1
             assert batches <= 5 * (8 // 4 + 1)
 
-    run(scenario, max_batch=4, max_waiting=8)
+    run(scenario, max_tokens=4, max_waiting=8)
 
 
 def test_close_answers_what_was_accepted_and_refuses_the_rest() -> None:
@@ -326,7 +330,7 @@ def test_close_answers_what_was_accepted_and_refuses_the_rest() -> None:
         await bench.settle()
         assert bench.batcher.closing
         with pytest.raises(NotReady):
-            await bench.batcher.submit(["new"], NEVER)
+            await bench.batcher.submit(["new"], [1], NEVER)
         assert not closing.done()
         await bench.drain()
         await closing
@@ -334,7 +338,7 @@ def test_close_answers_what_was_accepted_and_refuses_the_rest() -> None:
             assert request.result() == [value(text) for text in texts]
         await bench.batcher.close()  # twice is fine
 
-    run(scenario, max_batch=3)
+    run(scenario, max_tokens=3)
 
 
 def test_a_storm_of_cancellations_leaves_nothing_behind() -> None:
@@ -352,7 +356,7 @@ def test_a_storm_of_cancellations_leaves_nothing_behind() -> None:
         assert computed == {text for texts in bench.texts[2::2] for text in texts}
         assert [request.result() for request in storm[1::2]] == [[value(text) for text in texts] for texts in bench.texts[2::2]]
 
-    run(scenario, max_batch=8)
+    run(scenario, max_tokens=8)
 
 
 _OPERATIONS = st.lists(
@@ -366,8 +370,8 @@ _OPERATIONS = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(operations=_OPERATIONS, max_batch=st.integers(1, 6), max_waiting=st.integers(1, 8), close=st.booleans())
-def test_any_history(operations: list[Any], max_batch: int, max_waiting: int, close: bool) -> None:
+@given(operations=_OPERATIONS, max_tokens=st.integers(1, 6), max_waiting=st.integers(1, 8), close=st.booleans())
+def test_any_history(operations: list[Any], max_tokens: int, max_waiting: int, close: bool) -> None:
     async def scenario(bench: Bench) -> None:
         gone: dict[int, int] = {}  # request to the number of batches begun when it was cancelled
         poisoned = set()
@@ -385,7 +389,7 @@ def test_any_history(operations: list[Any], max_batch: int, max_waiting: int, cl
                     gone[index] = len(bench.engine.batches)
             elif kind == "step" and bench.engine.busy:
                 batch = await bench.step()
-                assert poisoned or not bench.batcher.waiting or len(batch) == max_batch  # full, where something is left over
+                assert poisoned or not bench.batcher.waiting or len(batch) == max_tokens  # full, where something is left over
             await bench.settle()
             assert bench.batcher.waiting <= max_waiting + 1  # the rest of a large one has its place
             assert bench.engine.busy or not bench.batcher.waiting  # work-conserving
@@ -397,7 +401,7 @@ def test_any_history(operations: list[Any], max_batch: int, max_waiting: int, cl
             await bench.drain()
         assert bench.batcher.waiting == 0
         computed = [text for batch in bench.engine.batches for text in batch]
-        assert all(len(batch) <= max_batch for batch in bench.engine.batches)
+        assert all(len(batch) <= max_tokens for batch in bench.engine.batches)
         for index, (request, texts) in enumerate(zip(bench.requests, bench.texts, strict=True)):
             assert request.done()
             if index in gone:
@@ -411,4 +415,67 @@ def test_any_history(operations: list[Any], max_batch: int, max_waiting: int, cl
                 assert request.result() == [value(text) for text in texts]
                 assert poisoned or all(computed.count(text) == 1 for text in texts)
 
-    run(scenario, max_batch=max_batch, max_waiting=max_waiting)
+    run(scenario, max_tokens=max_tokens, max_waiting=max_waiting)
+
+
+class Lengths:
+    """An engine whose items are their lengths: it notes the batches, and its score of an item is ten times it."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.threads: set[str] = set()
+
+    def __call__(self, items: list[int]) -> list[float]:
+        self.batches.append(items)
+        self.threads.add(threading.current_thread().name)
+        return [10.0 * item for item in items]
+
+
+@settings(max_examples=100, deadline=None)
+@given(requests=st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=12), max_size=12), max_tokens=st.integers(1, 120))
+def test_a_batch_keeps_within_its_tokens_and_is_sorted(requests: list[list[int]], max_tokens: int) -> None:
+    engine = Lengths()
+    seen: list[Batch] = []
+
+    async def main() -> list[Any]:
+        batcher = Batcher(engine, max_tokens=max_tokens, observe=seen.append)
+        found = await asyncio.gather(*(batcher.submit(items, items, NEVER) for items in requests))
+        await batcher.close()
+        return found
+
+    for items, outcome in zip(requests, asyncio.run(main()), strict=True):
+        assert outcome.scores == [10.0 * item for item in items]
+        assert outcome.queued_s >= 0.0 < outcome.computed_s
+    assert sorted(item for batch in engine.batches for item in batch) == sorted(item for items in requests for item in items)
+    for batch, told in zip(engine.batches, seen, strict=True):
+        assert batch == sorted(batch)
+        assert len(batch) == 1 or batch[-1] * len(batch) <= max_tokens
+        assert (told.items, told.tokens, told.padded) == (len(batch), sum(batch), batch[-1] * len(batch))
+    for batch, then in itertools.pairwise(engine.batches if all(len(items) == 1 for items in requests) else []):  # full
+        assert max(batch[-1], then[-1]) * (len(batch) + 1) > max_tokens
+
+
+def test_a_long_item_is_not_passed_over_for_short_ones() -> None:
+    engine = Lengths()
+
+    async def main() -> None:
+        batcher = Batcher(engine, max_tokens=40)
+        await asyncio.gather(*(batcher.submit([length], [length], NEVER) for length in (10, 10, 40, 1, 1, 1)))
+        await batcher.close()
+
+    asyncio.run(main())
+    assert engine.batches == [[10, 10], [40], [1, 1, 1]]
+
+
+def test_a_batch_that_is_quick_is_computed_where_it_is() -> None:
+    async def main(inline_s: float) -> set[str]:
+        engine = Lengths()
+        batcher = Batcher(engine, inline_s=inline_s)
+        await batcher.submit([1], [1], NEVER)  # nothing is known of the engine's speed yet
+        engine.threads.clear()
+        await batcher.submit([1], [1], NEVER)
+        await batcher.close()
+        return engine.threads
+
+    assert asyncio.run(main(0.0)) == {"engine_0"}
+    assert asyncio.run(main(60.0)) == {threading.main_thread().name}

@@ -1,0 +1,103 @@
+"""A version that is ready to answer: fetched, verified, loaded and warmed, with the batcher that feeds it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from clickbait.errors import BundleError
+from clickbait.registry import Registry
+from clickbait.scorer import Scorer
+from serve.batching import Batch, Batcher, closing
+from serve.settings import Settings
+
+_WARM_WORDS = (1, 8, 32, 512)  # headlines of these many words: short, usual, long, and cut to the model's longest
+_WARM_BATCH = 32
+_INLINE_S = 0.0003  # what the event loop may be kept from its sockets: the hop to a thread and back costs a third of it
+_INLINE_TEXTS = 16  # tokenized on the loop: half a millisecond; more go to a thread
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The scores of a request."""
+
+    scores: list[float]
+    """P(clickbait), in the order of the texts."""
+    scorer: Scorer
+    """The version that computed them."""
+    tokens: int
+    """Of all texts."""
+    queued_s: float
+    """Waited for the engine."""
+    computed_s: float
+    """On the engine."""
+
+
+class Engine:
+    """Made by `load`; `score` until `close`."""
+
+    def __init__(self, scorer: Scorer, settings: Settings, observe: Callable[[Batch], None]) -> None:
+        self.scorer = scorer
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+        self._batcher: Batcher[list[int]] = Batcher(
+            lambda rows: scorer.score_tokens(rows).tolist(),
+            max_tokens=settings.batch_tokens,
+            max_waiting=settings.max_waiting,
+            inline_s=_INLINE_S,
+            observe=observe,
+        )
+
+    @classmethod
+    def load(cls, registry: Registry, version: str, settings: Settings, observe: Callable[[Batch], None]) -> Engine:
+        """Fetches the version, loads it and warms it; blocks.
+
+        Raises:
+            ClickbaitError: no such version, a byte that is wrong, a model that cannot be loaded or does not give numbers.
+        """
+        folder = registry.fetch(version)
+        scorer = Scorer(folder, runtime=settings.runtime, threads=settings.threads, verified=True)
+        for words in _WARM_WORDS:
+            for count in (1, _WARM_BATCH):
+                if not np.isfinite(scorer.score(["word " * words] * count)).all():
+                    raise BundleError(f"{folder}: the model's scores are not numbers; export it again")
+        return cls(scorer, settings, observe)
+
+    @property
+    def version(self) -> str:
+        """The version's name."""
+        return self.scorer.version
+
+    @property
+    def taking(self) -> bool:
+        """Whether requests are taken."""
+        return not self._batcher.closing
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+        return self._batcher.waiting
+
+    async def score(self, texts: list[str], deadline: float) -> Answer:
+        """The texts' scores. `deadline` is a time of the running loop's clock.
+
+        Raises:
+            NotReady, Overloaded, DeadlineExceeded: as `Batcher.submit`.
+        """
+        if len(texts) <= _INLINE_TEXTS:
+            rows = self.scorer.encode(texts)
+        elif self._batcher.closing:
+            raise closing()
+        else:
+            rows = await asyncio.get_running_loop().run_in_executor(self._encoder, self.scorer.encode, texts)
+        lengths = [len(row) for row in rows]
+        outcome = await self._batcher.submit(rows, lengths, deadline)
+        return Answer(outcome.scores, self.scorer, sum(lengths), outcome.queued_s, outcome.computed_s)
+
+    async def close(self) -> None:
+        """Takes nothing more and answers what was accepted."""
+        await self._batcher.close()
+        self._encoder.shutdown(wait=False)

