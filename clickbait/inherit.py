@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
@@ -109,7 +108,8 @@ def rewritten(model: transformers.PreTrainedModel, max_tokens: int) -> CompactFo
 def inherit(student: CompactForSequenceClassification, teacher: transformers.PreTrainedModel) -> None:
     """Starts the student from a BERT or MPNet: all but the head where shapes allow, else the tokens' vectors by their principal components.
 
-    Of the teacher's layers the student takes evenly spaced ones, the last among them (DistilBERT: Sanh et al. 2019).
+    Of the teacher's layers the student takes the first: what they compute of what they are given stays what it was. Evenly spaced ones
+    (DistilBERT: Sanh et al. 2019) are given what none of them has seen.
 
     Raises:
         ModelError: the teacher has other tokens, or fewer layers, positions or neurons in a feed-forward part.
@@ -135,9 +135,7 @@ def inherit(student: CompactForSequenceClassification, teacher: transformers.Pre
     student.norm.load_state_dict(theirs.norm.state_dict())
     if config.relative and theirs.distances:
         student.distances.weight.copy_(theirs.distances(torch.arange(1 - config.max_tokens, config.max_tokens)))
-    chosen = np.linspace(0, len(theirs.layers), config.layers + 1).round().astype(int)[1:] - 1
-    for mine, index in zip(cast("list[Layer]", list(student.encoder)), chosen, strict=True):
-        layer = theirs.layers[index]
+    for mine, layer in zip(cast("list[Layer]", list(student.encoder)), theirs.layers, strict=False):
         for kind in ("weight", "bias"):
             getattr(mine.qkv, kind).copy_(torch.cat([getattr(part, kind) for part in layer.qkv]))
         for name in ("out", "norm1", "norm2"):
