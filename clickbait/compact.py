@@ -17,7 +17,8 @@ know the architecture.
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -87,7 +88,8 @@ class Layer(nn.Module):
         super().__init__()
         hidden, intermediate = config.hidden_size, config.intermediate_size
         self.heads = config.heads
-        self.qkv, self.out = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
+        self.qkv: nn.Linear | None = nn.Linear(hidden, 3 * hidden)
+        self.out = nn.Linear(hidden, hidden)
         self.up, self.down = nn.Linear(hidden, intermediate), nn.Linear(intermediate, hidden)
         self.norm1, self.norm2 = nn.LayerNorm(hidden, eps=config.eps), nn.LayerNorm(hidden, eps=config.eps)
         self.dropout = nn.Dropout(config.dropout)
@@ -100,17 +102,43 @@ class Layer(nn.Module):
         """
         hidden = x.shape[1]
         if first:  # all read, one is written: a sixth of the work
-            keys, values = (packing.pad(part) for part in F.linear(x, self.qkv.weight[hidden:], self.qkv.bias[hidden:]).chunk(2, -1))
+            query, key_value = self.halves()
+            k, v = self._by_head(packing.pad(key_value(x)), 2)
             x = packing.first(x)
-            queries = F.linear(x, self.qkv.weight[:hidden], self.qkv.bias[:hidden]).unsqueeze(1)
+            (q,) = self._by_head(query(x).unsqueeze(1), 1)
         else:
-            queries, keys, values = packing.pad(self.qkv(x)).chunk(3, -1)
-        q, k, v = (part.reshape(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in (queries, keys, values))
+            assert self.qkv is not None
+            q, k, v = self._by_head(packing.pad(self.qkv(x)), 3)
         weights = (q @ k.transpose(-1, -2) * (hidden // self.heads) ** -0.5 + bias).softmax(-1)
         mixed = (self.dropout(weights) @ v).transpose(1, 2).flatten(2)
         x = self.norm1(x + self.dropout(self.out(mixed.flatten(0, 1) if first else packing.pack(mixed))))
         y: Tensor = self.norm2(x + self.dropout(self.down(F.gelu(self.up(x)))))
         return y
+
+    def _by_head(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(batch, tokens, parts x hidden) to as many of (batch, heads, tokens, hidden of a head), in one move."""
+        batch, tokens, _ = x.shape
+        return x.reshape(batch, tokens, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def halves(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """What makes queries, and what makes keys and values."""
+        if self.qkv is None:
+            return self.query, self.key_value
+        weight, bias = self.qkv.weight, self.qkv.bias
+        hidden = weight.shape[1]
+        return lambda x: F.linear(x, weight[:hidden], bias[:hidden]), lambda x: F.linear(x, weight[hidden:], bias[hidden:])
+
+    @torch.no_grad()
+    def split(self) -> None:
+        """Makes two matrices of the one, for good: the quantizer leaves a part of a matrix in fp32."""
+        assert self.qkv is not None
+        hidden = self.qkv.weight.shape[1]
+        self.query, self.key_value = nn.Linear(hidden, hidden), nn.Linear(hidden, 2 * hidden)
+        for kind in ("weight", "bias"):
+            whole = getattr(self.qkv, kind)
+            getattr(self.query, kind).copy_(whole[:hidden])
+            getattr(self.key_value, kind).copy_(whole[hidden:])
+        self.qkv = None
 
 
 class Packing:
@@ -132,15 +160,15 @@ class Packing:
 
     def pack(self, x: Tensor) -> Tensor:
         """(batch, tokens, ...) to (real tokens, ...)."""
-        return x.flatten(0, 1)[self.rows]
+        return x.flatten(0, 1).index_select(0, self.rows)
 
     def pad(self, x: Tensor) -> Tensor:
         """(real tokens, n) to (batch, tokens, n); padding repeats a neighbour, which `bias` hides."""
-        return x[self.slots].reshape(*self.square, -1)
+        return x.index_select(0, self.slots).reshape(*self.square, -1)
 
     def first(self, x: Tensor) -> Tensor:
         """(real tokens, n) to (batch, n): each headline's first."""
-        return x[self.slots.reshape(self.square)[:, 0]]
+        return x.index_select(0, self.slots.reshape(self.square)[:, 0])
 
 
 class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: ignore[misc]  # transformers is untyped here
@@ -223,7 +251,9 @@ class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: i
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Adds the character n-grams' vectors to the tokens' and drops them: the same logits, nothing to look up."""
+        """For export: the same logits, and less to compute. Adds the character n-grams' vectors to the tokens' and drops them."""
+        if self.config.layers:
+            cast(Layer, self.encoder[-1]).split()
         if not self.config.character_buckets:
             return
         self.tokens.weight += torch.cat([self.characters(part.long()) for part in self.spelling.split(4096)])

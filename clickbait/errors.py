@@ -16,6 +16,8 @@ Every message says what to do. A job prints it as one line and exits with 2 (`cl
     ├── PortInUse              somebody listens there already
     └── RequestError           what a client of the HTTP api can cause (serve.api holds the statuses)
         ├── BadRequest         not JSON, not of the route's shape, or not Unicode
+        ├── Unauthorized       a key is asked for, and none was sent, or another
+        ├── UnknownModel       another model's name, or a version that is not served
         ├── UnsupportedMediaType not JSON by its content type
         ├── InvalidText        empty or too long
         ├── TooManyTexts       more texts than a batch takes
@@ -78,6 +80,14 @@ class RequestError(ClickbaitError):
 
 class BadRequest(RequestError):
     """Not JSON, not of the route's shape, or not Unicode."""
+
+
+class Unauthorized(RequestError):
+    """A key is asked for, and none was sent, or another."""
+
+
+class UnknownModel(RequestError):
+    """Another model's name, or a version that is not served."""
 
 
 class UnsupportedMediaType(RequestError):

@@ -136,6 +136,7 @@ def inherit(student: CompactForSequenceClassification, teacher: transformers.Pre
     if config.relative and theirs.distances:
         student.distances.weight.copy_(theirs.distances(torch.arange(1 - config.max_tokens, config.max_tokens)))
     for mine, layer in zip(cast("list[Layer]", list(student.encoder)), theirs.layers, strict=False):
+        assert mine.qkv is not None
         for kind in ("weight", "bias"):
             getattr(mine.qkv, kind).copy_(torch.cat([getattr(part, kind) for part in layer.qkv]))
         for name in ("out", "norm1", "norm2"):

@@ -30,7 +30,7 @@ from tuning.compare_config import CompareConfig, Entry
 RECIPES = results.ROOT / "configs" / "models"
 MODELS = {
     "MiniLM": "minilm",
-    "student 2x384": "student",
+    "student 3x384": "student",
     "n-grams, taught": "ngrams-taught",
     "n-grams from scratch": "ngrams",
     "transformer from scratch": "transformer",
@@ -119,7 +119,7 @@ def save(rows: list[dict[str, Any]], output: str, seconds: dict[str, float]) -> 
     """artifacts/bench/models.json."""
     by_name = {row["name"]: row for row in rows}
     # The n-gram model with the better log loss on validation: the taught one. Both start from random weights.
-    best, student, scratch = (by_name[name] for name in (rows[0]["name"], "student 2x384", "n-grams, taught"))
+    best, student, scratch = (by_name[name] for name in (rows[0]["name"], "student 3x384", "n-grams, taught"))
     shows = {
         "best_accuracy": best["accuracy"],
         "best_flip_lower": best["flips"]["lower"],
