@@ -1,30 +1,24 @@
-"""The HTTP api: routes, limits, and one table from exception to status. The same under uvicorn and in a Ray Serve replica.
+"""The HTTP api: which request goes where, and one table from exception to status. The same under uvicorn and in a Ray Serve replica.
 
-    GET /  /healthz  /readyz  /model  /docs      POST /classify {"text"}      POST /classify/batch {"texts"}
+    GET /  /healthz  /readyz  /model  /metrics  /docs      POST /classify {"text"}  /classify/batch {"texts"}  /predict {"inputs"}
+    GET /v2  /v2/health/live  /v2/health/ready  /v2/models/...      POST /explain {"text"}  /v2/models/NAME/infer
 
-The two POST routes are parsed by hand, without FastAPI: they are the hot path, where FastAPI's own layers cost a third of the throughput
-of an empty handler. `serve.openapi` documents them.
+The POST routes (`serve.routes`) are dispatched before FastAPI sees them, and everything else is FastAPI's (`serve.pages`). `serve.openapi`
+documents both.
 """
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import logging
 import re
-import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+import secrets
 from http import HTTPStatus
-from typing import Any
+from time import perf_counter
 
 import orjson
-from fastapi import FastAPI, Request
-from fastapi.responses import Response
-from fastapi_offline import FastAPIOffline
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from clickbait.errors import (
     BadRequest,
@@ -34,10 +28,14 @@ from clickbait.errors import (
     NotReady,
     Overloaded,
     TooManyTexts,
+    Unauthorized,
+    UnknownModel,
     UnsupportedMediaType,
 )
-from serve.openapi import Health, Model, document, errors
-from serve.parsing import ClientGone, Parsed, check_headers, parse_many, parse_one, read_body
+from serve import pages, v2
+from serve.keys import CHALLENGE, Keys, needs_key
+from serve.parsing import ClientGone, Incoming, headers_of
+from serve.routes import JSON, Header, posts
 from serve.service import Service
 from serve.settings import Settings
 
@@ -46,6 +44,8 @@ log = logging.getLogger(__name__)
 
 STATUS: dict[type[Exception], int] = {
     BadRequest: 400,
+    Unauthorized: 401,
+    UnknownModel: 404,
     BodyTooLarge: 413,
     UnsupportedMediaType: 415,
     InvalidText: 422,
@@ -56,177 +56,106 @@ STATUS: dict[type[Exception], int] = {
 }
 """Whatever is not here is a 500, and says nothing of what it was."""
 
+_TOLD = {404: "no such route: /docs lists them", 405: "the route does not take this method: /docs shows which"}
 _RETRY = frozenset({429, 503})
-_REQUEST_ID = "x-request-id"
-_GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_ID_KEY = "clickbait.request_id"  # in the ASGI scope
+_REQUEST_ID = b"x-request-id"
+_GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_INTERNAL = (500, "InternalError", "the server failed: report it with the request_id")
 
 
-def create_app(service: Service, settings: Settings, *, under_ray: bool = False) -> FastAPI:
+def create_app(service: Service, settings: Settings, *, under_ray: bool = False) -> Api:
     """The application. `service` may still be loading: until it is ready, /readyz and the POST routes answer 503.
 
-    `under_ray`: Ray Serve itself returns the x-request-id header, and cancels the handler of a client that has gone. Elsewhere both
-    are done here.
+    Its lifespan starts the service's polling and closes the service. `under_ray`: Ray Serve itself returns the x-request-id header, and
+    cancels the handler of a client that has gone. Elsewhere both are done here.
     """
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await service.close()
-
-    app = FastAPIOffline(  # /docs with nothing from a CDN: a closed network has none
-        title="Clickbait detector",
-        version="1",
-        description="Scores headlines: the probability that they are clickbait.",
-        lifespan=lifespan,
-        redoc_url=None,
-        redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
-    )
-    # A redirect for OAuth, which there is none of.
-    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != app.swagger_ui_oauth2_redirect_url]
-    app.router.routes += [
-        Route("/classify", _Post(parse_one, service, settings, watch=not under_ray), methods=["POST"]),
-        Route("/classify/batch", _Post(parse_many, service, settings, watch=not under_ray), methods=["POST"]),
-    ]
-
-    def health(status: str | None = None) -> Health:
-        status = status or ("ready" if service.ready else "not ready")
-        message = "Clickbait detector: POST a headline to /classify; /docs shows how"
-        return Health.model_validate({"message": message, "status": status, "model": service.version})
-
-    @app.get("/", summary="Health, for people", responses=errors(500))
-    async def root() -> Health:
-        return health()
-
-    @app.get("/healthz", summary="The process is alive", responses=errors(500))
-    async def healthz() -> Health:
-        return health("alive")
-
-    @app.get("/readyz", summary="A model is loaded and warmed", responses=errors(500, 503))
-    async def readyz() -> Health:
-        if not service.ready:
-            raise NotReady("no model is loaded, or the server shuts down: try again after Retry-After seconds")
-        return health()
-
-    @app.get("/model", summary="The version that is served", responses=errors(500, 503))
-    async def model() -> Model:
-        return Model.model_validate(service.summary())
-
-    @app.exception_handler(HTTPException)
-    async def no_route(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        kind = HTTPStatus(error.status_code).phrase.title().replace(" ", "")
-        told = {404: "no such route: /docs lists them", 405: "the route does not take this method: /docs shows which"}
-        body = _error(told.get(error.status_code, kind), kind, request.scope)
-        return _Json(body, error.status_code, headers=dict(error.headers or {}))
-
-    app.openapi = lambda: _cached_document(app, settings)  # type: ignore[method-assign]
-    app.add_middleware(_Guard, retry_after_s=settings.retry_after_s, echo_id=not under_ray)
-    return app
+    return Api(service, settings, under_ray=under_ray)
 
 
-class _Guard:
-    """Outermost: gives each request its id, and makes an answer of every exception."""
+class Api:
+    """The ASGI application: gives each request its id, asks for its key, finds its route, makes an answer of every exception, counts it."""
 
-    def __init__(self, app: ASGIApp, retry_after_s: int, echo_id: bool) -> None:
-        self._app = app
-        self._retry_after = str(retry_after_s)
-        self._echo_id = echo_id
+    def __init__(self, service: Service, settings: Settings, *, under_ray: bool) -> None:
+        self._pages = pages.create(service, settings)
+        self._posts = posts(service, settings, watch=not under_ray)
+        self._keys = Keys(settings.api_keys.get_secret_value())
+        self._count = service.metrics.count_answer
+        self._retry_after = b"%d" % settings.retry_after_s
+        self._echo_id = not under_ray
+        server = secrets.token_hex(8).encode()
+        self._ids = (b"%b%08x" % (server, number) for number in itertools.count())  # nobody else's, and a uuid costs ten times as much
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._pages(scope, receive, send)
             return
-        request_id = scope[_ID_KEY] = _request_id(scope)
-        started = False
+        started = perf_counter()
+        headers = headers_of(scope)
+        given = headers.get(_REQUEST_ID)
+        request_id = given if given is not None and _GOOD_ID.fullmatch(given) else next(self._ids)
+        request = Incoming(scope["path"].removeprefix(scope.get("root_path", "")), headers, request_id, started)
+        echoed = [(_REQUEST_ID, request_id)] if self._echo_id else []
+        post = self._posts.get(request.path) or (self._posts[v2.INFER] if v2.is_infer(request.path) else None)
+        if post is None or scope["method"] != "POST":
+            post_only = post is not None and (request.path, scope["method"]) != ("/", "GET")
+            name = post.name if post is not None and post_only else pages.name_of(request.path)
+            status = await self._get(request, scope, receive, send, echoed, post_only=post_only)
+        else:
+            name = post.name
+            try:
+                if self._keys:
+                    self._keys.check(headers)
+                await post(request, receive, send, echoed)
+                status = 200
+            except ClientGone:
+                return
+            except Exception as error:
+                status = await self._refuse(error, request, send, echoed)
+        self._count(name, status, perf_counter() - started)
+
+    async def _get(self, request: Incoming, scope: Scope, receive: Receive, send: Send, echoed: list[Header], *, post_only: bool) -> int:
+        """Answers what is not posted to a POST route; returns the status."""
+        status = 0
 
         async def sending(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
-                if self._echo_id:
-                    MutableHeaders(scope=message)[_REQUEST_ID] = request_id
+                status = message["status"]
+                message["headers"] = [*message["headers"], *echoed]
             await send(message)
 
         try:
-            await self._app(scope, receive, sending)
-        except ClientGone:
-            return
+            if post_only:
+                raise HTTPException(405, headers={"allow": "GET, POST" if request.path == "/" else "POST"})
+            if self._keys and needs_key(request.path):
+                self._keys.check(request.headers)
+            await self._pages(scope, receive, sending)
+            if (error := pages.raised(scope)) is not None:
+                raise error
         except Exception as error:
-            if started:
+            if status:  # the answer is half sent: the server cuts the connection
                 raise
-            await self._answer(error, scope)(scope, receive, sending)
+            status = await self._refuse(error, request, send, echoed)
+        return status
 
-    def _answer(self, error: Exception, scope: Scope) -> Response:
-        status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
-        if status == 500:
-            log.error("request %s failed", scope[_ID_KEY], exc_info=error)
-            return _Json(_error("the server failed: report it with the request_id", "InternalError", scope), 500)
-        headers = {"retry-after": self._retry_after} if status in _RETRY else None
-        return _Json(_error(str(error), type(error).__name__, scope), status, headers=headers)
-
-
-class _Post:
-    """A thin ASGI route: reads the body within its limits, parses it, classifies, answers."""
-
-    def __init__(self, parse: Callable[[bytes, Settings], Parsed], service: Service, settings: Settings, *, watch: bool) -> None:
-        self._parse = parse
-        self._service = service
-        self._settings = settings
-        self._watch = watch
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        deadline = asyncio.get_running_loop().time() + self._settings.timeout_s
-        check_headers(Headers(scope=scope), self._settings.max_body_bytes)
-        try:
-            async with asyncio.timeout_at(deadline):
-                body = await read_body(receive, self._settings.max_body_bytes)
-        except TimeoutError:
-            raise DeadlineExceeded("the body did not come in time: send it faster, or less of it") from None
-        texts, single = self._parse(body, self._settings)
-        work = self._service.classify(texts, deadline)
-        results = await (_unless_gone(work, receive) if self._watch else work)
-        await _Json(results[0] if single else {"results": results})(scope, receive, send)
-
-
-async def _unless_gone(work: Coroutine[Any, Any, list[dict[str, Any]]], receive: Receive) -> list[dict[str, Any]]:
-    """What `work` gives; where the client goes first, `work` is cancelled, so that nobody computes for him."""
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_gone(receive))
-    watching.add_done_callback(lambda _: working.cancel())
-    try:
-        return await working
-    except asyncio.CancelledError:
-        if watching.done() and not watching.cancelled():
-            raise ClientGone from None
-        raise
-    finally:
-        watching.cancel()
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get(_REQUEST_ID, "")
-    return given if _GOOD_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def _error(told: str, kind: str, scope: Scope) -> dict[str, str]:
-    return {"error": told, "error_type": kind, "request_id": scope[_ID_KEY]}
-
-
-class _Json(Response):
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        return orjson.dumps(content)
-
-
-def _cached_document(app: FastAPI, settings: Settings) -> dict[str, Any]:
-    if app.openapi_schema is None:
-        app.openapi_schema = document(app, settings)
-    return app.openapi_schema
+    async def _refuse(self, error: Exception, request: Incoming, send: Send, echoed: list[Header]) -> int:
+        """Sends the answer that the table has for `error`; returns its status."""
+        more: list[Header] = []
+        status, kind, told = _INTERNAL
+        if isinstance(error, HTTPException):
+            status, kind = error.status_code, HTTPStatus(error.status_code).phrase.title().replace(" ", "")
+            told = _TOLD.get(status, kind)
+            more = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+        elif found := next((STATUS[base] for base in type(error).__mro__ if base in STATUS), None):
+            status, kind, told = found, type(error).__name__, str(error)
+        else:
+            log.error("request %s failed", request.request_id.decode(), exc_info=error)
+        if status in _RETRY:
+            more = [(b"retry-after", self._retry_after)]
+        elif status == 401:
+            more = [(b"www-authenticate", CHALLENGE)]
+        body = orjson.dumps({"error": told, "error_type": kind, "request_id": request.request_id.decode()})
+        headers = [*JSON, (b"content-length", b"%d" % len(body)), *more, *echoed]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        return status

@@ -16,15 +16,14 @@ import urllib.request
 from typing import Any
 
 import click
-from fastapi import FastAPI
 from ray import serve as ray_serve
 from ray.serve.schema import LoggingConfig
 
 from clickbait.errors import ClickbaitError
 from clickbait.registry import Registry
 from clickbait.storage import is_local
-from serve import haproxy, ports, settings
-from serve.api import create_app
+from serve import haproxy, ports, ray_metrics, settings
+from serve.api import Api, create_app
 from serve.service import Service
 from serve.settings import Settings
 
@@ -50,10 +49,11 @@ class Classifier:
 
     def __init__(self, chosen: dict[str, Any]) -> None:
         self._settings = Settings(**chosen)
-        self._service = Service(self._settings)
+        replica = ray_serve.get_replica_context().replica_id.unique_id
+        self._service = Service(self._settings, beside=lambda metrics: ray_metrics.mirror(metrics.registry, replica))
         self._service.load()
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # Ray Serve calls it after __init__
+    def __serve_build_asgi_app__(self) -> Api:  # Ray Serve calls it after __init__
         return create_app(self._service, self._settings, under_ray=True)
 
     async def check_health(self) -> None:

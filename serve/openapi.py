@@ -1,18 +1,22 @@
-"""The OpenAPI page of the two routes that `serve.api` parses by hand: what they take, what they give, and every status they answer."""
+"""The OpenAPI page: FastAPI's document of its own routes, and what `serve.routes` takes, gives, and every status that it answers."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
 
+from serve import v2
+from serve.keys import Keys, needs_key
+from serve.schemas import Error, Explanation, Inferred, Label, Result, Results
 from serve.settings import Settings
 
 REASONS = {
     400: "Not JSON in UTF-8, a lone surrogate, a key twice, or not of the route's shape",
-    404: "No such route",
+    401: "None of the server's keys was sent",
+    404: "No such route, or not the model or version that is served",
     405: "The route does not take this method",
     413: "More bytes than a body takes",
     415: "Not application/json in UTF-8, or compressed",
@@ -22,87 +26,11 @@ REASONS = {
     503: "No model is loaded, or the server shuts down; Retry-After says when to come again",
     504: "The answer did not come in time",
 }
-CLASSIFY = (400, 413, 415, 422, 429, 500, 503, 504)
-
-
-class Result(BaseModel):
-    """One headline's verdict."""
-
-    model_config = ConfigDict(
-        use_attribute_docstrings=True, json_schema_extra={"examples": [{"label": "clickbait", "score": 0.973, "model": "v3"}]}
-    )
-
-    label: Literal["news", "clickbait"]
-    """The score against the model's threshold."""
-    score: float = Field(ge=0.0, le=1.0)
-    """The probability that the headline is clickbait."""
-    model: str
-    """The version that computed it."""
-
-
-class Results(BaseModel):
-    """A verdict for each text, in their order."""
-
-    results: list[Result]
-
-
-class Error(BaseModel):
-    """Every answer that is not a 200 has this body. What was sent is never in it."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    error: str
-    """What is wrong and what to do, in one line."""
-    error_type: str
-    """A name to program against."""
-    request_id: str
-    """The `x-request-id` of the request, or one that was made for it."""
-
-
-class Health(BaseModel):
-    """The server in one line."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    message: str
-    """What this is."""
-    status: Literal["ready", "not ready", "alive"]
-    """`ready`: a model is loaded and warmed. `alive`: the process answers, whatever the model."""
-    model: str | None
-    """The version that is served."""
-
-
-class Model(BaseModel):
-    """The version that is served."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    name: str
-    """The model's name."""
-    version: str
-    """Its version in the registry."""
-    base_model: str
-    """The encoder that was fine-tuned."""
-    created_at: str
-    """When it was exported."""
-    dataset: str
-    """The fingerprint of the data it was trained on."""
-    synthetic: bool
-    """Whether that data was generated."""
-    labels: list[str]
-    """The classes, in the order of the logits."""
-    threshold: float
-    """A score at or above it is clickbait."""
-    max_tokens: int
-    """Tokens the model reads of a text; the rest is cut off."""
-    max_characters: int
-    """Characters the server takes, counted after cleaning."""
-    runtime: str
-    """The form that computes: int8 or fp32."""
-    metrics: dict[str, float | None]
-    """What it scored on the test split."""
-    decision: str | None
-    """What the gate decided."""
+POST = (400, 413, 415, 422, 429, 500, 503, 504)
+_REF = "#/components/schemas/{model}"
+_JSON = "application/json"
+_BINARY = "application/octet-stream"
+_ONE, _OTHER = "What a chef learned in forty years", "Council approves the budget"
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -111,54 +39,142 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
-    """FastAPI's document of its own routes, and the two others."""
+    """The whole page."""
     page = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-    schemas = page["components"]["schemas"]
-    for model in (Result, Results, Error):
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        schema.pop("$defs", None)
-        schemas[model.__name__] = schema
+    _, definitions = models_json_schema([(model, "serialization") for model in _MODELS], ref_template=_REF)
+    page["components"]["schemas"] |= definitions["$defs"]
+    for path, operation in _posts(settings).items():
+        page["paths"].setdefault(path, {})["post"] = operation
+    for operations in page["paths"].values():
+        for operation in operations.values():
+            _say_headers(operation)
+            # FastAPI's own, of path parameters: any string is one, and a model that is not served is a 404
+            operation["responses"] = {
+                status: answer for status, answer in operation["responses"].items() if _schema_of(answer) != "HTTPValidationError"
+            }
+    for name in ("HTTPValidationError", "ValidationError"):
+        page["components"]["schemas"].pop(name, None)
+    if Keys(settings.api_keys.get_secret_value()):
+        _ask_for_keys(page)
+    return page
+
+
+_MODELS = (Error, Explanation, Inferred, Label, Result, Results)
+
+
+def _posts(settings: Settings) -> dict[str, dict[str, Any]]:
     text = {
         "type": "string",
         "minLength": 1,
         "description": f"A headline: 1 to {settings.max_characters} characters, control characters dropped and white space folded.",
     }
     texts = {"type": "array", "items": text, "minItems": 1, "maxItems": settings.max_texts}
-    one, many = "What a chef learned in forty years", "Council approves the budget"
-    page["paths"]["/classify"] = _post("Classify one headline", {"text": text}, {"text": one}, "Result")
-    page["paths"]["/classify/batch"] = _post("Classify many headlines", {"texts": texts}, {"texts": [one, many]}, "Results")
-    return page
-
-
-def _post(summary: str, properties: dict[str, Any], example: dict[str, Any], result: str) -> dict[str, Any]:
-    request_id = {"x-request-id": {"description": "The request's own, or one made for it", "schema": {"type": "string"}}}
-    retry = {"retry-after": {"description": "Seconds", "schema": {"type": "integer"}}}
-    body = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-    answers = {"200": {"description": "Computed", "headers": request_id, "content": _json({"$ref": f"#/components/schemas/{result}"})}}
-    for status in CLASSIFY:
-        answers[str(status)] = {
-            "description": REASONS[status],
-            "headers": request_id | (retry if status in (429, 503) else {}),
-            "content": _json({"$ref": "#/components/schemas/Error"}),
-        }
+    lists = {**texts, "items": {"type": "array", "items": text, "minItems": 1, "maxItems": 1}}
+    labels = {"type": "array", "items": {"$ref": _REF.format(model="Label")}}
+    ranked = {"anyOf": [labels, {"type": "array", "items": labels}]}
+    parameters = _object({"top_k": {"type": ["integer", "null"], "minimum": 1}, "function_to_apply": {"enum": ["softmax", None]}})
+    inputs = {
+        "inputs": {"anyOf": [text, texts, lists]},
+        "parameters": {"anyOf": [parameters, {"type": "null"}]},
+        "truncate": {"type": ["boolean", "null"], "description": "A text longer than the model reads is cut either way."},
+        "raw_scores": {"const": False},
+    }
+    predict = _object(inputs, "inputs")
+    infer = _infer(settings, text)
+    example = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": [_OTHER]}]}
     return {
-        "post": {
-            "summary": summary,
-            "operationId": f"classify_{next(iter(properties))}",
-            "parameters": [
-                {
-                    "name": "x-request-id",
-                    "in": "header",
-                    "required": False,
-                    "description": "Up to 128 of A-Z a-z 0-9 . _ -; another is replaced",
-                    "schema": {"type": "string"},
-                }
-            ],
-            "requestBody": {"required": True, "content": {"application/json": {"schema": body, "example": example}}},
-            "responses": answers,
-        }
+        "/classify": _post("Classify one headline", _object({"text": text}, "text"), {"text": _ONE}, "Result"),
+        "/classify/batch": _post("Classify many headlines", _object({"texts": texts}, "texts"), {"texts": [_ONE, _OTHER]}, "Results"),
+        "/explain": _post("Which words pushed the score", _object({"text": text}, "text"), {"text": _ONE}, "Explanation"),
+        "/predict": _post("As text-embeddings-inference classifies", predict, {"inputs": _ONE}, ranked, "predict"),
+        "/": _post("As huggingface_hub's client asks for /predict", predict, {"inputs": _ONE, "parameters": {}}, ranked, "predict_root"),
+        v2.INFER: _infer_post("Inference protocol: infer", infer, example, "infer", "name"),
+        v2.INFER_VERSION: _infer_post("Inference protocol: infer by a version", infer, example, "infer_version", "name", "version"),
     }
 
 
-def _json(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}
+def _infer(settings: Settings, text: dict[str, Any]) -> dict[str, Any]:
+    parameters = {"type": "object"}
+    size = {"type": "integer", "minimum": 0, "maximum": settings.max_texts}
+    shape = {"type": "array", "prefixItems": [size, {"const": 1}], "items": False, "minItems": 1, "maxItems": 2}
+    data = {"type": "array", "items": {"anyOf": [text, {"type": "array", "items": text, "minItems": 1, "maxItems": 1}]}}
+    tensor = _object({"name": {"const": "text"}, "datatype": {"const": "BYTES"}, "shape": shape, "data": data}, "name", "datatype", "shape")
+    tensor["properties"]["parameters"] = parameters
+    form = {"type": "object", "properties": {"binary_data": {"type": "boolean"}}, "additionalProperties": False}
+    output = {"type": "object", "properties": {"name": {"enum": ["score", "label"]}, "parameters": form}, "required": ["name"]}
+    return _object(
+        {
+            "id": {"type": ["string", "null"], "description": "Comes back in the answer."},
+            "inputs": {"type": "array", "items": tensor, "minItems": 1, "maxItems": 1},
+            "outputs": {"type": "array", "items": output, "uniqueItems": True, "maxItems": 2},
+            "parameters": {"type": "object", "properties": {"binary_data_output": {"type": "boolean"}}},
+        },
+        "inputs",
+    )
+
+
+def _object(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+def _post(
+    summary: str, body: dict[str, Any], example: dict[str, Any], result: str | dict[str, Any], name: str | None = None
+) -> dict[str, Any]:
+    schema = {"$ref": _REF.format(model=result)} if isinstance(result, str) else result
+    timing = {"description": "Milliseconds to parse, in the queue, on the engine, and in all", "schema": {"type": "string"}}
+    answers: dict[str, Any] = {"200": {"description": "Computed", "headers": {"server-timing": timing}, "content": _content(schema)}}
+    for status in POST:
+        answers[str(status)] = {"description": REASONS[status], "content": _content({"$ref": _REF.format(model="Error")})}
+    return {
+        "summary": summary,
+        "operationId": name or f"post_{result}".lower(),
+        "parameters": [],
+        "requestBody": {"required": True, "content": {_JSON: {"schema": body, "example": example}}},
+        "responses": answers,
+    }
+
+
+def _infer_post(summary: str, body: dict[str, Any], example: dict[str, Any], name: str, *in_path: str) -> dict[str, Any]:
+    operation = _post(summary, body, example, "Inferred", name)
+    answers = operation["responses"]
+    answers["200"]["content"][_BINARY] = {"schema": {"type": "string", "format": "binary"}}
+    answers["404"] = {"description": REASONS[404], "content": _content({"$ref": _REF.format(model="Error")})}
+    operation["parameters"] += [{"name": one, "in": "path", "required": True, "schema": {"type": "string"}} for one in in_path]
+    length = "Where tensors are bytes behind the JSON: the JSON's length; the content type is then application/octet-stream."
+    operation["parameters"].append(
+        {"name": "inference-header-content-length", "in": "header", "required": False, "description": length, "schema": {"type": "integer"}}
+    )
+    return operation
+
+
+def _say_headers(operation: dict[str, Any]) -> None:
+    """The request id of every answer, the Retry-After of some."""
+    request_id = {"x-request-id": {"description": "The request's own, or one made for it", "schema": {"type": "string"}}}
+    retry = {"retry-after": {"description": "Seconds", "schema": {"type": "integer"}}}
+    for status, answer in operation["responses"].items():
+        answer["headers"] = answer.get("headers", {}) | request_id | (retry if status in ("429", "503") else {})
+    given = "Up to 128 of A-Z a-z 0-9 . _ -; another is replaced"
+    operation.setdefault("parameters", []).append(
+        {"name": "x-request-id", "in": "header", "required": False, "description": given, "schema": {"type": "string"}}
+    )
+
+
+def _ask_for_keys(page: dict[str, Any]) -> None:
+    page["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    }
+    refused = {"description": REASONS[401], "content": _content({"$ref": _REF.format(model="Error")})}
+    for path, operations in page["paths"].items():
+        for method, operation in operations.items():
+            if method == "post" or needs_key(path):
+                operation["security"] = [{"bearer": []}, {"key": []}]
+                operation["responses"]["401"] = {**refused, "headers": {"www-authenticate": {"schema": {"type": "string"}}}}
+
+
+def _schema_of(answer: dict[str, Any]) -> str:
+    return str(answer.get("content", {}).get(_JSON, {}).get("schema", {}).get("$ref", "")).rpartition("/")[2]
+
+
+def _content(schema: dict[str, Any]) -> dict[str, Any]:
+    return {_JSON: {"schema": schema}}

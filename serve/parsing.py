@@ -2,28 +2,110 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import orjson
-from starlette.datastructures import Headers
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
-from clickbait.errors import BadRequest, BodyTooLarge, InvalidText, TooManyTexts, UnsupportedMediaType
+from clickbait.errors import BadRequest, BodyTooLarge, DeadlineExceeded, InvalidText, TooManyTexts, UnsupportedMediaType
 from clickbait.text import clean
 from serve.settings import Settings
 
-_COLON = ord(":")
-Parsed = tuple[list[str], bool]
-"""The texts, and whether the answer is one result or a list."""
+JSON_TYPES = frozenset({b"application/json"})
+_COLON, _QUOTE = ord(":"), ord('"')
+_READ = frozenset(
+    {
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"inference-header-content-length",
+        b"x-api-key",
+        b"x-request-id",
+    }
+)
 
 
 class ClientGone(Exception):
     """Nobody is there to answer."""
 
 
-def parse_one(body: bytes, settings: Settings) -> Parsed:
-    """The text of `/classify`.
+class Incoming:
+    """A request on its way: what the routes read of it. Plain slots: one is made a request."""
+
+    __slots__ = ("body", "headers", "path", "request_id", "started")
+
+    def __init__(self, path: str, headers: dict[bytes, bytes], request_id: bytes, started: float) -> None:
+        self.path = path
+        self.headers = headers
+        self.request_id = request_id
+        self.started = started
+        self.body = b""
+
+
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """The headers that this server reads. Names are in lower case already: ASGI says so."""
+    return {name: value for name, value in scope["headers"] if name in _READ}
+
+
+def check_headers(headers: dict[bytes, bytes], max_body_bytes: int, types: frozenset[bytes] = JSON_TYPES) -> None:
+    """Refuses a body by its headers, before it is read.
+
+    Raises:
+        UnsupportedMediaType, BodyTooLarge: the statuses are `serve.api`'s.
+    """
+    kind = headers.get(b"content-type", b"")
+    if kind not in types and _without_charset(kind) not in types:
+        raise UnsupportedMediaType("the body must be application/json in UTF-8: set the content-type header")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedMediaType("a compressed body is not taken: send it without content-encoding")
+    declared = headers.get(b"content-length", b"0")
+    if declared.isdigit() and int(declared[:20]) > max_body_bytes:
+        raise _too_large(max_body_bytes)
+
+
+def _without_charset(kind: bytes) -> bytes | None:
+    """The media type, or None where it has a parameter that is not UTF-8's."""
+    kind, _, rest = kind.partition(b";")
+    utf8 = rest.replace(b'"', b"").replace(b" ", b"").lower() in (b"", b"charset=utf-8")
+    return kind.strip().lower() if utf8 else None
+
+
+async def read_body(receive: Receive, limit: int, deadline: float) -> bytes:
+    """The body, refused as soon as it is longer than `limit`, whatever its headers say.
+
+    Raises:
+        BodyTooLarge: it is longer.
+        DeadlineExceeded: it did not come by `deadline`, a time of the running loop's clock.
+        ClientGone: nobody sends the rest.
+    """
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout_at(deadline):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                part = message.get("body", b"")
+                size += len(part)
+                if size > limit:
+                    raise _too_large(limit)
+                parts.append(part)
+                if not message.get("more_body", False):
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
+    except TimeoutError:
+        raise DeadlineExceeded("the body did not come in time: send it faster, or less of it") from None
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body has more than {limit} bytes: send it in parts")
+
+
+def text_of(body: bytes, settings: Settings) -> str:
+    """The text of {"text": "..."}.
 
     Raises:
         BadRequest, InvalidText: the statuses are `serve.api`'s.
@@ -31,12 +113,13 @@ def parse_one(body: bytes, settings: Settings) -> Parsed:
     text = _field(body, "text")
     if not isinstance(text, str):
         raise BadRequest('"text" must be a string: send {"text": "a headline"}')
-    _check_text(text, "text", settings.max_characters)
-    return [text], True
+    _check_only_key(body, "text", strings=1)
+    check_text(text, "text", settings.max_characters)
+    return text
 
 
-def parse_many(body: bytes, settings: Settings) -> Parsed:
-    """The texts of `/classify/batch`.
+def texts_of(body: bytes, settings: Settings) -> list[str]:
+    """The texts of {"texts": [...]}.
 
     Raises:
         BadRequest, InvalidText, TooManyTexts: the statuses are `serve.api`'s. One bad text refuses them all, and is named by its index.
@@ -44,38 +127,42 @@ def parse_many(body: bytes, settings: Settings) -> Parsed:
     texts = _field(body, "texts")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise BadRequest('"texts" must be a list of strings: send {"texts": ["a headline", "another"]}')
+    _check_only_key(body, "texts", strings=len(texts))
+    check_texts(texts, "texts", settings)
+    return texts
+
+
+def check_texts(texts: list[str], name: str, settings: Settings) -> None:
+    """Refuses none, too many, and a text that `check_text` refuses.
+
+    Raises:
+        InvalidText, TooManyTexts: the statuses are `serve.api`'s.
+    """
     if not texts:
-        raise InvalidText("texts: send at least one")
-    if len(texts) > settings.max_texts:
-        raise TooManyTexts(f"texts: {len(texts)} where {settings.max_texts} are taken: send them in parts")
+        raise InvalidText(f"{name}: send at least one")
+    check_count(len(texts), name, settings)
     for index, text in enumerate(texts):
-        _check_text(text, f"texts[{index}]", settings.max_characters)
-    return texts, False
+        check_text(text, f"{name}[{index}]", settings.max_characters)
 
 
-def _field(body: bytes, name: str) -> Any:
-    """The value of the one key that the route takes. Keys that the client chose are not echoed."""
-    try:
-        document = orjson.loads(body)  # refuses NaN, lone surrogates and nesting beyond 1024
-    except orjson.JSONDecodeError:
-        raise BadRequest(f'the body is not JSON: send {{"{name}": ...}} in UTF-8') from None
-    if not isinstance(document, dict) or name not in document:
-        raise BadRequest(f'the body must be a JSON object with "{name}"')
-    # Each key has its colon, so two keys, equal ones too, of which orjson takes the last, need two; few headlines have one.
-    if body.count(_COLON) > 1 and _has_two_keys(body):
-        raise BadRequest(f'the body must have "{name}" once and no other key')
-    return document[name]
+def check_count(count: int, name: str, settings: Settings) -> None:
+    """Refuses more texts than a request may have.
+
+    Raises:
+        TooManyTexts: the status is `serve.api`'s.
+    """
+    if count > settings.max_texts:
+        raise TooManyTexts(f"{name}: {count} where {settings.max_texts} are taken: send them in parts")
 
 
-def _has_two_keys(body: bytes) -> bool:
-    """Whether an object in `body`, which is JSON, has more than one key."""
-    try:
-        return bool(json.loads(body, object_pairs_hook=len) != 1)
-    except RecursionError:  # nesting that only orjson takes, in a value that an equal key replaced
-        return True
+def check_text(text: str, name: str, max_characters: int) -> None:
+    """Refuses a text that is blank or too long once it is cleaned.
 
-
-def _check_text(text: str, name: str, max_characters: int) -> None:
+    Raises:
+        InvalidText: the status is `serve.api`'s.
+    """
+    if len(text) <= max_characters and text.isascii() and text.isprintable() and text and not text.isspace():
+        return  # cleaning only folds its blanks: most headlines end here, a microsecond earlier
     length = len(clean(text))
     if not length:
         raise InvalidText(f"{name}: is blank: send a headline")
@@ -83,44 +170,53 @@ def _check_text(text: str, name: str, max_characters: int) -> None:
         raise InvalidText(f"{name}: {length} characters where {max_characters} are taken: shorten it")
 
 
-def check_headers(headers: Headers, max_body_bytes: int) -> None:
-    """Refuses a body by its headers, before it is read.
+def _field(body: bytes, name: str) -> Any:
+    """The value of the one key that the route takes. Keys that the client chose are not echoed."""
+    document = _parsed(body)
+    if not isinstance(document, dict) or name not in document:
+        raise BadRequest(f'the body must be a JSON object with "{name}"')
+    if len(document) != 1:
+        raise BadRequest(f'the body must have "{name}" once and no other key')
+    return document[name]
+
+
+def _check_only_key(body: bytes, name: str, strings: int) -> None:
+    """Refuses `name` twice, of which orjson took the last. `strings` are the strings of its value."""
+    # A second key brings a colon and two quotes more; few headlines have both.
+    if body.count(_COLON) > 1 and body.count(_QUOTE) > 2 + 2 * strings and not _has_each_key_once(body):
+        raise BadRequest(f'the body must have "{name}" once and no other key')
+
+
+def object_of(body: bytes, keys: frozenset[str]) -> dict[str, Any]:
+    """The JSON object that `body` is, with no key twice and none that is not in `keys`.
 
     Raises:
-        UnsupportedMediaType, BodyTooLarge: the statuses are `serve.api`'s.
+        BadRequest: the status is `serve.api`'s.
     """
-    kind, _, rest = headers.get("content-type", "").partition(";")
-    parameters = rest.replace('"', "").replace(" ", "").lower()
-    if kind.strip().lower() != "application/json" or parameters not in ("", "charset=utf-8"):
-        raise UnsupportedMediaType("the body must be application/json in UTF-8: set the content-type header")
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("a compressed body is not taken: send it without content-encoding")
-    declared = headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared[:20]) > max_body_bytes:
-        raise _too_large(max_body_bytes)
+    document = _parsed(body)
+    if not isinstance(document, dict) or not document.keys() <= keys:
+        raise BadRequest(f"the body must be a JSON object with no other key than {', '.join(sorted(keys))}")
+    if body.count(_COLON) > 1 and not _has_each_key_once(body):
+        raise BadRequest("the body must have each key once")
+    return document
 
 
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """The body, refused as soon as it is longer than `limit`, whatever its headers say.
-
-    Raises:
-        BodyTooLarge: it is longer.
-        ClientGone: nobody sends the rest.
-    """
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise _too_large(limit)
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+def _parsed(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)  # refuses NaN, lone surrogates and nesting beyond 1024
+    except orjson.JSONDecodeError:
+        raise BadRequest("the body is not JSON in UTF-8: /docs shows what the route takes") from None
 
 
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body has more than {limit} bytes: send it in parts")
+def _has_each_key_once(body: bytes) -> bool:
+    """Whether no object in `body`, which is JSON, has a key twice."""
+    try:
+        json.loads(body, object_pairs_hook=_once)
+    except (ValueError, RecursionError):  # a key twice, or nesting or digits that only orjson takes
+        return False
+    return True
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from clickbait.errors import ClickbaitError, NotReady
@@ -27,8 +28,10 @@ _SHADOW_WAITING = 8  # requests that may wait for the shadow: beyond that it has
 class Service:
     """Not ready until `load` has returned, and not any more once `close` is called."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, beside: Callable[[Metrics], Coroutine[Any, Any, None]] | None = None) -> None:
+        """`beside` is run from `start` to `close`, with the metrics."""
         self._settings = settings
+        self._beside = beside
         self.metrics = Metrics()
         self._main = Follower("main", settings.model, settings, self.metrics)
         self._canary = Follower("canary", settings.canary, settings, self.metrics) if settings.canary else None
@@ -60,10 +63,12 @@ class Service:
                 log.warning("%s: %s cannot be served: %s", follower.role, follower.ref, error)
 
     def start(self) -> None:
-        """Follows the aliases from now on, on the running loop."""
+        """Follows the aliases from now on, and does what is to be done beside, on the running loop."""
         if self._settings.poll_s:
             for follower in self._followers:
                 self._keep(follower.follow())
+        if self._beside:
+            self._keep(self._beside(self.metrics))
 
     async def score(self, texts: list[str], deadline: float) -> Answer:
         """The texts' scores. `deadline` is a time of the running loop's clock.
@@ -152,7 +157,7 @@ class Service:
         if other:
             log.info("shadow: %s says otherwise than %s of %d of %d texts", engine.version, answer.scorer.version, other, len(texts))
 
-    def _keep(self, work: Any) -> None:
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

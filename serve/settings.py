@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     max_words: int = Field(64, ge=1, le=1024)
     """Words of a text that `/explain` takes: each is one more text to score."""
     host: str = Field("127.0.0.1", min_length=1)
-    """Interface to listen on. This machine only, until somebody chooses otherwise: there is no authentication."""
+    """Interface to listen on. This machine only, until somebody chooses otherwise: without `api_keys` anybody who reaches it may ask."""
     port: int = Field(8000, ge=0, le=65_535)
     """Port to listen on; 0 takes a free one."""
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
 def url(ray_cluster: object, registry: str) -> Iterator[str]:
     from serve.app import serve_on_ray, stop
 
-    yield serve_on_ray(load(registry=registry, max_texts=8), 0)
+    yield serve_on_ray(load(registry=registry, max_texts=8, poll_s=0.5), 0)
     stop()
 
 
@@ -72,6 +73,29 @@ def test_many_at_a_time_each_get_their_own(url: str) -> None:
         answers = list(pool.map(lambda text: ask(f"{url}/classify", {"text": text}), texts))
     assert [status for status, _, _ in answers] == [200] * 60
     assert [body["label"] for _, body, _ in answers] == ["clickbait"] * 30 + ["news"] * 30
+
+
+def test_haproxy_stands_in_front_of_a_ray_that_knew_nothing_of_it(url: str) -> None:
+    """The session's `ray start` had none of the variables: they came with the controller's options."""
+    from ray.util.state import list_actors
+
+    assert "RAY_SERVE_ENABLE_HA_PROXY" not in os.environ or os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    alive = {actor.class_name for actor in list_actors(filters=[("state", "=", "ALIVE")])}
+    assert "HAProxyManager" in alive
+    assert "ProxyActor" not in alive
+
+
+def test_a_moved_alias_is_served_without_a_restart(url: str, registry: str, tmp_path: Path) -> None:
+    versions = Registry(registry)
+    version = versions.publish(tiny_bundle(tmp_path / "draft", temperature=3.0))
+    for alias in (version, "v1"):
+        versions.set_alias(alias, "production")
+        end = time.monotonic() + 60
+        while (answer := ask(f"{url}/classify", {"text": "a secret"}))[1]["model"] != alias:
+            assert answer[0] == 200
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    assert ask(f"{url}/readyz")[1]["refused"] is None
 
 
 @pytest.mark.parametrize(
@@ -116,13 +140,13 @@ def test_serve_run_ends_with_one_line_and_2(registry: str) -> None:
     assert "Traceback" not in ended.stderr + ended.stdout
 
 
-def test_build_binds_one_version_and_absolute_paths(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_binds_the_alias_and_absolute_paths(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from serve.app import build
 
     monkeypatch.setenv("CLICKBAIT_MAX_WAITING", "7")
     deployment = build({"registry": os.path.relpath(registry)})._bound_deployment
     (chosen,) = deployment.init_args
-    assert (chosen["model"], chosen["registry"], chosen["max_waiting"]) == ("v1", registry, 7)
+    assert (chosen["model"], chosen["registry"], chosen["max_waiting"]) == ("production", registry, 7)
     assert deployment.max_queued_requests == 7
     assert deployment.max_ongoing_requests > 7  # ours refuses first, with our body
 

@@ -15,11 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from starlette.testclient import TestClient
 
-from clickbait.errors import BundleError, RequestError
+from clickbait.errors import BundleError, RequestError, UnknownModel
 from clickbait.registry import Registry
 from serve.api import STATUS, create_app
+from serve.engine import Answer
+from serve.metrics import Metrics
 from serve.service import Service
 from serve.settings import Settings, load
 from tests.tiny import tiny_bundle
@@ -39,7 +42,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def settings(registry: str) -> Settings:
-    return load(registry=registry, max_body_bytes=20_000, max_texts=20, max_characters=100)
+    # The poll's jitter would be drawn beside hypothesis, which minds.
+    return load(registry=registry, max_body_bytes=20_000, max_texts=20, max_characters=100, poll_s=0)
 
 
 class Client:
@@ -51,12 +55,15 @@ class Client:
 
     def __call__(self, method: str, path: str, **more: Any) -> Any:
         answer = self._client.request(method, path, **more)
-        operation = self.page["paths"].get(path, {}).get(method.lower())
+        operation = self._operation(method, path)
         if operation is not None:
             responses = operation["responses"]
             assert str(answer.status_code) in responses, f"{method} {path} answers {answer.status_code}, which is not documented"
-            schema = responses[str(answer.status_code)]["content"]["application/json"]["schema"]
-            jsonschema.validate(answer.json(), {**schema, "components": self.page["components"]})
+            content = responses[str(answer.status_code)]["content"]
+            kind = answer.headers["content-type"].partition(";")[0]
+            if kind == "application/json":
+                jsonschema.validate(answer.json(), {**content[kind]["schema"], "components": self.page["components"]})
+            assert kind in content
         if answer.status_code >= 400:
             assert answer.json().keys() == {"error", "error_type", "request_id"}
             assert answer.headers["content-type"] == "application/json"
@@ -64,6 +71,13 @@ class Client:
             assert "\n" not in answer.json()["error"]
             assert SECRET not in answer.text
         return answer
+
+    def _operation(self, method: str, path: str) -> Any:
+        """What the page says of it, the names in its path filled in."""
+        for template, operations in self.page["paths"].items():
+            if re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path):
+                return operations.get(method.lower())
+        return None
 
     def post(self, path: str, body: Any, **headers: str) -> Any:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -83,12 +97,16 @@ class Stub(Service):
 
     def __init__(self, raised: Exception) -> None:
         self._raised = raised
+        self.metrics = Metrics()
 
-    ready = True
-    version = "v1"
+    ready = True  # type: ignore[assignment]
+    version = "v1"  # type: ignore[assignment]
 
-    async def classify(self, texts: list[str], deadline: float) -> list[dict[str, Any]]:
+    async def score(self, texts: list[str], deadline: float) -> Answer:
         raise self._raised
+
+    def start(self) -> None:
+        pass
 
     def summary(self) -> dict[str, Any]:
         raise self._raised
@@ -138,9 +156,12 @@ def test_the_other_routes(client: Client) -> None:
 
 @pytest.mark.parametrize(("kind", "status"), STATUS.items())
 def test_the_error_table(settings: Settings, kind: type[Exception], status: int) -> None:
-    answer = stubbed(kind("what to do"), settings).post(ONE, {"text": SECRET})
+    path = "/v2/models/a/infer" if kind is UnknownModel else ONE
+    keyed = settings.model_copy(update={"api_keys": SecretStr("open-sesame")})
+    answer = stubbed(kind("what to do"), keyed).post(path, {"text": SECRET}, **{"x-api-key": "open-sesame"})
     assert (answer.status_code, answer.json()["error"], answer.json()["error_type"]) == (status, "what to do", kind.__name__)
     assert ("retry-after" in answer.headers) == (status in (429, 503))
+    assert ("www-authenticate" in answer.headers) == (status == 401)
 
 
 def test_every_error_of_a_request_has_a_status() -> None:
@@ -323,16 +344,22 @@ def test_request_ids(client: Client, path: str, given: str, kept: bool) -> None:
 
 
 def test_the_page_documents_what_the_table_holds(client: Client, settings: Settings) -> None:
-    for path in (ONE, MANY):
-        operation = client.page["paths"][path]["post"]
-        assert operation["responses"].keys() == {"200", "500", *map(str, STATUS.values())}
+    told = {"200", "500", *map(str, STATUS.values())}
+    for path, operations in client.page["paths"].items():
+        if "post" not in operations:
+            continue
+        operation = operations["post"]
+        assert operation["responses"].keys() == told - {"401"} - ({"404"} if "{name}" not in path else set())
         body = operation["requestBody"]["content"]["application/json"]
         jsonschema.Draft202012Validator.check_schema(body["schema"])
         jsonschema.validate(body["example"], body["schema"])
+        path = path.replace("{name}", "clickbait-model").replace("{version}", "v1")
         assert client.post(path, body["example"]).status_code == 200
     texts = client.page["paths"][MANY]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]["texts"]
     assert texts["maxItems"] == settings.max_texts
-    assert set(client.page["paths"]) == {"/", "/healthz", "/readyz", "/model", ONE, MANY}
+    gets = {"/", "/healthz", "/readyz", "/model", "/metrics", "/v2", "/v2/health/live", "/v2/health/ready"}
+    of_model = {f"/v2/models/{{name}}{version}{end}" for version in ("", "/versions/{version}") for end in ("", "/ready", "/infer")}
+    assert set(client.page["paths"]) == {ONE, MANY, "/predict", "/explain"} | gets | of_model
     ids = [operation["operationId"] for routes in client.page["paths"].values() for operation in routes.values()]
     assert len(ids) == len(set(ids))
 
@@ -371,17 +398,19 @@ class Call:
 
 
 class Gate:
-    """An engine that holds its thread until it is opened; keeps the real one's results."""
+    """An engine that holds its thread until it is opened; keeps the real one's results. `computed` has the first word of each text."""
 
     def __init__(self, service: Service) -> None:
-        assert service._batcher is not None
+        assert service._main.engine is not None
+        self._words = service._main.engine.scorer._tokenizer.id_to_token
+        self.batcher = service._main.engine._batcher
+        self.batcher._inline_s = 0.0  # on its thread, always: the loop must go on while it is held
         self.computed: list[str] = []
-        self._real, service._batcher._score = service._batcher._score, self
-        self.entered, self.open = threading.Semaphore(0), threading.Semaphore(0)
+        self._real, self.batcher._score = self.batcher._score, self
+        self.open = threading.Semaphore(0)
 
-    def __call__(self, texts: list[str]) -> Any:
-        self.computed += texts
-        self.entered.release()
+    def __call__(self, texts: list[list[int]]) -> Any:
+        self.computed += [self._words(tokens[1]) for tokens in texts]
         assert self.open.acquire(timeout=60)
         return self._real(texts)
 
@@ -437,24 +466,23 @@ def test_a_full_queue_is_a_429_and_a_client_that_goes_is_not_computed(settings: 
         app, service = loaded(settings, max_waiting=1, timeout_s=60.0)
         gate = Gate(service)
         first = Call(app)
-        first.feed(b'{"text": "first"}')
+        first.feed(b'{"text": "seven"}')
         await until(lambda: gate.computed)
         second = Call(app)
-        second.feed(b'{"text": "second"}')
-        assert service._batcher is not None
-        await until(lambda: service._batcher is not None and service._batcher.waiting == 1)
+        second.feed(b'{"text": "one"}')
+        await until(lambda: gate.batcher.waiting == 1)
         third = Call(app)
-        third.feed(b'{"text": "third"}')
+        third.feed(b'{"text": "a"}')
         assert await third.status() == 429
         assert dict(third.sent[0]["headers"])[b"retry-after"] == b"1"
         second.feed(gone=True)
         assert await second.status() == 0
         fourth = Call(app)
-        fourth.feed(b'{"text": "fourth"}')
+        fourth.feed(b'{"text": "two"}')
         gate.open.release(2)
         assert await first.status() == 200
         assert await fourth.status() == 200
-        assert gate.computed == ["first", "fourth"]
+        assert gate.computed == ["seven", "two"]
         half = Call(app)
         half.feed(b'{"te', more=True)
         half.feed(gone=True)

@@ -64,7 +64,7 @@ def test_the_commands_of_a_page_are_there(page: Path) -> None:
 
 def test_the_page_of_errors_is_the_table_that_the_server_answers_by() -> None:
     elsewhere = {("404", "NotFound"), ("405", "MethodNotAllowed"), ("500", "InternalError")}
-    told = {(row[0], row[1]) for row in rows("serving.md", "status")}
+    told = {(row[0], row[1]) for row in rows("http.md", "status")}
     assert told == elsewhere | {(str(status), error.__name__) for error, status in STATUS.items()}
 
 

@@ -112,7 +112,9 @@ def make(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["make", "-n", *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("target", ["demo", "serve", "test", "lint", "format", "bench-train", "bench-size"])
+@pytest.mark.parametrize(
+    "target", ["demo", "serve", "test", "lint", "format", "bench-train", "bench-size", "bench-serve", "bench-autoscale", "bench-score"]
+)
 def test_make_knows_the_command_and_what_it_runs_is_there(target: str) -> None:
     told = make(target)
     assert told.returncode == 0, told.stderr
