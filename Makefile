@@ -39,7 +39,7 @@ $(VENV)/.peers: pyproject.toml constraints.txt
 PORT ?= 8000
 DEMO = $(BIN)/python -m ray_jobs.pipeline --config configs/demo.yaml --port $(PORT) $(if $(DATA),--data '$(DATA)') $(if $(TRANSFER),--transfer '$(TRANSFER)') $(ARGS)
 
-.PHONY: demo serve test lint format bench-train bench-size bench-models
+.PHONY: demo serve test lint format bench-train bench-size bench-models bench-autoscale
 demo: $(VENV)/.run
 	$(DEMO)
 
@@ -65,7 +65,15 @@ bench-train: $(VENV)/.run
 bench-size: $(VENV)/.run
 	$(BIN)/python -m tests.performance.bench_size $(ARGS)
 
+bench-autoscale: $(VENV)/.run
+	$(BIN)/python -m tests.performance.bench_autoscale $(ARGS)
+
 # DATA and TRANSFER as for make demo; TEACHER=folder of a stronger encoder (`inv download-teacher`).
 bench-models: $(VENV)/.run
 	@$(if $(DATA),,$(error make bench-models: DATA=path-or-URI of real headlines is needed))
 	$(BIN)/python -m tests.performance.bench_models --data '$(DATA)' $(if $(TRANSFER),--transfer '$(TRANSFER)') $(if $(TEACHER),--teacher '$(TEACHER)') $(ARGS)
+
+# Ours and its peers side by side; needs wrk, and the bundles of make bench-models (or ARGS='--bundle folder --fast-bundle folder').
+.PHONY: bench-serve
+bench-serve: $(VENV)/.peers
+	$(BIN)/python -m tests.performance.bench_serve $(ARGS)
