@@ -15,6 +15,8 @@ ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",  # HAProxy learns within one that a replica goes; 30 is for slower balancers
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",  # a replica that died: to score a headline twice harms nobody
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",  # 10 would be a third of the time until a second replica answers
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # one thread passes on some 30,000 requests a second; four fight the replicas for their cores
 }
 _WHERE = {
