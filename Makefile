@@ -39,7 +39,7 @@ $(VENV)/.peers: pyproject.toml constraints.txt
 PORT ?= 8000
 DEMO = $(BIN)/python -m ray_jobs.pipeline --config configs/demo.yaml --port $(PORT) $(if $(DATA),--data '$(DATA)') $(if $(TRANSFER),--transfer '$(TRANSFER)') $(ARGS)
 
-.PHONY: demo serve test lint format bench-train bench-size bench-models bench-autoscale
+.PHONY: demo serve test lint format bench-train bench-size bench-models bench-autoscale bench-score
 demo: $(VENV)/.run
 	$(DEMO)
 
@@ -72,6 +72,10 @@ bench-autoscale: $(VENV)/.run
 bench-models: $(VENV)/.run
 	@$(if $(DATA),,$(error make bench-models: DATA=path-or-URI of real headlines is needed))
 	$(BIN)/python -m tests.performance.bench_models --data '$(DATA)' $(if $(TRANSFER),--transfer '$(TRANSFER)') $(if $(TEACHER),--teacher '$(TEACHER)') $(ARGS)
+
+# A million headlines through ray_jobs.score; needs a bundle of make bench-models (or ARGS='--bundle folder').
+bench-score: $(VENV)/.run
+	$(BIN)/python -m tests.performance.bench_score $(ARGS)
 
 # Ours and its peers side by side; needs wrk, and the bundles of make bench-models (or ARGS='--bundle folder --fast-bundle folder').
 .PHONY: bench-serve

@@ -97,6 +97,12 @@ def evaluate(context: Context, args: str = "") -> None:
 
 
 @task
+def score(context: Context, args: str = "") -> None:
+    """Headlines in files to Parquet with scores; the same command resumes: --args "--source headlines.parquet"."""
+    job(context, "score", args)
+
+
+@task
 def upload_model(context: Context, args: str = "") -> None:
     """Publishes the bundle as a version, and moves no alias."""
     job(context, "promote", args, "--publish-only")
@@ -124,6 +130,12 @@ def rollback(context: Context, args: str = "") -> None:
 def dev_api(context: Context, model: str = "production", registry: str = "artifacts/registry", args: str = "") -> None:
     """The HTTP api under uvicorn, without Ray."""
     run(context, [sys.executable, "-m", "serve.standalone", "--registry", registry, "--model", model], args)
+
+
+@task
+def locust(context: Context, host: str = f"http://127.0.0.1:{PORT}", args: str = "") -> None:
+    """Load with a page at http://localhost:8089; without: --args "--headless --users 64 --spawn-rate 16 --run-time 30s"."""
+    run(context, [tool("locust", "peers"), "-f", "tests/performance/locustfile.py", "--host", host], args)
 
 
 @task(name="test")

@@ -1,8 +1,15 @@
-"""Score many headlines with a bundle over the cluster: a Ray Data actor a core, each with its own scorer. Evaluation and `score` use it."""
+"""Score many headlines with a bundle over the cluster: Ray Data actors, a core and a scorer each.
+
+`score_texts` scores texts in memory, for evaluation; `score_parts` the parts of a source, for `ray_jobs.score`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from clickbait import drafts
+from clickbait.errors import ClickbaitError, DataError
+from clickbait.registry import Registry
 from clickbait.scorer import Scorer
+from ray_jobs import score_output
+from ray_jobs.score_config import ScoreConfig
+from ray_jobs.score_rows import Part, Reader
 from ray_jobs.session import connect
 
 BATCH = 512  # headlines a call: a second of work
@@ -57,3 +69,90 @@ def _score_on_ray(bundle: str, texts: list[str], num_workers: int, threads: int)
     for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
         scores[batch["row"].to_numpy()] = batch["score"].to_numpy()
     return scores
+
+
+@contextlib.contextmanager
+def model(config: ScoreConfig) -> Iterator[Path]:
+    """The local folder of the bundle that `config` names; a version of the registry with every byte of it checked.
+
+    Raises:
+        BundleError, RegistryError: it is not there, or not whole.
+    """
+    if config.bundle is None:
+        yield Registry(config.registry).fetch(config.model)
+    else:
+        with drafts.existing(config.bundle) as folder:
+            yield folder
+
+
+@dataclass(frozen=True)
+class Written:
+    """A part that is done."""
+
+    name: str
+    summary: dict[str, Any]
+    """What `score_output.write_part` counted."""
+    began: float
+    ended: float
+    """When its actor worked at it: seconds since the epoch."""
+
+
+class PartScorer:
+    """A Ray Data actor: a part as JSON in, what came of it as JSON out. What it scored, it writes itself."""
+
+    def __init__(self, config: ScoreConfig, schema: pa.Schema, fingerprint: str) -> None:
+        self._config = config
+        self._reader = Reader(schema, config.headline_column)
+        self._wrong: str | None = None  # raised in an actor, an error would come out wrapped in Ray's own tracebacks
+        try:
+            with model(config) as folder:
+                self._scorer = Scorer(folder, threads=config.threads, verified=config.bundle is None)
+            if score_output.fingerprint(self._scorer.manifest) != fingerprint:
+                self._wrong = f"{config.bundle}: was replaced while it was at work: give the scores of the new one another --output"
+        except ClickbaitError as error:
+            self._wrong = str(error)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return pa.table({"told": [json.dumps(self._write(**json.loads(task))) for task in batch["task"].to_pylist()]})
+
+    def _write(self, name: str, part: dict[str, Any]) -> dict[str, Any]:
+        if self._wrong is not None:
+            return {"error": self._wrong}
+        began = time.time()
+        try:
+            found = Part(**{**part, "columns": tuple(part["columns"])})
+            summary = score_output.write_part(self._config.output, name, found, self._reader, self._scorer, self._config)
+        except ClickbaitError as error:
+            return {"error": str(error)}
+        return asdict(Written(name, summary, began, time.time()))
+
+
+def score_parts(parts: dict[str, Part], schema: pa.Schema, config: ScoreConfig, fingerprint: str) -> Iterator[Written]:
+    """Scores and writes each of the parts, by name, over the cluster, and tells of each as it is done. `fingerprint` is the model's.
+
+    Raises:
+        DataError: one could not be read or written.
+    """
+    import ray
+    import ray.data
+
+    connect()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # the job tells of parts and rows
+    context.print_on_execution_start = False
+    cores = max(int(ray.cluster_resources().get("CPU", 1)) // config.threads, 1)
+    workers = min(config.num_workers or cores, len(parts))
+    tasks = [{"task": json.dumps({"name": name, "part": asdict(part)})} for name, part in parts.items()]
+    done: Any = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
+        PartScorer,
+        fn_constructor_kwargs={"config": config, "schema": schema, "fingerprint": fingerprint},
+        batch_format="pyarrow",
+        batch_size=None,  # a part a call
+        num_cpus=config.threads,
+        compute=ray.data.ActorPoolStrategy(min_size=min(workers, cores), max_size=workers),
+    )
+    for row in done.iter_rows():
+        told = json.loads(row["told"])
+        if "error" in told:
+            raise DataError(told["error"])
+        yield Written(**told)
