@@ -149,7 +149,8 @@ def score_parts(parts: dict[str, Part], schema: pa.Schema, config: ScoreConfig, 
         batch_format="pyarrow",
         batch_size=None,  # a part a call
         num_cpus=config.threads,
-        compute=ray.data.ActorPoolStrategy(min_size=min(workers, cores), max_size=workers),
+        # A second call waits inside each actor, so that none is idle between two parts; only one runs at a time.
+        compute=ray.data.ActorPoolStrategy(min_size=min(workers, cores), max_size=workers, max_concurrent_calls_per_actor=2),
     )
     for row in done.iter_rows():
         told = json.loads(row["told"])

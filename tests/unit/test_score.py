@@ -320,3 +320,21 @@ def test_a_prefix_must_leave_the_headline_alone() -> None:
     with pytest.raises(ValueError, match="prefix"):
         ScoreConfig(headline_column="label")
     assert ScoreConfig(headline_column="label", prefix="new_").columns == ("new_score", "new_label", "new_model")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("the market", None),
+        ("\u200b\u2060", "empty"),  # nothing is left of it once it is clean
+        ("\t \x00", "empty"),
+        ("e\u0301" * 400, None),  # 800 characters, 400 clean ones
+        (f"{' ' * 600}seven", None),
+        ("\u0958" * 300, "too_long"),  # grows when it is normalised
+    ],
+)
+def test_a_headline_is_judged_as_the_model_reads_it(text: str, reason: str | None, tmp_path: Path) -> None:
+    (tmp_path / "h.jsonl").write_text(json.dumps({"headline": text}))
+    config = configured(tmp_path, tmp_path / "h.jsonl")
+    counts = scored(config)[0]["counts"]
+    assert counts["reasons"] == ({reason: 1} if reason else {})
