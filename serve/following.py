@@ -117,7 +117,8 @@ class Follower:
         if self.refused is None or self.refused.version == engine.version or before is not None:
             self.refused, self._tries = None, 0
         self._metrics.serves(self.role, engine.version, before)
-        log.info("%s: %s is served%s", self.role, engine.version, f", {before} was" if before else "")
+        if before:
+            log.info("%s: %s is served, %s was", self.role, engine.version, before)
 
     def _refuse(self, version: str, error: Exception) -> None:
         why = str(error) if isinstance(error, ClickbaitError) else f"{type(error).__name__}: it cannot be loaded"
