@@ -118,6 +118,7 @@ def write_part(uri: str, name: str, part: Part, reader: Reader, scorer: Scorer, 
     """
     read, clickbait = 0, 0
     reasons: Counter[str] = Counter()
+    store = storage.open_storage(uri)
     with tempfile.TemporaryDirectory(prefix="score-") as folder:
         scores = _Writer(Path(folder) / SCORES, scored_schema(reader.schema, config), dictionary=list(config.columns[1:]))
         quarantine = _Writer(Path(folder) / QUARANTINE, QUARANTINED, dictionary=["file", "reason"])
@@ -132,10 +133,11 @@ def write_part(uri: str, name: str, part: Part, reader: Reader, scorer: Scorer, 
             scores.add(table)
             read += len(found)
         assert read == scores.rows + sum(reasons.values()), part
-        files = {f"{QUARANTINE}/{name}.parquet": quarantine, f"{SCORES}/{name}.parquet": scores}
-        summary = {"in": read, "scored": scores.rows, "clickbait": clickbait, "reasons": dict(sorted(reasons.items()))}
-        store = storage.open_storage(uri)
-        summary["files"] = {key: writer.close(store, key) for key, writer in files.items() if writer.rows or writer is scores}
+        files = {key: writer.close() for key, writer in ((QUARANTINE, quarantine), (SCORES, scores)) if writer.rows or writer is scores}
+        for key in files:
+            store.upload(Path(folder) / key, f"{key}/{name}.parquet")
+    summary = {"in": read, "scored": scores.rows, "clickbait": clickbait, "reasons": dict(sorted(reasons.items()))}
+    summary["files"] = {f"{key}/{name}.parquet": told for key, told in files.items()}
     store.write(f"{DONE}/{name}.json", _lines(summary))
     return summary
 
@@ -180,7 +182,7 @@ def _quarantined(block: Block, reasons: Sequence[str | None], part: Part) -> pa.
 
 
 class _Writer:
-    """A Parquet file on this machine's disk: every setting fixed, so that the same rows give the same bytes; then a key of a store."""
+    """A Parquet file on this machine's disk: every setting fixed, so that the same rows give the same bytes."""
 
     def __init__(self, path: Path, schema: pa.Schema, dictionary: list[str]) -> None:
         self.schema = schema
@@ -197,11 +199,10 @@ class _Writer:
         if sum(each.nbytes for each in self._waiting) >= BUFFERED:
             self._flush()
 
-    def close(self, store: storage.Storage, key: str) -> dict[str, Any]:
-        """Puts the whole file at `key`; what the manifest says of it."""
+    def close(self) -> dict[str, Any]:
+        """Writes the rest; what the manifest says of the file."""
         self._flush()
         self._file.close()
-        store.upload(self._path, key)
         return {"rows": self.rows, "sha256": bundle.sha256(self._path), "size": self._path.stat().st_size}
 
     def _flush(self) -> None:

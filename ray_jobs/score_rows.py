@@ -154,7 +154,8 @@ class _ParquetRows:
         with explained(self._name):
             if not 0 <= self._at <= first or self._starts[group] > self._at:
                 # Rows are given in turn to several readers: what lies between is decoded only within a row group.
-                self._batches = self._file.iter_batches(BLOCK_ROWS, range(group, self._file.num_row_groups))
+                groups = range(group, self._file.num_row_groups)
+                self._batches = self._file.iter_batches(BLOCK_ROWS, groups, use_threads=False)  # one actor, one core
                 self._at, self._rest = self._starts[group], pa.table({})
             got: list[pa.Table] = []
             missing = count

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -111,6 +112,7 @@ class PartScorer:
                 self._wrong = f"{config.bundle}: was replaced while it was at work: give the scores of the new one another --output"
         except ClickbaitError as error:
             self._wrong = str(error)
+        gc.freeze()  # what is loaded stays: Ray's and pandas' modules need not be looked through at each collection
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return pa.table({"told": [json.dumps(self._write(**json.loads(task))) for task in batch["task"].to_pylist()]})
