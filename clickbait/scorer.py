@@ -54,10 +54,10 @@ class Scorer:
         """The token ids of each text, cleaned and cut at the model's longest. Any thread may call it."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast([clean(text) for text in texts])]
 
-    def score_tokens(self, ids: Sequence[list[int]]) -> NDArray[np.float32]:
-        """P(clickbait) of each row of token ids, as `encode` gives them, in the order given: float32 (n,)."""
+    def score_tokens(self, ids: Sequence[list[int]], budget: int = TOKEN_BUDGET) -> NDArray[np.float32]:
+        """P(clickbait) of each row of token ids, as `encode` gives them, in the order given: float32 (n,). `budget` is of one run."""
         scores = np.empty(len(ids), np.float32)
-        for rows in micro_batches([len(row) for row in ids], TOKEN_BUDGET):
+        for rows in micro_batches([len(row) for row in ids], budget):
             scores[rows] = self._run([ids[row] for row in rows])
         return scores
 

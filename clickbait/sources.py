@@ -43,7 +43,7 @@ def pieces(config: PreprocessConfig) -> list[str]:
         files = storage.expand(config.source)
     except NotFound as error:
         raise DataError(f"source: {error}") from None
-    known = [file for file in files if _suffix(file) in SUFFIXES]
+    known = [file for file in files if suffix(file) in SUFFIXES]
     if not known:
         raise DataError(f"source: {config.source}: no file of a known kind ({', '.join(SUFFIXES)}, each plain or .gz)")
     return known
@@ -84,9 +84,9 @@ def read(piece: str, config: PreprocessConfig) -> Iterator[pa.Table]:
     if piece.startswith(HUB):
         yield from formats.blocks(formats.objects(_hub(piece), *columns))
         return
-    kind = _suffix(piece)
+    kind = suffix(piece)
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(_open(piece))
+        file = stack.enter_context(opened(piece))
         if kind == ".parquet":
             yield from formats.blocks(formats.parquet(file, *columns))
             return
@@ -117,12 +117,18 @@ def _is_virtual(piece: str) -> bool:
     return piece.startswith((f"{SAMPLE}:", HUB))
 
 
-def _suffix(uri: str) -> str:
+def suffix(uri: str) -> str:
+    """What says of which kind a file is, `.gz` off: `.csv`."""
     base = uri.lower().rsplit("/", 1)[-1].removesuffix(".gz")
     return "." + base.rpartition(".")[2] if "." in base else ""
 
 
-def _open(uri: str) -> BinaryIO:
+def opened(uri: str) -> BinaryIO:
+    """The file's bytes as they are stored.
+
+    Raises:
+        DataError: it is not there.
+    """
     folder, _, key = uri.rpartition("/")
     try:
         return storage.open_storage(folder or "/").open(key)
@@ -135,7 +141,7 @@ def _digest(piece: str) -> str:
         return hashlib.sha256(json.dumps(_sample(piece)).encode()).hexdigest()
     if piece.startswith(HUB):
         return hashlib.sha256(piece.encode()).hexdigest()  # the commit is in it
-    with _open(piece) as file:
+    with opened(piece) as file:
         digest = hashlib.sha256()
         while chunk := file.read(storage.BUFFER):
             digest.update(chunk)

@@ -16,14 +16,15 @@ import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from clickbait import storage
-from clickbait.errors import DataError, NotFound
+from clickbait.errors import DataError
 from clickbait.formats import MAX_LINE
 from clickbait.headlines import MALFORMED_ROW, NOT_TEXT, UNDECODABLE
+from clickbait.sources import opened
 
 PARQUET, TEXT = ".parquet", ".txt"
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -40,24 +41,9 @@ class Row(NamedTuple):
     raw: bytes
 
 
-def kind(uri: str) -> str:
-    """The suffix that says what a file is, `.gz` off."""
-    base = uri.lower().rsplit("/", 1)[-1].removesuffix(".gz")
-    return "." + base.rpartition(".")[2] if "." in base else ""
-
-
 def is_zipped(uri: str) -> bool:
     """Whether the file's name says that it is gzipped."""
     return uri.lower().endswith(".gz")
-
-
-def opened(uri: str) -> BinaryIO:
-    """The file's bytes as they are stored."""
-    folder, _, key = uri.rpartition("/")
-    try:
-        return storage.open_storage(folder or "/").open(key)
-    except NotFound as error:
-        raise DataError(f"source: {error}") from None
 
 
 @contextlib.contextmanager

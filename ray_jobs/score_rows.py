@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from clickbait import storage
 from clickbait.errors import DataError
 from clickbait.headlines import UNDECODABLE
-from ray_jobs.score_lines import DELIMITERS, PARQUET, TEXT, Row, delimited, explained, kind, lines, objects, opened, texts
+from clickbait.sources import opened, suffix
+from ray_jobs.score_lines import DELIMITERS, PARQUET, TEXT, Row, delimited, explained, lines, objects, texts
 
 BLOCK_ROWS = 4096  # rows in memory at a time; counted from a part's first row, so that a part's blocks are always the same
 
@@ -75,7 +76,7 @@ class Reader:
         Raises:
             DataError: the file cannot be read, or is not what it was when the parts were planned.
         """
-        if kind(part.uri) == PARQUET:
+        if suffix(part.uri) == PARQUET:
             yield from self._parquet(part)
         else:
             yield from self._text(part)
@@ -102,7 +103,7 @@ class Reader:
             yield Block(table, found, range(first, first + table.num_rows), reasons, functools.partial(_json, table))
 
     def _text(self, part: Part) -> Iterator[Block]:
-        what = kind(part.uri)
+        what = suffix(part.uri)
         with lines(part.uri, part.file, part.offset, part.first - 1, part.count) as source:
             if what in DELIMITERS:
                 rows = delimited(source, DELIMITERS[what], len(part.columns))

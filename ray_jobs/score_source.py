@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from clickbait import storage
 from clickbait.config import did_you_mean
 from clickbait.errors import DataError, NotFound
+from clickbait.sources import opened, suffix
 from ray_jobs.score_config import ScoreConfig
 from ray_jobs.score_lines import (
     DELIMITERS,
@@ -36,9 +37,7 @@ from ray_jobs.score_lines import (
     explained,
     is_unicode,
     is_zipped,
-    kind,
     lines,
-    opened,
 )
 from ray_jobs.score_rows import Part
 
@@ -71,7 +70,7 @@ def plan(config: ScoreConfig) -> Source:
         found = storage.expand(config.source)
     except NotFound as error:
         raise DataError(f"source: {error}") from None
-    uris = [uri for uri in found if kind(uri) in KINDS and not uri.startswith(f"{config.output}/")]
+    uris = [uri for uri in found if suffix(uri) in KINDS and not uri.startswith(f"{config.output}/")]
     if not uris:
         raise DataError(f"source: {config.source}: no file of a known kind ({', '.join(KINDS)}; text also with .gz)")
     base = PurePosixPath(uris[0]).parent
@@ -138,7 +137,7 @@ def _scan(uri: str, name: str, config: ScoreConfig) -> _Scan:
     sha256, size, quotes, marks = _bytes(uri, name, config.part_rows)
     if not size:
         raise DataError(f"{name}: the file is empty: take it away, or write it again")
-    if kind(uri) == PARQUET:
+    if suffix(uri) == PARQUET:
         with explained(name), opened(uri) as file:
             parquet = pq.ParquetFile(file)
             schema, rows = parquet.schema_arrow.remove_metadata(), parquet.metadata.num_rows
@@ -148,16 +147,16 @@ def _scan(uri: str, name: str, config: ScoreConfig) -> _Scan:
         )
     kinds = None
     with lines(uri, name) as source:
-        if kind(uri) in OBJECTS:
+        if suffix(uri) in OBJECTS:
             kinds = _json_kinds(source, name)
             schema = _typed(kinds)
         else:
             schema = _text_schema(source, uri, name, config.headline_column)
-        begin = (source.offset, source.number) if kind(uri) in DELIMITERS else (0, 0)
+        begin = (source.offset, source.number) if suffix(uri) in DELIMITERS else (0, 0)
         if is_zipped(uri):
             marks = [begin]
-        elif kind(uri) in DELIMITERS and quotes:
-            marks = [begin, *_row_ends(source, DELIMITERS[kind(uri)], config.part_rows)]
+        elif suffix(uri) in DELIMITERS and quotes:
+            marks = [begin, *_row_ends(source, DELIMITERS[suffix(uri)], config.part_rows)]
         else:
             marks = [begin, *(mark for mark in marks if mark > begin)]
     if not is_zipped(uri):
@@ -175,7 +174,7 @@ def _bytes(uri: str, name: str, part_rows: int) -> tuple[str, int, bool, list[Ma
     """The file's SHA-256, its size, whether a quote is in it, and the end of each `part_rows`-th line."""
     digest, size, number, quotes = hashlib.sha256(), 0, 0, False
     marks: list[Mark] = []
-    text = kind(uri) != PARQUET and not is_zipped(uri)
+    text = suffix(uri) != PARQUET and not is_zipped(uri)
     with explained(name), opened(uri) as file:
         while chunk := file.read(storage.BUFFER):
             digest.update(chunk)
@@ -203,9 +202,9 @@ def _row_ends(source: Lines, delimiter: str, part_rows: int) -> list[Mark]:
 
 def _text_schema(source: Lines, uri: str, name: str, headline: str) -> pa.Schema:
     """The columns of a csv, tsv or txt file; nothing but the header is read."""
-    if kind(uri) == TEXT:
+    if suffix(uri) == TEXT:
         return pa.schema([(headline, pa.string())])
-    header = next(delimited(source, DELIMITERS[kind(uri)]), None)
+    header = next(delimited(source, DELIMITERS[suffix(uri)]), None)
     if header is None or header.values is None:
         told = "there is none" if header is None else header.reason
         raise DataError(f"{name}: the header cannot be read ({told}): write the columns' names in the first line, in UTF-8")

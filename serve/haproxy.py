@@ -16,8 +16,8 @@ ENVIRONMENT = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",  # HAProxy learns within one that a replica goes; 30 is for slower balancers
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",  # a replica that died: to score a headline twice harms nobody
-    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",  # 10 would be a third of the time until a second replica answers
-    "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # one thread passes on some 30,000 requests a second; four fight the replicas for their cores
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",  # Ray's default of 10 comes on top of upscale_delay_s
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # four, the default, would share the replicas' cores
 }
 _WHERE = {
     "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",

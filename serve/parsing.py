@@ -132,6 +132,14 @@ def texts_of(body: bytes, settings: Settings) -> list[str]:
     return texts
 
 
+def flat(values: Any) -> list[str] | None:
+    """["a", "b"] and [["a"], ["b"]] alike; None for anything else."""
+    if not isinstance(values, list):
+        return None
+    texts = [one[0] if isinstance(one, list) and len(one) == 1 else one for one in values]
+    return texts if all(isinstance(text, str) for text in texts) else None
+
+
 def check_texts(texts: list[str], name: str, settings: Settings) -> None:
     """Refuses none, too many, and a text that `check_text` refuses.
 

@@ -16,7 +16,7 @@ import orjson
 
 from clickbait.errors import BadRequest
 from serve.engine import Answer
-from serve.parsing import check_texts, object_of
+from serve.parsing import check_texts, flat, object_of
 from serve.settings import Settings
 
 _KEYS = frozenset({"inputs", "parameters", "raw_scores", "truncate"})
@@ -47,7 +47,9 @@ def asked_of(body: bytes, settings: Settings) -> Asked:
     """
     document = object_of(body, _KEYS)
     inputs = document.get("inputs")
-    texts = [inputs] if isinstance(inputs, str) else _flat(inputs)
+    texts = [inputs] if isinstance(inputs, str) else flat(inputs)
+    if texts is None:
+        raise BadRequest('"inputs" must be a string, a list of strings, or a list of lists of one string')
     check_texts(texts, "inputs", settings)
     if document.get("raw_scores", False) is not False:
         raise BadRequest('"raw_scores" must be false: scores are probabilities')
@@ -55,15 +57,6 @@ def asked_of(body: bytes, settings: Settings) -> Asked:
         raise BadRequest('"truncate" must be true or false: a text that is longer than the model reads is cut either way')
     parameters = document.get("parameters")
     return Asked(texts, nested=not isinstance(inputs, str) or parameters is not None, top_k=_top_k(parameters))
-
-
-def _flat(inputs: Any) -> list[str]:
-    """["a", "b"] and [["a"], ["b"]] alike."""
-    if isinstance(inputs, list):
-        texts = [one[0] if isinstance(one, list) and len(one) == 1 else one for one in inputs]
-        if all(isinstance(text, str) for text in texts):
-            return texts
-    raise BadRequest('"inputs" must be a string, a list of strings, or a list of lists of one string')
 
 
 def _top_k(parameters: Any) -> int | None:

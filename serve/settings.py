@@ -34,11 +34,11 @@ class Settings(BaseSettings):
     max_characters: int = Field(MAX_CHARACTERS, ge=1, le=100_000)
     """Characters of a text, counted after cleaning. What is longer is an article, and attention costs its square."""
     max_texts: int = Field(256, ge=1, le=10_000)
-    """Texts in a batch request: half a second's work of one core with the default model."""
+    """Texts in a batch request: a fifth of a second's work of one core with the default model."""
     max_body_bytes: int = Field(1 << 20, ge=64, le=1 << 30)
     """Bytes of a body: 256 texts of 512 characters take half of it in UTF-8, and three quarters as \\uXXXX."""
     max_waiting: int = Field(256, ge=1, le=100_000)
-    """Requests that wait for the model, a replica. At some 500 a second, 256 is half a second: longer queues only add latency."""
+    """Requests that wait for the model, a replica. At some 800 a second, 256 is a third of a second: longer queues only add latency."""
     batch_tokens: int = Field(512, ge=1, le=1 << 20)
     """Tokens computed at a time, padding counted: some 32 headlines. A new request waits for one such batch, some 30 ms."""
     timeout_s: float = Field(5.0, gt=0.0, le=600.0)

@@ -19,7 +19,7 @@ import orjson
 
 from clickbait.errors import BadRequest, NotReady, UnknownModel
 from serve.engine import Answer
-from serve.parsing import JSON_TYPES, Incoming, check_count, check_texts, object_of
+from serve.parsing import JSON_TYPES, Incoming, check_count, check_texts, flat, object_of
 from serve.service import Service
 from serve.settings import Settings
 
@@ -148,7 +148,10 @@ def _texts(inputs: Any, binary: bytes, settings: Settings) -> list[str]:
     if size is None:
         if binary:
             raise BadRequest('bytes behind the JSON need the parameter "binary_data_size"')
-        texts = _flat(tensor.get("data"))
+        found = flat(tensor.get("data"))
+        if found is None:
+            raise BadRequest('"data" must be a list of strings')
+        texts = found
     else:
         if "data" in tensor or type(size) is not int or size != len(binary):
             raise BadRequest('"binary_data_size" must be the count of bytes behind the JSON, and there must be no "data"')
@@ -156,15 +159,6 @@ def _texts(inputs: Any, binary: bytes, settings: Settings) -> list[str]:
     if len(texts) != count:
         raise BadRequest('"text" must have as many elements as its shape says')
     return texts
-
-
-def _flat(data: Any) -> list[str]:
-    """["a", "b"] and [["a"], ["b"]] alike: the protocol takes both."""
-    if isinstance(data, list):
-        texts = [one[0] if isinstance(one, list) and len(one) == 1 else one for one in data]
-        if all(isinstance(text, str) for text in texts):
-            return texts
-    raise BadRequest('"data" must be a list of strings')
 
 
 def _outputs(asked: Any, binary: Any) -> list[tuple[str, bool]]:

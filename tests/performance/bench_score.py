@@ -18,8 +18,6 @@ import json
 import multiprocessing
 import os
 import re
-import secrets
-import signal
 import statistics
 import subprocess
 import sys
@@ -40,7 +38,7 @@ from clickbait import sample
 from clickbait.scorer import Scorer
 from ray_jobs.score_output import BATCH
 from tests.performance import results
-from tests.performance.ray_server import free_port
+from tests.performance.ray_server import ray_head
 
 BENCH = results.ROOT / "artifacts" / "bench"
 BUNDLE = BENCH / "models" / "bundles" / "ngrams-taught"
@@ -124,23 +122,12 @@ class Head:
 
 
 @contextlib.contextmanager
-def ray_head(cpus: int) -> Iterator[Head]:
-    """`ray start --head` with token authentication; on leaving it is ended with all that it started."""
-    port = free_port()
-    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ADDRESS": f"127.0.0.1:{port}"}
-    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1"]
-    command += [f"--num-cpus={cpus}", "--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=500000000"]
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder, Path(folder, "log").open("w") as log:
-        without = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        command += [f"--temp-dir={folder}"]
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**without, **environment}, start_new_session=True)
-        try:
-            time.sleep(HEAD_S)
-            assert process.poll() is None, Path(folder, "log").read_text(encoding="utf-8")
-            yield Head(process.pid, environment)
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)  # --block: its processes are its own group
-            process.wait()
+def ray_up(cpus: int) -> Iterator[Head]:
+    """A head that is up and idle again."""
+    with ray_head(cpus, 500_000_000, "--include-dashboard=false") as (head, token, address):
+        time.sleep(HEAD_S)
+        assert not head.ended(), head.told()
+        yield Head(head.pid, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_ADDRESS": address})
 
 
 def memory(driver: int, head: int) -> int:
@@ -197,7 +184,7 @@ def main() -> None:
     cold = job(args.bundle, path, args.processes)["rate_in_all"]
     ceilings, runs = [ceiling(args.bundle, texts, args.processes)], []
     for _ in range(args.rounds):
-        with ray_head(args.processes) as head:
+        with ray_up(args.processes) as head:
             job(args.bundle, source(WARM_ROWS, BENCH / "score"), args.processes, head)  # Ray Data keeps actors of its own from now on
             runs.append(job(args.bundle, path, args.processes, head))
         ceilings.append(ceiling(args.bundle, texts, args.processes))  # no Ray is up

@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,10 +25,10 @@ from typing import Any
 import yaml
 
 from clickbait.errors import ClickbaitError
-from serve import haproxy, ports
+from serve import haproxy
+from tests.performance.processes import Started, free_port, started
 from tests.performance.results import ROOT
 
-_MARK = "BENCH_SESSION"  # in the environment of all that a session starts, so that it can be found and ended by pid
 _UP_S = 120.0
 
 
@@ -45,8 +44,8 @@ class Replica:
 class RayServer:
     """A running head."""
 
-    def __init__(self, folder: Path, dashboard: str, token: str, mark: str) -> None:
-        self._folder, self._dashboard, self._token, self._mark = folder, dashboard, token, mark
+    def __init__(self, folder: Path, dashboard: str, token: str, head: Started) -> None:
+        self._dashboard, self._token, self._head = dashboard, token, head
         self._port = free_port()
         self._variables = {
             **haproxy.controller_variables(str(folder / "haproxy")),
@@ -91,7 +90,7 @@ class RayServer:
     def kill(self, replica: Replica) -> None:
         """`kill -9`, of a process that this session started."""
         assert replica.pid is not None
-        assert replica.pid in _marked(self._mark)
+        assert replica.pid in self._head.pids()
         os.kill(replica.pid, signal.SIGKILL)
 
     def up(self) -> bool:
@@ -115,12 +114,6 @@ class RayServer:
         return " ".join(str(application.get("message", "no message")).split())[-500:]
 
 
-def free_port() -> int:
-    """A port nobody listens on just now."""
-    with ports.bind("127.0.0.1", 0) as probe:
-        return int(probe.getsockname()[1])
-
-
 def serve_config() -> dict[str, Any]:
     """configs/serve.yaml."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text(encoding="utf-8"))
@@ -130,30 +123,31 @@ def serve_config() -> dict[str, Any]:
 @contextlib.contextmanager
 def running(num_cpus: int = 4) -> Iterator[RayServer]:
     """A head with `num_cpus` logical CPUs and token authentication. On leaving, all that it started is ended, by pid."""
-    mark, token = secrets.token_hex(16), secrets.token_hex(32)
-    port, dashboard, client = free_port(), free_port(), free_port()
-    programs = Path(sys.executable).parent
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    dashboard, client = free_port(), free_port()
+    more = (f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--ray-client-server-port={client}")
+    with ray_head(num_cpus, 200_000_000, *more) as (head, token, _):
+        server = RayServer(head.log.parent, f"http://127.0.0.1:{dashboard}", token, head)
+        _wait_for(server, head)
+        yield server
+
+
+@contextlib.contextmanager
+def ray_head(num_cpus: int, object_store_bytes: int, *more: str) -> Iterator[tuple[Started, str, str]]:
+    """`ray start --head` with token authentication: the process, its token and its address. It may not be up yet."""
+    token, port, programs = secrets.token_hex(32), free_port(), Path(sys.executable).parent
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         command = [str(programs / "ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1"]
-        command += ["--disable-usage-stats", f"--num-cpus={num_cpus}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
         command += [
-            f"--ray-client-server-port={client}",
-            "--object-store-memory=200000000",
-            f"--temp-dir={folder}",
+            f"--num-cpus={num_cpus}",
             "--disable-usage-stats",
+            f"--object-store-memory={object_store_bytes}",
+            f"--temp-dir={folder}",
         ]
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        environment |= {_MARK: mark, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
         environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
-        with (folder / "start.log").open("w") as log:
-            head = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=environment, start_new_session=True)
-            server = RayServer(folder, f"http://127.0.0.1:{dashboard}", token, mark)
-            try:
-                _wait_for(server, head, folder / "start.log")
-                yield server
-            finally:
-                _end(head, mark)
+        with started([*command, *more], environment, Path(folder) / "start.log") as head:
+            yield head, token, f"127.0.0.1:{port}"
 
 
 def _is_200(page: str | urllib.request.Request) -> bool:
@@ -162,35 +156,10 @@ def _is_200(page: str | urllib.request.Request) -> bool:
     return False
 
 
-def _wait_for(server: RayServer, head: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(server: RayServer, head: Started) -> None:
     end = time.monotonic() + _UP_S
-    while head.poll() is None and time.monotonic() < end:
+    while not head.ended() and time.monotonic() < end:
         if server.up():
             return
         time.sleep(0.5)
-    raise ClickbaitError(f"the Ray head did not come up: {' '.join(log.read_text(encoding='utf-8').split())[-500:]}")
-
-
-def _end(head: subprocess.Popen[bytes], mark: str) -> None:
-    head.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        head.wait(timeout=10)
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        if not (left := _marked(mark)):
-            break
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, how)
-        time.sleep(1.0)
-    head.wait(timeout=10)
-
-
-def _marked(mark: str) -> list[int]:
-    """The processes that have `mark` in their environment, HAProxy's among them: it outlives a killed Ray."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                if f"{_MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
-    return found
+    raise ClickbaitError(f"the Ray head did not come up: {head.told()}")

@@ -21,7 +21,7 @@ import tasks
 from clickbait.errors import ConfigError
 from clickbait.scorer import Scorer
 from tests.conftest import ROOT
-from tests.performance import bench_serve, ceiling, serve_figures, wrk
+from tests.performance import bench_serve, ceiling, processes, serve_figures, wrk
 from tests.performance.peers import servers
 from tests.tiny import tiny_bundle
 
@@ -140,8 +140,8 @@ def test_it_answers_what_the_model_computes_and_leaves_nothing(name: str, bundle
         assert servers.ask(url, server.single, TEXTS[:1]) == pytest.approx(expected[:1], abs=1e-5)
         (log,) = tmp_path.glob("*.log")
         mark = log.stem.removeprefix(f"{name}-")
-        assert servers._marked(mark)
-    assert not servers._marked(mark)  # uvicorn's workers are gone with it
+        assert processes.marked(mark)
+    assert not processes.marked(mark)  # uvicorn's workers are gone with it
 
 
 def test_a_server_that_dies_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

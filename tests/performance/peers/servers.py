@@ -1,18 +1,16 @@
-"""Which servers there are, how each is started, and how everything that it started is ended."""
+"""Which servers there are, and how each is started."""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
-import signal
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,15 +18,13 @@ from typing import Any
 import yaml
 
 from clickbait.errors import ClickbaitError
-from serve import ports
+from tests.performance.processes import Started, free_port, started
 from tests.performance.results import ROOT
 from tests.performance.wrk import Shape
 
 BIN = Path(sys.executable).parent
 REPLICAS = 2  # of ours, and processes or threads of every peer: the cores that the comparison is made on
-MARK = "BENCH_SERVE_RUN"  # in the environment of all that is started here, so that it is found whatever became of its parent
 _START_S = 300  # a Ray session takes 30 s, and several times that while others use the cores
-_END_S = 10
 
 SINGLE = Shape("/classify", '{"text": ', "}")
 BATCH = Shape("/classify/batch", '{"texts": [', "]}")
@@ -126,26 +122,16 @@ def running(server: Server, folder: Path) -> Iterator[str]:
     Raises:
         StartError: it does not come up.
     """
-    with ports.bind("127.0.0.1", 0) as probe:
-        port = probe.getsockname()[1]
-    mark = secrets.token_hex(8)
+    port, mark = free_port(), secrets.token_hex(8)
     config = folder / f"{mark}.yaml"
     if server.ray_serve:
         document = {**server.ray_serve, "http_options": {**server.ray_serve["http_options"], "port": port}}
         config.write_text(yaml.safe_dump(document), encoding="utf-8")
     command = [word.format(port=port, config=config) for word in server.command]
-    log = folder / f"{server.name}-{mark}.log"
-    with log.open("wb") as out:
-        # Its own session: a Ctrl-C here comes to us alone, and we end it in order.
-        process = subprocess.Popen(
-            command, stdout=out, stderr=out, cwd=ROOT, env=_environment(server, folder, mark), start_new_session=True
-        )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait(process, url, server, log)
-            yield url
-        finally:
-            _end(process, mark)
+    with started(command, _environment(server, folder), folder / f"{server.name}-{mark}.log", mark) as process:
+        url = f"http://127.0.0.1:{port}"
+        _wait(process, url, server)
+        yield url
 
 
 def ask(url: str, shape: Shape, texts: list[str]) -> list[float]:
@@ -162,7 +148,7 @@ def ask(url: str, shape: Shape, texts: list[str]) -> list[float]:
     return [float(result["score"]) for result in results]
 
 
-def _environment(server: Server, folder: Path, mark: str) -> dict[str, str]:
+def _environment(server: Server, folder: Path) -> dict[str, str]:
     """What a user has, without what would make the servers unlike those of a plain shell."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "CLICKBAIT_", "BENTOML_", "PEER_"))}
     ray = {
@@ -176,17 +162,16 @@ def _environment(server: Server, folder: Path, mark: str) -> dict[str, str]:
     }
     bento = {"BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "1"}
     path = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
-    return {**kept, **ray, **bento, **path, **server.env, MARK: mark}
+    return {**kept, **ray, **bento, **path, **server.env}
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, server: Server, log: Path) -> None:
+def _wait(process: Started, url: str, server: Server) -> None:
     """Until it answers a batch and a single headline, several times: each of its processes is up by then, or nearly."""
     end = time.monotonic() + _START_S
     good = 0
     while good < 4 * REPLICAS:
-        if process.poll() is not None or time.monotonic() > end:
-            told = " | ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
-            raise StartError(f"{server.name} ({server.setup}) does not answer: {told[-1500:]}")
+        if process.ended() or time.monotonic() > end:
+            raise StartError(f"{server.name} ({server.setup}) does not answer: {process.told()}")
         try:
             ask(url, server.single, ["is anybody there"])
             ask(url, server.batch, ["one", "two"])
@@ -194,27 +179,3 @@ def _wait(process: subprocess.Popen[bytes], url: str, server: Server, log: Path)
         except (OSError, ValueError, KeyError, TypeError):  # refused, not ready, or not yet an answer
             good = 0
             time.sleep(0.3)
-
-
-def _end(process: subprocess.Popen[bytes], mark: str) -> None:
-    process.send_signal(signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=_END_S)
-    end = time.monotonic() + 5
-    while (left := _marked(mark)) and time.monotonic() < end:
-        for pid in left:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.2)
-    process.wait(timeout=_END_S)
-
-
-def _marked(mark: str) -> list[int]:
-    """The processes that carry the mark in their environment: children, and theirs that have lost their parents."""
-    wanted = f"{MARK}={mark}".encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # gone, or another user's
-            if wanted in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-    return found
