@@ -39,7 +39,7 @@ $(VENV)/.peers: pyproject.toml constraints.txt
 PORT ?= 8000
 DEMO = $(BIN)/python -m ray_jobs.pipeline --config configs/demo.yaml --port $(PORT) $(if $(DATA),--data '$(DATA)') $(if $(TRANSFER),--transfer '$(TRANSFER)') $(ARGS)
 
-.PHONY: demo serve test lint format bench-train bench-size bench-models bench-autoscale bench-score
+.PHONY: demo serve test lint format bench-train bench-size bench-models bench-engine bench-hops bench-autoscale bench-score
 demo: $(VENV)/.run
 	$(DEMO)
 
@@ -64,6 +64,13 @@ bench-train: $(VENV)/.run
 
 bench-size: $(VENV)/.run
 	$(BIN)/python -m tests.performance.bench_size $(ARGS)
+
+# The two tables of docs/serving.md on the engine, and of docs/http.md on processes; need a bundle of make bench-models (or ARGS='--bundle folder').
+bench-engine: $(VENV)/.run
+	$(BIN)/python -m tests.performance.bench_engine $(ARGS)
+
+bench-hops: $(VENV)/.peers
+	$(BIN)/python -m tests.performance.bench_hops $(ARGS)
 
 bench-autoscale: $(VENV)/.run
 	$(BIN)/python -m tests.performance.bench_autoscale $(ARGS)

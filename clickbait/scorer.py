@@ -1,4 +1,4 @@
-"""A bundle and texts in, scores out: the tokenizer and onnxruntime on one thread, with next to no padding.
+"""A bundle and texts in, scores out: the tokenizer and a backend on one thread, with next to no padding.
 
     scorer = Scorer(Path("artifacts/bundle"))
     scorer.score(["Markets close higher", "You won't believe number 7"])   # array([0.02, 0.97], dtype=float32)
@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clickbait import bundle
-from clickbait.errors import BundleError, ConfigError
+from clickbait import backends, bundle
 from clickbait.text import clean
 
 # Tokens, padding counted, in one run of the model: some 32 headlines of 16. On a CPU core larger runs are not faster
@@ -30,21 +29,36 @@ DRAFT = "draft"  # the version of a bundle that is not published
 class Scorer:
     """A loaded model version. One thread at a time may call `score` or `score_tokens`."""
 
-    def __init__(self, folder: Path, *, runtime: str | None = None, threads: int = 1, verified: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        runtime: str | None = None,
+        device: str = backends.CPU,
+        threads: int = 1,
+        verified: bool = False,
+        shared: Path | None = None,
+    ) -> None:
         """Loads the bundle in `folder`, every byte of it checked first unless `verified` says that this was just done.
+
+        Args:
+            folder: the bundle.
+            runtime: one of its runtimes, or `torch`; None takes what it was exported for.
+            device: `cpu` or `cuda`.
+            threads: compute threads on the CPU.
+            verified: the bundle's bytes were checked.
+            shared: where this machine's processes share a model's weights (`clickbait.prepared`); None keeps a copy of its own.
 
         Raises:
             BundleError: a byte that is not the manifest's, or a file that tokenizers or onnxruntime cannot load.
-            ConfigError: the bundle has no such runtime.
+            ConfigError: the bundle has no such runtime, or the machine has no such device.
         """
         self.manifest = bundle.read_manifest(folder) if verified else bundle.verify(folder)
         self.version = self.manifest.version or DRAFT
-        self.runtime = runtime or self.manifest.default_runtime
-        if self.runtime not in self.manifest.runtimes:
-            raise ConfigError(f'runtime "{self.runtime}": {folder} has {", ".join(sorted(self.manifest.runtimes))}')
+        self.runtime = backends.choose(self.manifest, runtime, device)
         self._tokenizer = _tokenizer(folder / "tokenizer.json", self.manifest.max_tokens)
         self._pad = _pad_id(self._tokenizer)
-        self._session = _session(folder / self.manifest.runtimes[self.runtime], threads)
+        self._backend = backends.load(folder, self.manifest, self.runtime, device=device, threads=threads, shared=shared)
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """P(clickbait) of each text, in the order given: float32 (n,). Texts are cleaned here; no text gives no score."""
@@ -79,7 +93,7 @@ class Scorer:
         for row, tokens in enumerate(ids):
             input_ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
-        (logits,) = self._session.run(["logits"], {"input_ids": input_ids, "attention_mask": mask})
+        logits = self._backend(input_ids, mask)
         margin = (logits[:, 1] - logits[:, 0]) / np.float32(self.manifest.temperature)
         # softmax(...)[:, 1] of two classes, in the form that cannot overflow
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * margin)), np.float32)
@@ -105,7 +119,7 @@ def _tokenizer(path: Path, max_tokens: int) -> Any:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception
-        raise _cannot_load("tokenizers", path, error) from None
+        raise backends.cannot_load("tokenizers", path, error) from None
     tokenizer.no_padding()  # padding goes by micro-batch
     tokenizer.enable_truncation(max_tokens)
     return tokenizer
@@ -117,28 +131,3 @@ def _pad_id(tokenizer: Any) -> int:
         if (found := tokenizer.token_to_id(token)) is not None:
             return int(found)
     return 0
-
-
-def _session(path: Path, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would burn the neighbours' cores
-    options.log_severity_level = 3  # errors: what we cannot load we say ourselves
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base but Exception
-        raise _cannot_load("onnxruntime", path, error) from None
-    inputs, outputs = {i.name for i in session.get_inputs()}, {o.name for o in session.get_outputs()}
-    if inputs != {"input_ids", "attention_mask"} or "logits" not in outputs:
-        told = f"{', '.join(sorted(inputs))} to {', '.join(sorted(outputs))}"
-        raise BundleError(f"{path}: goes from {told}, not from input_ids and attention_mask to logits; export it again")
-    return session
-
-
-def _cannot_load(library: str, path: Path, error: Exception) -> BundleError:
-    told = " ".join(str(error).split())[:200]
-    return BundleError(f"{path}: {library} cannot load it ({told}); export it again")

@@ -10,7 +10,6 @@ another machine has the same limits. Each replica follows the alias by itself (`
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 import urllib.request
 from typing import Any
@@ -19,6 +18,7 @@ import click
 from ray import serve as ray_serve
 from ray.serve.schema import LoggingConfig
 
+from clickbait import scratch
 from clickbait.errors import ClickbaitError
 from clickbait.registry import Registry
 from clickbait.storage import is_local
@@ -94,7 +94,7 @@ def serve_on_ray(chosen: Settings, port: int) -> str:
     app = _bound(chosen)
     with ports.bind(chosen.host, port) as probe:
         port = probe.getsockname()[1]
-    variables = haproxy.controller_variables(tempfile.mkdtemp(prefix="haproxy-"))
+    variables = haproxy.controller_variables(str(scratch.own(scratch.path(f"haproxy-{port}"))))
     ray_serve.start(
         proxy_location="HeadOnly",
         http_options={"host": chosen.host, "port": port, "request_timeout_s": 2 * chosen.timeout_s},

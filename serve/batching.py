@@ -75,7 +75,7 @@ class Batcher(Generic[T]):
     """Calls `score` with lists of items worth at most `max_tokens`, or with one that is longer, one call at a time.
 
     `score` gives as many floats as it gets items. It runs on a thread of its own, or on the event loop where the batch is expected to take
-    less than `inline_s` seconds: a hop to the thread and back takes 0.07 ms. Where it raises, each request of the batch is tried alone,
+    less than `inline_s` seconds, which saves a hop to the thread and back. Where it raises, each request of the batch is tried alone,
     so only those that cause it fail. `observe` is told of every batch.
     """
 

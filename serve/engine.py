@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clickbait import prepared
 from clickbait.errors import BundleError
 from clickbait.registry import Registry
 from clickbait.scorer import Scorer
@@ -17,7 +18,7 @@ from serve.settings import Settings
 
 _WARM_WORDS = (1, 8, 32, 512)  # headlines of these many words: short, usual, long, and cut to the model's longest
 _WARM_BATCH = 32
-_INLINE_S = 0.0003  # what the event loop may be kept from its sockets, to save a hop to a thread and back of 0.07 ms
+_INLINE_S = 0.002  # what the loop may be kept from its sockets: it has one core with the engine, and a hop to its thread is two wake-ups
 _INLINE_TEXTS = 16  # tokenized on the loop: a quarter of a millisecond; more go to a thread
 
 
@@ -59,7 +60,8 @@ class Engine:
             ClickbaitError: no such version, a byte that is wrong, a model that cannot be loaded or does not give numbers.
         """
         folder = registry.fetch(version)
-        scorer = Scorer(folder, runtime=settings.runtime, threads=settings.threads, verified=True)
+        shared = prepared.folder() if settings.share_weights else None
+        scorer = Scorer(folder, runtime=settings.runtime, device=settings.device, threads=settings.threads, verified=True, shared=shared)
         for words in _WARM_WORDS:
             for count in (1, _WARM_BATCH):
                 if not np.isfinite(scorer.score(["word " * words] * count)).all():

@@ -6,7 +6,7 @@ CLICKBAIT_MODEL=staging CLICKBAIT_THREADS=2 python -m serve.standalone
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,7 +28,11 @@ class Settings(BaseSettings):
     model: str = Field("production", min_length=1, max_length=64)
     """What is served: an alias (`production`), a version (`v3`) or `latest`."""
     runtime: str | None = None
-    """`int8` or `fp32`; None takes what the version was exported for."""
+    """`int8`, `fp32` or `torch` (which needs the `train` extra); None takes what the version was exported for, and fp32 on a GPU."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the model computes. `cuda` needs onnxruntime-gpu in onnxruntime's place, or `runtime` torch."""
+    share_weights: bool = True
+    """Replicas on one machine map one copy of the weights, made once below the system's temporary folder; false keeps a copy in each."""
     threads: int = Field(1, ge=1, le=256)
     """Compute threads of a replica. A small model does not get faster with more; one replica a core does."""
     max_characters: int = Field(MAX_CHARACTERS, ge=1, le=100_000)

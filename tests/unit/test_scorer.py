@@ -16,6 +16,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from tokenizers import Tokenizer
 
@@ -83,11 +84,8 @@ def test_a_text_is_cut_at_max_tokens(folder: Path, scorer: Scorer) -> None:
 
 
 def test_logits_of_any_size_give_a_number(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Extreme:
-        def run(self, *_: Any) -> list[Any]:
-            return [np.array([[-1e30, 1e30], [1e30, -1e30], [0, 0]], np.float32)]
-
-    monkeypatch.setattr(scorer, "_session", Extreme())
+    extreme = np.array([[-1e30, 1e30], [1e30, -1e30], [0, 0]], np.float32)
+    monkeypatch.setattr(scorer, "_backend", lambda *_: extreme)
     assert scorer.score(["a", "a", "a"]).tolist() == [1.0, 0.0, 0.5]
 
 
@@ -114,16 +112,15 @@ def test_micro_batches_hold_each_row_once_within_the_budget(lengths: list[int], 
 
 
 def test_padding_stays_within_a_micro_batch(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, shapes = scorer._session, []
+    real, shapes = scorer._backend, []
 
-    class Seen:
-        def run(self, names: Any, feeds: dict[str, Any]) -> Any:
-            shapes.append(feeds["input_ids"].shape)
-            assert feeds["input_ids"].dtype == feeds["attention_mask"].dtype == np.int64
-            assert (feeds["input_ids"][feeds["attention_mask"] == 0] == 0).all()  # [PAD]
-            return real.run(names, feeds)
+    def seen(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Any:
+        shapes.append(input_ids.shape)
+        assert input_ids.dtype == mask.dtype == np.int64
+        assert (input_ids[mask == 0] == 0).all()  # [PAD]
+        return real(input_ids, mask)
 
-    monkeypatch.setattr(scorer, "_session", Seen())
+    monkeypatch.setattr(scorer, "_backend", seen)
     scorer.score(["you " * 30] * 20 + ["you"] * 20)
     assert all(rows * columns <= TOKEN_BUDGET for rows, columns in shapes)
     assert (20, 3) in shapes  # the short ones, unpadded

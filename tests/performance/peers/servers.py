@@ -116,13 +116,15 @@ def _ours(name: str, registry: str) -> Server:
 
 
 @contextmanager
-def running(server: Server, folder: Path) -> Iterator[str]:
+def running(server: Server, folder: Path, mark: str | None = None) -> Iterator[str]:
     """The server's base URL while it runs; its files and its log go to `folder`. All of its processes are ended after, by their ids.
+
+    Every process carries the mark (`processes.marked`).
 
     Raises:
         StartError: it does not come up.
     """
-    port, mark = free_port(), secrets.token_hex(8)
+    port, mark = free_port(), mark or secrets.token_hex(8)
     config = folder / f"{mark}.yaml"
     if server.ray_serve:
         document = {**server.ray_serve, "http_options": {**server.ray_serve["http_options"], "port": port}}

@@ -1,0 +1,169 @@
+"""The engine alone: onnxruntime's options one by one against those that are served, and weights that replicas share or keep to themselves.
+
+    python -m tests.performance.bench_engine [--bundle artifacts/bench/models/bundles/minilm]
+
+First one process computes batches of 1, 8 and 32 generated headlines, each with one option changed; rounds are interleaved, figures are
+medians. Then two processes take turns with one headline, as two replicas do behind a balancer: each with weights of its own, or with the
+prepared file mapped by both. Prints two tables, and writes artifacts/bench/engine.json. Run it on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clickbait import bundle, prepared
+from clickbait.sample import generate
+from clickbait.scorer import Scorer
+
+BATCHES = (1, 8, 32)
+ROUNDS, SECONDS = 5, 0.4
+TURNS = 1500
+BUNDLE = Path(__file__).parents[2] / "artifacts" / "bench" / "models" / "bundles" / "minilm"
+
+
+def variants(folder: Path, shared: Path) -> dict[str, Callable[[], Any]]:
+    """What is compared, by name: sessions, the served one first."""
+    import onnxruntime
+
+    manifest = bundle.verify(folder)
+    model = folder / manifest.runtimes["int8"]
+
+    def session(path: Path = model, threads: int = 1, **changed: Any) -> Any:
+        options = prepared.options(threads, ready=False)
+        for name, value in changed.items():
+            if name == "spinning":
+                options.add_session_config_entry("session.intra_op.allow_spinning", value)
+            else:
+                setattr(options, name, value)
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    ready = prepared.prepare(model, manifest.files[model.name].sha256, shared)
+    level, mode = onnxruntime.GraphOptimizationLevel, onnxruntime.ExecutionMode
+    return {
+        "as served: int8, one thread, prepared weights": lambda: onnxruntime.InferenceSession(
+            str(ready), prepared.options(1, ready=True), providers=["CPUExecutionProvider"]
+        ),
+        "weights of its own": session,
+        "fp32": lambda: session(folder / manifest.runtimes["fp32"]),
+        "two threads that sleep when idle": lambda: session(threads=2),
+        "two threads that spin (onnxruntime's default)": lambda: session(threads=2, spinning="1"),
+        "graph optimisation: basic": lambda: session(graph_optimization_level=level.ORT_ENABLE_BASIC),
+        "graph optimisation: none": lambda: session(graph_optimization_level=level.ORT_DISABLE_ALL),
+        "execution mode: parallel": lambda: session(execution_mode=mode.ORT_PARALLEL, inter_op_num_threads=2),
+        "no memory pattern": lambda: session(enable_mem_pattern=False),
+        "no arena": lambda: session(enable_cpu_mem_arena=False),
+    }
+
+
+def feeds(folder: Path, count: int) -> list[dict[str, np.ndarray]]:
+    """Inputs of `count` headlines each, sorted by length and padded as the scorer does."""
+    scorer = Scorer(folder, verified=True)
+    rows = scorer.encode([text for text, _ in generate(64 * count, seed=6)])
+    found = []
+    for at in range(0, len(rows), count):
+        batch = sorted(rows[at : at + count], key=len)
+        ids = np.zeros((count, len(batch[-1])), np.int64)
+        mask = np.zeros_like(ids)
+        for row, tokens in enumerate(batch):
+            ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
+        found.append({"input_ids": ids, "attention_mask": mask})
+    return found
+
+
+def rate(session: Any, given: list[dict[str, np.ndarray]]) -> float:
+    """Headlines a second."""
+    begin, done = time.perf_counter(), 0
+    while time.perf_counter() - begin < SECONDS:
+        one = given[done % len(given)]
+        session.run(["logits"], one)
+        done += 1
+    return done * len(given[0]["input_ids"]) / (time.perf_counter() - begin)
+
+
+def options_table(folder: Path, shared: Path) -> dict[str, dict[str, float]]:
+    """Headlines a second by variant and batch: medians of interleaved rounds."""
+    sessions = {name: make() for name, make in variants(folder, shared).items()}
+    given = {count: feeds(folder, count) for count in BATCHES}
+    found: dict[str, dict[int, list[float]]] = {name: {count: [] for count in BATCHES} for name in sessions}
+    for _ in range(ROUNDS):
+        for name, session in sessions.items():
+            for count in BATCHES:
+                found[name][count].append(rate(session, given[count]))
+    return {name: {str(count): round(statistics.median(rates), 1) for count, rates in each.items()} for name, each in found.items()}
+
+
+def _replica(folder: Path, shared: Path | None, line: Connection) -> None:
+    """Scores a headline whenever it is told to, and says how long that took, and what memory it has that no other process shares."""
+    scorer = Scorer(folder, verified=True, shared=shared)
+    texts = [text for text, _ in generate(256, seed=9)]
+    for text in texts[:50]:
+        scorer.score([text])
+    rollup = dict(row.split(":") for row in Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()[1:])
+    line.send(int(rollup["Private_Dirty"].split()[0]) / 1024)
+    at = 0
+    while line.recv():
+        begin = time.perf_counter()
+        scorer.score([texts[at % len(texts)]])
+        at += 1
+        line.send(time.perf_counter() - begin)
+
+
+def turns(folder: Path, shared: Path | None) -> dict[str, float]:
+    """Microseconds of a headline, in one process alone and in two that take turns; MB that a process has for itself."""
+    context = multiprocessing.get_context("spawn")
+    lines, children = [], []
+    for _ in range(2):
+        ours, theirs = context.Pipe()
+        child = context.Process(target=_replica, args=(folder, shared, theirs), daemon=True)
+        child.start()
+        lines.append(ours)
+        children.append(child)
+    private = statistics.median(line.recv() for line in lines)
+    found = {"private_mb": round(private, 1)}
+    for name, order in (("alone_us", lines[:1]), ("in_turn_us", lines)):
+        times = []
+        for number in range(TURNS):
+            line = order[number % len(order)]
+            line.send(True)
+            times.append(line.recv())
+        found[name] = round(statistics.median(times) * 1e6, 1)
+    for line, child in zip(lines, children, strict=True):
+        line.send(False)
+        child.join()
+    return found
+
+
+def main() -> None:
+    """Prints and writes."""
+    from tests.performance import results  # not above: every process imports this module, and `results` brings torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, default=BUNDLE)
+    folder = parser.parse_args().bundle
+    with tempfile.TemporaryDirectory(prefix="engine-") as where:
+        shared = Path(where) / "prepared"
+        table = options_table(folder, shared)
+        print("| options | " + " | ".join(f"batches of {count}" for count in BATCHES) + " |\n| --- |" + " ---: |" * len(BATCHES))
+        for name, rates in table.items():
+            print(f"| {name} | " + " | ".join(f"{value:,.0f}" for value in rates.values()) + " |")
+        sharing = {name: [turns(folder, given) for _ in range(3)] for name, given in (("own", None), ("shared", shared))}
+    medians = {name: {key: statistics.median(one[key] for one in each) for key in each[0]} for name, each in sharing.items()}
+    print("\n| weights | a process alone, µs | two in turn, µs | MB of its own |\n| --- | ---: | ---: | ---: |")
+    for name, one in medians.items():
+        print(f"| {name} | {one['alone_us']:.0f} | {one['in_turn_us']:.0f} | {one['private_mb']:.0f} |")
+    shows = {"in_turn_shared_vs_own": round(medians["shared"]["in_turn_us"] / medians["own"]["in_turn_us"], 4)}
+    results.save("engine", shows, options=table, sharing=sharing, model=folder.name)
+
+
+if __name__ == "__main__":
+    main()
