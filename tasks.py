@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import shlex
 import sys
 from pathlib import Path
 
@@ -15,31 +14,15 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-ROOT = Path(__file__).parent
-BIN = Path(sys.executable).parent
+from cluster.shell import BIN, ROOT, run, tool
+
 PORT = 8000
 JOBS = sorted(path.stem for path in (ROOT / "ray_jobs").glob("*.py") if (ROOT / "configs" / f"{path.stem}.yaml").is_file())
-
-
-def run(context: Context, command: list[str], args: str = "", env: dict[str, str] | None = None) -> None:
-    """Prints and runs the command in the checkout's root, and ends with its exit code where that is not 0."""
-    os.chdir(ROOT)
-    line = f"{shlex.join(command)} {args}".strip()
-    done = context.run(line, echo=True, warn=True, env=env or {}, pty=sys.stdout.isatty(), in_stream=False)
-    if done is not None and done.exited:
-        raise Exit(code=done.exited)
 
 
 def job(context: Context, name: str, args: str, *flags: str) -> None:
     """Runs a job on this machine."""
     run(context, [sys.executable, "-m", f"ray_jobs.{name}", "--config", f"configs/{name}.yaml", *flags], args)
-
-
-def tool(name: str, extra: str) -> str:
-    """The program's path in this environment; one line where the extra that brings it is not installed."""
-    if not (BIN / name).is_file():
-        raise Exit(f"error: {name}: not installed: {BIN / 'uv'} pip install --constraint constraints.txt --editable '.[{extra}]'", code=2)
-    return str(BIN / name)
 
 
 @task
