@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clickbait import drafts
+from clickbait import drafts, prepared
 from clickbait.errors import ClickbaitError, DataError
 from clickbait.registry import Registry
 from clickbait.scorer import Scorer
@@ -34,7 +34,7 @@ class BundleScorer:
 
     def __init__(self, bundle: str, threads: int) -> None:
         with drafts.existing(bundle) as folder:
-            self.scorer = Scorer(folder, threads=threads)
+            self.scorer = Scorer(folder, threads=threads, shared=prepared.folder())
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return batch.append_column("score", pa.array(self.scorer.score(batch["text"].to_pylist()), pa.float32()))
@@ -107,7 +107,7 @@ class PartScorer:
         self._wrong: str | None = None  # raised in an actor, an error would come out wrapped in Ray's own tracebacks
         try:
             with model(config) as folder:
-                self._scorer = Scorer(folder, threads=config.threads, verified=config.bundle is None)
+                self._scorer = Scorer(folder, threads=config.threads, verified=config.bundle is None, shared=prepared.folder())
             if score_output.fingerprint(self._scorer.manifest) != fingerprint:
                 self._wrong = f"{config.bundle}: was replaced while it was at work: give the scores of the new one another --output"
         except ClickbaitError as error:

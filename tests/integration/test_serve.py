@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -81,6 +82,19 @@ def test_haproxy_stands_in_front_of_a_ray_that_knew_nothing_of_it(url: str) -> N
 
     alive = {actor.class_name for actor in list_actors(filters=[("state", "=", "ALIVE")])}
     assert "HAProxyManager" in alive
+
+
+def test_what_prometheus_scrapes_of_the_machine_has_the_replicas_figures(url: str) -> None:
+    import ray
+
+    assert ask(f"{url}/classify", {"text": "a secret"})[0] == 200
+    (node,) = ray.nodes()
+    page, end = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", time.monotonic() + 60
+    answered = re.compile(r'^ray_clickbait_answers_total\{[^}]*route="/classify"[^}]*\} ([1-9][\d.]*)$', re.MULTILINE)
+    while not answered.search(told := urllib.request.urlopen(page, timeout=10).read().decode()):
+        assert time.monotonic() < end, sorted(set(re.findall(r"^ray_clickbait_\w+", told, re.MULTILINE)))
+        time.sleep(1)
+    assert "ray_clickbait_version" in told
 
 
 def test_a_moved_alias_is_served_without_a_restart(url: str, registry: str, tmp_path: Path) -> None:

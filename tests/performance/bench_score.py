@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from clickbait import sample
+from clickbait import prepared, sample
 from clickbait.scorer import Scorer
 from ray_jobs.score_output import BATCH
 from tests.performance import results
@@ -79,7 +79,7 @@ def ceiling(bundle: Path, texts: list[str], processes: int) -> float:
 
 
 def _child(bundle: str, texts: list[str], barrier: Barrier) -> None:
-    scorer = Scorer(Path(bundle))
+    scorer = Scorer(Path(bundle), shared=prepared.folder())
     scorer.score(texts[:BATCH])  # warm
     barrier.wait()
     for at in range(0, len(texts), BATCH):
