@@ -2,7 +2,7 @@
 
 onnxruntime optimises a graph and repacks its weights each time it loads it, and each process keeps its own copy. Here that is done once a
 machine: replicas map one file, so they share its pages, in memory and in the processor's cache (two replicas of MiniLM that take turns need
-a fifth less time for a headline; `python -m tests.performance.bench_engine`). What is made depends on the model's bytes, onnxruntime's
+a sixth less time for a headline; `python -m tests.performance.bench_engine`). What is made depends on the model's bytes, onnxruntime's
 version and the processor, and is named by them. The scores are the same to the bit.
 
 prepare(Path("bundle/model.onnx"), sha256, folder())   # the graph to load, with `options(threads, ready=True)`

@@ -66,8 +66,7 @@ _INTERNAL = (500, "InternalError", "the server failed: report it with the reques
 def create_app(service: Service, settings: Settings, *, under_ray: bool = False) -> Api:
     """The application. `service` may still be loading: until it is ready, /readyz and the POST routes answer 503.
 
-    Its lifespan starts the service's polling and closes the service. `under_ray`: Ray Serve itself returns the x-request-id header, and
-    cancels the handler of a client that has gone. Elsewhere both are done here.
+    Its lifespan starts the service's polling and closes the service. `under_ray`: Ray Serve itself returns the x-request-id header.
     """
     return Api(service, settings, under_ray=under_ray)
 
@@ -77,7 +76,7 @@ class Api:
 
     def __init__(self, service: Service, settings: Settings, *, under_ray: bool) -> None:
         self._pages = pages.create(service, settings)
-        self._posts = posts(service, settings, watch=not under_ray)
+        self._posts = posts(service, settings)
         self._keys = Keys(settings.api_keys.get_secret_value())
         self._count = service.metrics.count_answer
         self._retry_after = b"%d" % settings.retry_after_s

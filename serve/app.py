@@ -22,7 +22,7 @@ from clickbait import scratch
 from clickbait.errors import ClickbaitError
 from clickbait.registry import Registry
 from clickbait.storage import is_local
-from serve import haproxy, ports, ray_metrics, settings
+from serve import haproxy, ingress, ports, ray_metrics, settings
 from serve.api import Api, create_app
 from serve.service import Service
 from serve.settings import Settings
@@ -36,12 +36,12 @@ _ROUTE_S = 60  # how long the proxy may take to learn of a route; usually well u
 @ray_serve.deployment(
     name="Classifier",
     num_replicas=1,
-    ray_actor_options={"num_cpus": 1},
+    ray_actor_options={"num_cpus": 1, "runtime_env": {"env_vars": ingress.ENVIRONMENT}},
     health_check_period_s=5,
     health_check_timeout_s=10,
     graceful_shutdown_wait_loop_s=0.5,
     max_constructor_retry_count=3,  # a version that does not load thrice does not load
-    logging_config=LoggingConfig(enable_access_log=False),  # a line a request costs more than parsing it
+    logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),  # Ray makes a line a request, even one that it drops
 )
 @ray_serve.ingress()
 class Classifier:

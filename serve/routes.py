@@ -38,7 +38,6 @@ class Post:
         service: Service,
         settings: Settings,
         *,
-        watch: bool,
         types: frozenset[bytes] = JSON_TYPES,
     ) -> None:
         self.name = name
@@ -46,7 +45,6 @@ class Post:
         self._service = service
         self._limit = settings.max_body_bytes
         self._timeout_s = settings.timeout_s
-        self._watch = watch
         self._types = types
 
     async def __call__(self, request: Incoming, receive: Receive, send: Send, echoed: list[Header]) -> None:
@@ -58,7 +56,7 @@ class Post:
         texts, render = self._read(request)
         parsed = perf_counter()
         work = self._service.score(texts, deadline)
-        answer = await (_unless_gone(work, receive) if self._watch else work)
+        answer = await _unless_gone(work, receive)
         body, headers = render(answer)
         timing = b"parse;dur=%.2f, queue;dur=%.2f, compute;dur=%.2f, total;dur=%.2f" % (
             (parsed - arrived) * 1000,
@@ -111,7 +109,7 @@ class _Watch:
         self._task.cancel()
 
 
-def posts(service: Service, settings: Settings, *, watch: bool) -> dict[str, Post]:
+def posts(service: Service, settings: Settings) -> dict[str, Post]:
     """Each route by its path; the inference protocol's, which has names in its path, is under `v2.INFER`."""
 
     def one(request: Incoming) -> Asked:
@@ -133,14 +131,14 @@ def posts(service: Service, settings: Settings, *, watch: bool) -> dict[str, Pos
         asked = v2.asked_of(request, service, settings)
         return asked.texts, asked.render
 
-    ranking = Post("/predict", ranked, service, settings, watch=watch)
+    ranking = Post("/predict", ranked, service, settings)
     return {
-        "/classify": Post("/classify", one, service, settings, watch=watch),
-        "/classify/batch": Post("/classify/batch", many, service, settings, watch=watch),
+        "/classify": Post("/classify", one, service, settings),
+        "/classify/batch": Post("/classify/batch", many, service, settings),
         "/predict": ranking,
         "/": ranking,
-        "/explain": Post("/explain", explained, service, settings, watch=watch),
-        v2.INFER: Post("/v2/infer", inferred, service, settings, watch=watch, types=v2.TYPES),
+        "/explain": Post("/explain", explained, service, settings),
+        v2.INFER: Post("/v2/infer", inferred, service, settings, types=v2.TYPES),
     }
 
 

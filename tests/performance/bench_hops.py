@@ -15,7 +15,7 @@ import copy
 import secrets
 import tempfile
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from tests.performance.peers.servers import Server
 from tests.performance.processes import marked
 
 CONNECTIONS = (1, 64)
+UNDER_WAY = (1, 2, 4, 8, 16, 32, 64)  # connections that each have one request under way, for one replica's curve
 SECONDS = 4.0
+ALONE = "Ray Serve, 1 replica"
 
 
 def part(process: str) -> str:
@@ -67,7 +69,7 @@ def variants(bench: Bench) -> dict[str, Server]:
     alone["applications"][0]["deployments"][0]["num_replicas"] = 1
     return {
         "standalone": bench.servers[servers.STANDALONE][0],
-        "Ray Serve, 1 replica": replace(ours, ray_serve=alone),
+        ALONE: replace(ours, ray_serve=alone),
         "Ray Serve, 2 replicas": ours,
     }
 
@@ -86,12 +88,17 @@ def main() -> None:
                 bench.load(url, server, 16, 2)
                 for connections in CONNECTIONS:
                     columns[f"{name}, {connections}"] = measure(bench, server, connections, url, mark)
+                if name == ALONE:
+                    curve = {connections: bench.load(url, server, connections, SECONDS) for connections in UNDER_WAY}
     rows = list(dict.fromkeys(row for column in columns.values() for row in column))
     rows.sort(key=lambda row: row in ("latency, p50", "requests a second"))
     print("| µs a request | " + " | ".join(columns) + " |\n| --- |" + " ---: |" * len(columns))
     for row in rows:
         print(f"| {row} | " + " | ".join(f"{column[row]:,.0f}" if row in column else "" for column in columns.values()) + " |")
-    results.save("hops", {}, columns=columns)
+    print("\n| requests under way | requests a second | p50, ms |\n| ---: | ---: | ---: |")
+    for connections, result in curve.items():
+        print(f"| {connections} | {result.per_second:,.0f} | {result.p50_ms:.1f} |")
+    results.save("hops", {}, columns=columns, curve={str(count): asdict(result) for count, result in curve.items()})
 
 
 if __name__ == "__main__":

@@ -172,10 +172,8 @@ async def main() -> None:
         print(f"| {name} | {cost:.1f} |")
     print(f"| whole | {total:.1f} |\n")
     print("| request | µs |\n| --- | --- |")
-    of_ray: ASGIApp = create_app(Stub(), settings, under_ray=True)  # type: ignore[arg-type]
     for name, asked, path, body in (
         ("`/classify`", app, "/classify", one),
-        ("`/classify` in a Ray Serve replica, where Ray watches for a client that goes", of_ray, "/classify", one),
         ("`/classify` written as FastAPI's tutorial has it", by_fastapi(), "/classify", one),
         ("`/classify/batch` of 32", app, "/classify/batch", orjson.dumps({"texts": texts})),
         ("`/predict` as huggingface_hub sends it", app, "/predict", orjson.dumps({"inputs": texts[0], "parameters": {}})),

@@ -81,11 +81,18 @@ class Bench:
             return setups[0], {}
         tried = {}
         for server in setups:
-            with servers.running(server, self.folder) as url:
-                self.check(url, server)
-                self.load(url, server, 16, 1)
-                tried[server.setup] = round(self.load(url, server, 64, max(self.seconds, 2)).per_second, 1)
+            tried[server.setup] = 0.0
+            try:
+                with servers.running(server, self.folder) as url:
+                    self.check(url, server)
+                    self.load(url, server, 16, 1)
+                    tried[server.setup] = round(self.load(url, server, 64, max(self.seconds, 2)).per_second, 1)
+            except (OSError, StartError) as error:  # one of several ways to set it up
+                print(f"   {server.name:<15} {server.setup:<55} failed: {' '.join(str(error).split())[:100]}", flush=True)
+            else:
                 print(f"   {server.name:<15} {server.setup:<55} {tried[server.setup]:7.0f}/s", flush=True)
+        if not any(tried.values()):
+            raise StartError(f"{setups[0].name}: no set-up answers")
         return max(setups, key=lambda server: tried[server.setup]), tried
 
     def measure(self, server: Server) -> dict[str, wrk.Result]:
