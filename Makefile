@@ -39,7 +39,7 @@ $(VENV)/.peers: pyproject.toml constraints.txt
 PORT ?= 8000
 DEMO = $(BIN)/python -m ray_jobs.pipeline --config configs/demo.yaml --port $(PORT) $(if $(DATA),--data '$(DATA)') $(if $(TRANSFER),--transfer '$(TRANSFER)') $(ARGS)
 
-.PHONY: demo serve test lint format bench-train bench-size bench-models bench-engine bench-hops bench-autoscale bench-score
+.PHONY: demo serve test check-cluster lint format bench-train bench-size bench-models bench-engine bench-hops bench-autoscale bench-score
 demo: $(VENV)/.run
 	$(DEMO)
 
@@ -48,6 +48,11 @@ serve: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# The manifests, images, workflows and Terraform alone, without the rest of the tests.
+check-cluster: $(VENV)/.dev
+	$(BIN)/python -m cluster.manifests --project example-project --tag check
+	$(BIN)/python -m pytest tests/cluster $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

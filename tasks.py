@@ -5,19 +5,17 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 import sys
-from pathlib import Path
 
 from invoke.context import Context
-from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from cluster.shell import BIN, ROOT, run, tool
+from cluster.cloud import cloud_bench, cloud_check, deploy_cloudrun, vertex_train  # noqa: F401  # invoke finds them here
+from cluster.images import build_api, build_images, docker_evaluate, docker_train, image_sizes, run_api_docker  # noqa: F401
+from cluster.shell import BIN, run, tool
+from cluster.submit import submit  # noqa: F401
 
 PORT = 8000
-JOBS = sorted(path.stem for path in (ROOT / "ray_jobs").glob("*.py") if (ROOT / "configs" / f"{path.stem}.yaml").is_file())
 
 
 def job(context: Context, name: str, args: str, *flags: str) -> None:
@@ -125,58 +123,6 @@ def locust(context: Context, host: str = f"http://127.0.0.1:{PORT}", args: str =
 def run_tests(context: Context, args: str = "") -> None:
     """`make test`; --args goes to pytest."""
     run(context, ["make", "test", f"ARGS={args}"] if args else ["make", "test"])
-
-
-@task
-def submit(context: Context, name: str, address: str = "http://127.0.0.1:8265", args: str = "") -> None:
-    """Runs a job on a Ray cluster, with token authentication (docs/jobs.md)."""
-    if name not in JOBS:
-        near = difflib.get_close_matches(name, JOBS, n=1)
-        raise Exit(f"error: {name}: no such job; " + (f'did you mean "{near[0]}"?' if near else f"known: {', '.join(JOBS)}"), code=2)
-    if not (os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or Path("~/.ray/auth_token").expanduser().is_file()):
-        raise Exit("error: no token: set RAY_AUTH_TOKEN_PATH to the file with the cluster's (docs/jobs.md says how one is made)", code=2)
-    entry = ["python", "-m", f"ray_jobs.{name}", "--config", f"configs/{name}.yaml"]
-    command = [tool("ray", "train"), "job", "submit", "--working-dir", ".", "--address", address, "--", *entry]
-    run(context, command, args, env={"RAY_AUTH_MODE": "token"})
-
-
-def docker(context: Context, command: list[str], args: str = "") -> None:
-    """Runs a docker command, once there is something to build."""
-    if not (ROOT / "Dockerfile").is_file():
-        raise Exit("error: Dockerfile: not there yet, it comes with the Cluster issue: run the same task without docker", code=2)
-    run(context, ["docker", *command], args)
-
-
-def docker_job(context: Context, name: str, args: str) -> None:
-    """Builds the image of the jobs and runs one in it, on this checkout's artifacts."""
-    docker(context, ["build", "--target", "train", "--tag", "clickbait-train", "."])
-    inside = ["clickbait-train", "python", "-m", f"ray_jobs.{name}", "--config", f"configs/{name}.yaml"]
-    docker(context, ["run", "--rm", "--volume", f"{ROOT}/artifacts:/app/artifacts", *inside], args)
-
-
-@task
-def docker_train(context: Context, args: str = "") -> None:
-    """`train` in a container."""
-    docker_job(context, "train", args)
-
-
-@task
-def docker_evaluate(context: Context, args: str = "") -> None:
-    """`evaluate` in a container."""
-    docker_job(context, "evaluate", args)
-
-
-@task
-def build_api(context: Context, args: str = "") -> None:
-    """The image of the HTTP api, without Ray."""
-    docker(context, ["build", "--target", "standalone", "--tag", "clickbait-api", "."], args)
-
-
-@task
-def run_api_docker(context: Context, args: str = "") -> None:
-    """The image of `build-api`, on this machine's port 8000 and this checkout's registry."""
-    shared = ["--publish", f"127.0.0.1:{PORT}:{PORT}", "--volume", f"{ROOT}/artifacts/registry:/app/artifacts/registry:ro"]
-    docker(context, ["run", "--rm", *shared, "clickbait-api"], args)
 
 
 @task

@@ -1,0 +1,84 @@
+"""The parts of the manifests that repeat something else, written from it: `python -m cluster.manifests --write`.
+
+Serve's configuration in a RayService is configs/serve.yaml but for the differences named here. The alert rules of the two Prometheus
+operators are cluster/monitoring/rules.yaml in two envelopes. A test holds the files against what this module would write.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.shell import ROOT
+
+KUBERAY = ROOT / "cluster" / "kuberay"
+MONITORING = ROOT / "cluster" / "monitoring"
+RULES = MONITORING / "rules.yaml"
+# The overlay's own numbers: a replica a core of the worker groups, so replicas of a pod times pods.
+SCALE: dict[Path, dict[str, int]] = {
+    KUBERAY / "base" / "serve-config.yaml": {},
+    KUBERAY / "overlays" / "gke" / "serve-config.yaml": {"min_replicas": 2, "max_replicas": 12},
+}
+_HEAD = "# Written by `python -m cluster.manifests --write` from {source}: change that.\n"
+
+
+def serve_config(scale: dict[str, int]) -> dict[str, Any]:
+    """configs/serve.yaml as a RayService has it."""
+    config: dict[str, Any] = copy.deepcopy(yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text(encoding="utf-8")))
+    config["http_options"]["host"] = "0.0.0.0"  # noqa: S104 - a pod; the NetworkPolicies say who reaches it
+    # The operator hands Serve its configuration by Ray's REST api, which takes no variables for the controller: the pods have them.
+    config.pop("controller_options")
+    (application,) = config["applications"]
+    for name in ("registry", "model"):  # CLICKBAIT_REGISTRY and CLICKBAIT_MODEL, of the ConfigMap clickbait-settings
+        application["args"].pop(name)
+    if not application["args"]:
+        del application["args"]
+    (deployment,) = application["deployments"]
+    deployment["autoscaling_config"].update(scale)
+    return config
+
+
+def serve_patch(scale: dict[str, int]) -> str:
+    """The kustomize patch that puts the configuration into the RayService."""
+    text = yaml.safe_dump(serve_config(scale), sort_keys=False)
+    patch = {"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": {"name": "clickbait"}, "spec": {"serveConfigV2": _Block(text)}}
+    return _HEAD.format(source="configs/serve.yaml") + yaml.dump(patch, Dumper=_Dumper, sort_keys=False)
+
+
+def rules(kind: str, api_version: str) -> str:
+    """The alert rules as an operator of Prometheus takes them."""
+    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    labels = {"app.kubernetes.io/part-of": "clickbait"}
+    document = {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {"name": "clickbait", "namespace": "clickbait", "labels": labels},
+        "spec": {"groups": groups},
+    }
+    return _HEAD.format(source="cluster/monitoring/rules.yaml") + yaml.safe_dump(document, sort_keys=False, width=140)
+
+
+def files() -> dict[Path, str]:
+    """Every generated file with its text."""
+    written = {path: serve_patch(scale) for path, scale in SCALE.items()}
+    written[MONITORING / "gke" / "rules.yaml"] = rules("Rules", "monitoring.googleapis.com/v1")
+    written[MONITORING / "operator" / "rules.yaml"] = rules("PrometheusRule", "monitoring.coreos.com/v1")
+    return written
+
+
+class _Block(str):
+    """A string that is written as a block."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Knows blocks."""
+
+
+def _block(dumper: yaml.SafeDumper, data: _Block) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", str(data), style="|")
+
+
+_Dumper.add_representer(_Block, _block)

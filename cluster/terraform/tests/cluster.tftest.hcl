@@ -1,0 +1,128 @@
+# terraform test: what is made of the variables, and which are refused. No cloud: the providers are mocked.
+
+mock_provider "google" {
+  mock_data "google_project" {
+    defaults = {
+      number = "123456789012"
+    }
+  }
+}
+
+mock_provider "helm" {}
+
+variables {
+  project_id           = "my-project-123456"
+  github_repository    = "owner/clickbait-on-ray"
+  github_repository_id = "123456789"
+}
+
+run "what_the_manifests_and_workflows_use" {
+  assert {
+    condition     = output.image_repository == "europe-west4-docker.pkg.dev/my-project-123456/clickbait"
+    error_message = "cluster/kuberay pulls from REGION-docker.pkg.dev/PROJECT/clickbait"
+  }
+
+  assert {
+    condition     = { for name, bucket in google_storage_bucket.clickbait : name => bucket.name } == { data = "my-project-123456-clickbait-data", models = "my-project-123456-clickbait-models" }
+    error_message = "the manifests and cluster/places.py name the buckets PROJECT-clickbait-data and PROJECT-clickbait-models"
+  }
+
+  assert {
+    condition     = output.kubernetes_principals["serve"] == "principal://iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/my-project-123456.svc.id.goog/subject/ns/clickbait/sa/clickbait-serve"
+    error_message = "IAM is bound to the Kubernetes service account itself"
+  }
+
+  assert {
+    condition     = google_iam_workload_identity_pool_provider.github.attribute_condition == "assertion.repository_id == '123456789' && assertion.repository == 'owner/clickbait-on-ray' && assertion.ref in ['refs/heads/main']"
+    error_message = "this repository's main, and nothing else on GitHub"
+  }
+
+  assert {
+    condition     = !strcontains(jsonencode(google_project_iam_member.ci), "roles/owner") && !strcontains(jsonencode(google_project_iam_member.ci), "roles/editor")
+    error_message = "CI does not own the project"
+  }
+}
+
+run "pools_scale_from_zero_but_for_the_one_that_must_not" {
+  assert {
+    condition     = { for name, pool in google_container_node_pool.pool : name => pool.autoscaling[0].total_min_node_count } == { system = 1, cpu = 0, gpu-spot = 0 }
+    error_message = "cpu and gpu-spot cost nothing while nobody needs them"
+  }
+
+  assert {
+    condition     = toset(google_container_node_pool.pool["gpu-spot"].node_locations) == toset(["europe-west4-a", "europe-west4-b", "europe-west4-c"])
+    error_message = "L4 machines come up in the zones that have L4s"
+  }
+
+  assert {
+    condition     = google_container_node_pool.pool["gpu-spot"].node_config[0].guest_accelerator[0].type == "nvidia-l4" && length(google_container_node_pool.pool["cpu"].node_config[0].guest_accelerator) == 0
+    error_message = "one pool has GPUs, and they are L4s"
+  }
+
+  assert {
+    condition     = [for name, pool in google_container_node_pool.pool : name if length(pool.node_config[0].taint) > 0] == ["gpu-spot"]
+    error_message = "spot machines are for pods that tolerate them"
+  }
+}
+
+run "only_runs_are_deleted_by_age" {
+  assert {
+    condition     = [for rule in google_storage_bucket.clickbait["models"].lifecycle_rule : one(rule.condition).matches_prefix if one(rule.condition).age == 90] == [tolist(["runs/"])]
+    error_message = "bundles and the registry are kept"
+  }
+}
+
+run "a_name_is_no_project_id" {
+  command = plan
+
+  variables {
+    project_id = "My Project"
+  }
+
+  expect_failures = [var.project_id]
+}
+
+run "a_region_without_l4" {
+  command = plan
+
+  variables {
+    region = "europe-north1"
+  }
+
+  expect_failures = [var.region]
+}
+
+run "a_repository_is_owner_and_name" {
+  command = plan
+
+  variables {
+    github_repository    = "https://github.com/owner/name"
+    github_repository_id = "owner"
+  }
+
+  expect_failures = [var.github_repository, var.github_repository_id]
+}
+
+run "a_pull_request_may_not_deploy" {
+  command = plan
+
+  variables {
+    github_refs = ["refs/pull/1/merge"]
+  }
+
+  expect_failures = [var.github_refs]
+}
+
+run "bounds" {
+  command = plan
+
+  variables {
+    cpu_max_nodes      = 0
+    gpu_max_nodes      = 1.5
+    run_retention_days = 1
+    cluster_name       = "Clickbait"
+    namespace          = "click_bait"
+  }
+
+  expect_failures = [var.cpu_max_nodes, var.gpu_max_nodes, var.run_retention_days, var.cluster_name, var.namespace]
+}
