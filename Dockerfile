@@ -29,33 +29,35 @@ ARG PIP_FIND_LINKS
 ARG PIP_EXTRA_INDEX_URL
 ARG SSL_CERT_FILE
 # index strategy: a second index that has a CPU build of torch must be asked though the first one has torch too.
-ENV UV_LINK_MODE=copy \
+ENV PIP_CACHE_DIR=/var/cache/pip \
+    UV_CACHE_DIR=/var/cache/uv \
+    UV_LINK_MODE=copy \
     UV_COMPILE_BYTECODE=1 \
     UV_INDEX_STRATEGY=unsafe-best-match \
     UV_PYTHON_DOWNLOADS=never
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python -m venv /opt/uv && /opt/uv/bin/pip install --disable-pip-version-check "uv==${UV_VERSION}" \
     && python -m venv --without-pip /opt/venv
 COPY pyproject.toml constraints.txt README.md ./
 COPY cluster/install_extras.sh /usr/local/bin/install-extras
 
 FROM installer AS standalone-environment
-RUN --mount=type=cache,target=/root/.cache/uv install-extras standalone
+RUN --mount=type=cache,target=/var/cache/uv install-extras standalone
 
 FROM installer AS serve-environment
-RUN --mount=type=cache,target=/root/.cache/uv install-extras serve
+RUN --mount=type=cache,target=/var/cache/uv install-extras serve
 
 FROM installer AS train-environment
-RUN --mount=type=cache,target=/root/.cache/uv install-extras serve,train
+RUN --mount=type=cache,target=/var/cache/uv install-extras serve,train
 
 FROM installer AS bento-environment
-RUN --mount=type=cache,target=/root/.cache/uv install-extras bento
+RUN --mount=type=cache,target=/var/cache/uv install-extras bento
 
 FROM installer AS frontend-environment
-RUN --mount=type=cache,target=/root/.cache/uv install-extras frontend
+RUN --mount=type=cache,target=/var/cache/uv install-extras frontend
 
 FROM train-environment AS dev-environment
-RUN --mount=type=cache,target=/root/.cache/uv install-extras dev
+RUN --mount=type=cache,target=/var/cache/uv install-extras dev
 
 # The labels that every image has; the commit comes last of all, in each target, because it changes with every build.
 FROM base AS image

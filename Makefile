@@ -39,7 +39,7 @@ $(VENV)/.peers: pyproject.toml constraints.txt
 PORT ?= 8000
 DEMO = $(BIN)/python -m ray_jobs.pipeline --config configs/demo.yaml --port $(PORT) $(if $(DATA),--data '$(DATA)') $(if $(TRANSFER),--transfer '$(TRANSFER)') $(ARGS)
 
-.PHONY: demo serve test check-cluster lint format bench-train bench-size bench-models bench-engine bench-hops bench-autoscale bench-score
+.PHONY: demo serve test check-cluster lint format bench-train bench-size bench-models bench-engine bench-hops bench-cluster bench-autoscale bench-score
 demo: $(VENV)/.run
 	$(DEMO)
 
@@ -88,6 +88,10 @@ bench-models: $(VENV)/.run
 # A million headlines through ray_jobs.score; needs a bundle of make bench-models (or ARGS='--bundle folder').
 bench-score: $(VENV)/.run
 	$(BIN)/python -m tests.performance.bench_score $(ARGS)
+
+# Two machines in network namespaces (Linux, root, iproute2).
+bench-cluster: $(VENV)/.dev
+	$(BIN)/python -m tests.performance.bench_cluster $(ARGS)
 
 # Ours and its peers side by side; needs wrk, and the bundles of make bench-models (or ARGS='--bundle folder --fast-bundle folder').
 .PHONY: bench-serve

@@ -15,6 +15,7 @@ import json
 import os
 import shlex
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ from cluster.shell import ROOT
 EXCLUDES = [".git", "/artifacts", "/.venv", "/data", "*.csv", "/wandb"]
 ADDRESS = "http://127.0.0.1:8265"
 _ASK_S = 10.0
+_AGENT_S = 60.0
 _NOBODY = "clickbait-submit-check"  # no job has this id: 404 says that the token was let in
 _NOT_HERE = "see docs/jobs.md"
 
@@ -148,13 +150,25 @@ def plain(address: str, runtime_env: dict[str, Any], metadata: dict[str, str], e
     return shlex.join([*command, "--runtime-env-json", json.dumps(shown), "--metadata-json", json.dumps(metadata)]) + f" -- {entry}"
 
 
+def _submit(client: Any, **asked: Any) -> str:
+    """The job's id. A head that has just started has no agent for jobs yet and asks to try again: that is done for a minute."""
+    end = time.monotonic() + _AGENT_S
+    while True:
+        try:
+            return str(client.submit_job(**asked))
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > end:
+                raise
+        time.sleep(1)
+
+
 def send(address: str, runtime_env: dict[str, Any], metadata: dict[str, str], entry: str, *, follow: bool) -> int:
     """Submits, prints the id, follows the log to its end; the job's exit code, or 0 without `follow`."""
     os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it once, on import
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     client = JobSubmissionClient(address)
-    number = client.submit_job(entrypoint=entry, runtime_env=runtime_env, metadata=metadata)
+    number = _submit(client, entrypoint=entry, runtime_env=runtime_env, metadata=metadata)
     print(f"submitted {number}", flush=True)
     if not follow:
         print(f"its log: ray job logs --address {address} --follow {number}")
