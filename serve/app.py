@@ -10,6 +10,8 @@ another machine has the same limits. Each replica follows the alias by itself (`
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
 import time
 import urllib.request
 from typing import Any
@@ -18,7 +20,6 @@ import click
 from ray import serve as ray_serve
 from ray.serve.schema import LoggingConfig
 
-from clickbait import scratch
 from clickbait.errors import ClickbaitError
 from clickbait.registry import Registry
 from clickbait.storage import is_local
@@ -30,6 +31,7 @@ from serve.settings import Settings
 haproxy.set_defaults()  # before this process starts a Ray
 
 APP = "clickbait"
+_folders: list[str] = []  # HAProxy's files, of servers that `serve_on_ray` started
 _ROUTE_S = 60  # how long the proxy may take to learn of a route; usually well under a second
 
 
@@ -94,7 +96,8 @@ def serve_on_ray(chosen: Settings, port: int) -> str:
     app = _bound(chosen)
     with ports.bind(chosen.host, port) as probe:
         port = probe.getsockname()[1]
-    variables = haproxy.controller_variables(str(scratch.own(scratch.path(f"haproxy-{port}"))))
+    _folders.append(tempfile.mkdtemp(prefix="ha-"))  # short: a socket's path may have 97 characters, and Ray puts 68 of its own below it
+    variables = haproxy.controller_variables(_folders[-1])
     ray_serve.start(
         proxy_location="HeadOnly",
         http_options={"host": chosen.host, "port": port, "request_timeout_s": 2 * chosen.timeout_s},
@@ -113,6 +116,8 @@ def serve_on_ray(chosen: Settings, port: int) -> str:
 def stop() -> None:
     """Ends the application and Ray Serve; requests under way are answered first."""
     ray_serve.shutdown()
+    while _folders:
+        shutil.rmtree(_folders.pop(), ignore_errors=True)
 
 
 def _bound(chosen: Settings) -> ray_serve.Application:
