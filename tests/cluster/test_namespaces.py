@@ -18,7 +18,8 @@ PATIENCE_S = 120.0
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 # Says who it is, then waits; a child of its child has left its session, as daemons do.
 OWNER = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background of a shell would have left it ignored
 from tests.cluster.namespaces import machines
 with machines() as network:
     machine = network.add()
