@@ -85,8 +85,18 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + (os.environ.get('CLICKBAIT_PORT') or os.environ.get('PORT') or '8000') + '/readyz', timeout=4)"]
 CMD ["python", "-m", "serve.standalone"]
 
+# serve/haproxy.py's, for every Ray that starts in an image: `serve deploy` then needs no switch.
+FROM image AS ray
+ENV RAY_SERVE_ENABLE_HA_PROXY=1 \
+    RAY_SERVE_THROUGHPUT_OPTIMIZED=1 \
+    RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S=5 \
+    RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response" \
+    RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S=2 \
+    RAY_SERVE_HAPROXY_NBTHREAD=1 \
+    RAY_USAGE_STATS_ENABLED=0
+
 # Ray Serve: head and workers of KubeRay's RayService, or one container by itself. No torch.
-FROM image AS serve
+FROM ray AS serve
 LABEL org.opencontainers.image.title="clickbait-serve" \
       org.opencontainers.image.description="Clickbait detector: Ray Serve behind HAProxy, without torch"
 COPY --from=serve-environment /opt/venv /opt/venv
@@ -95,14 +105,6 @@ COPY serve serve
 COPY configs configs
 # All addresses of the container, which are nobody's until a port is published; on a laptop the file keeps to 127.0.0.1.
 RUN sed --in-place 's/^  host: 127.0.0.1 .*/  host: 0.0.0.0/' configs/serve.yaml
-# serve/haproxy.py's, for every Ray that starts in this image: `serve deploy` then needs no switch.
-ENV RAY_SERVE_ENABLE_HA_PROXY=1 \
-    RAY_SERVE_THROUGHPUT_OPTIMIZED=1 \
-    RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S=5 \
-    RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response" \
-    RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S=2 \
-    RAY_SERVE_HAPROXY_NBTHREAD=1 \
-    RAY_USAGE_STATS_ENABLED=0
 ARG GIT_COMMIT=""
 ENV GIT_COMMIT=${GIT_COMMIT}
 LABEL org.opencontainers.image.revision="${GIT_COMMIT}"
@@ -114,7 +116,7 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
 CMD ["serve", "run", "configs/serve.yaml"]
 
 # The jobs, and Ray Serve beside them, so that one cluster of this image preprocesses, trains and serves.
-FROM image AS train
+FROM ray AS train
 LABEL org.opencontainers.image.title="clickbait-train" \
       org.opencontainers.image.description="Clickbait detector: Ray Data, Ray Train and Ray Tune jobs, with torch"
 COPY --from=train-environment /opt/venv /opt/venv
@@ -124,14 +126,7 @@ COPY serve serve
 COPY tuning tuning
 COPY configs configs
 RUN sed --in-place 's/^  host: 127.0.0.1 .*/  host: 0.0.0.0/' configs/serve.yaml
-ENV RAY_SERVE_ENABLE_HA_PROXY=1 \
-    RAY_SERVE_THROUGHPUT_OPTIMIZED=1 \
-    RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S=5 \
-    RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response" \
-    RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S=2 \
-    RAY_SERVE_HAPROXY_NBTHREAD=1 \
-    RAY_USAGE_STATS_ENABLED=0 \
-    WANDB_DIR=/app/artifacts
+ENV WANDB_DIR=/app/artifacts
 ARG GIT_COMMIT=""
 ENV GIT_COMMIT=${GIT_COMMIT}
 LABEL org.opencontainers.image.revision="${GIT_COMMIT}"

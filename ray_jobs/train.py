@@ -23,6 +23,7 @@ import ray.train
 import torch
 from ray.train import UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.metrics import Gauge
 from tqdm import tqdm
 
 from clickbait import cli, modeling, storage
@@ -34,6 +35,14 @@ from clickbait.training import Place, description, fit
 from ray_jobs.session import connect
 
 log = logging.getLogger("ray.train.clickbait")  # below Ray Train's own, which a worker's console and log file show
+# Of the last epoch, to Prometheus as ray_clickbait_train_<name>{run}, from the machine of the first worker.
+GAUGES = {
+    "epoch": "Epochs done",
+    "rows_per_second": "Headlines trained on a second, of all workers",
+    "train_loss": "Mean loss",
+    "val_log_loss": "Log loss on validation",
+    "val_accuracy": "Accuracy on validation",
+}
 
 
 def train(config: TrainConfig) -> str:
@@ -90,8 +99,13 @@ def _worker(values: dict[str, Any]) -> None:
         device=ray.train.torch.get_device() if config.use_gpu else torch.device("cpu"),
     )
 
+    shown = config.num_workers > 0 and place.rank == 0  # without workers there may be no Ray
+    gauges = {name: Gauge(f"clickbait_train_{name}", text, ("run",)) for name, text in GAUGES.items()} if shown else {}
+
     def report(metrics: dict[str, float], checkpoint: str) -> None:
         """Ray Train is told of every epoch; its checkpoint is a pointer to ours."""
+        for name, gauge in gauges.items():
+            gauge.set(metrics[name], {"run": config.name})
         if place.rank == 0:
             figures = ", ".join(f"{name.removeprefix('val_')} {metrics[name]:.4f}" for name in ("val_log_loss", "val_accuracy", "val_auc"))
             log.info(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -13,6 +14,7 @@ from serve.batching import Batch
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_SCORES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _DIFFERENCE = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 ROLES = ("main", "canary", "shadow")
 
@@ -26,6 +28,7 @@ class Metrics:
         self._answers = Counter("answers", "Requests answered, by route and status", ("route", "status"), **own)
         self._seconds = Histogram("answer_seconds", "From a request's first byte to its answer", ("route",), buckets=_SECONDS, **own)
         self._texts = Counter("texts", "Texts scored, by the version that did", ("version",), **own)
+        self._scores = Histogram("score", "Scores given, by the version that did", ("version",), buckets=_SCORES, **own)
         self._items = Histogram("batch_texts", "Texts computed at once", buckets=_ITEMS, **own)
         self._tokens = Counter(
             "batch_tokens", "Tokens computed: of the texts, and with padding to the longest of a batch", ("kind",), **own
@@ -37,7 +40,9 @@ class Metrics:
         self._swaps = Counter("swaps", "Versions taken over or refused while serving", ("role", "result"), **own)
         self._compared = Counter("shadow_texts", "Texts that the shadow scored too: with the same verdict or another", ("verdict",), **own)
         self._difference = Histogram("shadow_difference", "Difference of the shadow's score", buckets=_DIFFERENCE, **own)
-        self._by_route: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # labels() costs more than counting
+        # labels() costs more than counting
+        self._by_route: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._by_version: dict[str, tuple[Counter, Histogram]] = {}
 
     def render(self) -> bytes:
         """All of it, as `GET /metrics` gives it."""
@@ -52,9 +57,15 @@ class Metrics:
         found[0].inc()
         found[1].observe(seconds)
 
-    def count_texts(self, version: str, count: int) -> None:
+    def count_texts(self, version: str, scores: Iterable[float]) -> None:
         """Texts that a version scored for somebody."""
-        self._texts.labels(version).inc(count)
+        found = self._by_version.get(version)
+        if found is None:
+            found = self._by_version[version] = self._texts.labels(version), self._scores.labels(version)
+        number = 0
+        for number, score in enumerate(scores, 1):
+            found[1].observe(score)
+        found[0].inc(number)
 
     def count_batch(self, batch: Batch) -> None:
         """A batch of any engine of this server."""

@@ -89,7 +89,7 @@ class Service:
                 if follower.engine is engine:  # else it was swapped while the texts were tokenized
                     raise
                 continue
-            self.metrics.count_texts(engine.version, len(texts))
+            self.metrics.count_texts(engine.version, answer.scores)
             if self._shadow and random.random() < self._settings.shadow_share:  # noqa: S311
                 self._keep(self._compare(texts, answer))
             return answer

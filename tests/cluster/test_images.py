@@ -125,7 +125,8 @@ def test_what_serves_has_no_torch(target: str) -> None:
 
 @pytest.mark.parametrize("target", ["serve", "train"])
 def test_an_image_with_ray_has_the_variables_of_haproxy(target: str) -> None:
-    body = STAGES[target][1]
+    parent, body = STAGES[target]
+    body += STAGES[parent][1]
     for name, value in haproxy.ENVIRONMENT.items():
         assert re.search(rf'\b{name}="?{re.escape(value)}"?(\s|$)', body), name
     config = yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text(encoding="utf-8"))

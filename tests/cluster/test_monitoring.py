@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from cluster import manifests
 from cluster.kuberay import generate, schemas
+from ray_jobs.train import GAUGES
 from serve.batching import Batch
 from serve.metrics import Metrics
 from tests.conftest import ROOT
@@ -25,7 +26,7 @@ def ray_sources() -> Path:
 
 def known_metrics() -> set[str]:
     """Names as Prometheus has them: what a replica hands to Ray, and the metrics in the source of the Ray that is installed."""
-    own = {f"ray_{sample.name}" for sample in samples()}
+    own = {f"ray_{sample.name}" for sample in samples()} | {f"ray_clickbait_train_{name}" for name in GAUGES}
     source = ray_sources()
     found: set[str] = set()
     for folder in ("serve/_private", "train/v2/_internal", "data/_internal", "dashboard/modules/reporter"):
@@ -42,7 +43,7 @@ def samples() -> list[Any]:
     """Every sample of a server that did a bit of everything."""
     metrics = Metrics()
     metrics.count_answer("/classify", 200, 0.01)
-    metrics.count_texts("v1", 1)
+    metrics.count_texts("v1", [0.5])
     metrics.count_batch(Batch(items=1, tokens=8, padded=8, seconds=0.01, waited_s=0.0, waiting=0))
     metrics.serves("main", "v2", "v1")
     metrics.refused("main")
