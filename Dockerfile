@@ -24,16 +24,20 @@ WORKDIR /app
 # What environments are made with. uv reads its own names of pip's variables, with commas where pip has spaces.
 FROM base AS installer
 ARG UV_VERSION=0.13.9
-# Set by who builds, where it has to be: wheels nearby (a CPU build of torch), a second index, a certificate authority of one's own.
-ARG PIP_FIND_LINKS
-ARG PIP_EXTRA_INDEX_URL
-ARG SSL_CERT_FILE
+# Set by who builds, where it has to be: wheels nearby (a CPU build of torch), a second index. As variables, for the stages that stand on
+# this one: not every builder hands them an argument.
+ARG PIP_FIND_LINKS=""
+ARG PIP_EXTRA_INDEX_URL=""
 # index strategy: a second index that has a CPU build of torch must be asked though the first one has torch too.
-ENV PIP_CACHE_DIR=/var/cache/pip \
+# system certificates: a certificate authority of one's own is mounted where the others are.
+ENV PIP_FIND_LINKS=${PIP_FIND_LINKS} \
+    PIP_EXTRA_INDEX_URL=${PIP_EXTRA_INDEX_URL} \
+    PIP_CACHE_DIR=/var/cache/pip \
     UV_CACHE_DIR=/var/cache/uv \
     UV_LINK_MODE=copy \
     UV_COMPILE_BYTECODE=1 \
     UV_INDEX_STRATEGY=unsafe-best-match \
+    UV_SYSTEM_CERTS=1 \
     UV_PYTHON_DOWNLOADS=never
 RUN --mount=type=cache,target=/var/cache/pip \
     python -m venv /opt/uv && /opt/uv/bin/pip install --disable-pip-version-check "uv==${UV_VERSION}" \
