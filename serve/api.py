@@ -34,7 +34,7 @@ from clickbait.errors import (
 )
 from serve import pages, v2
 from serve.keys import CHALLENGE, Keys, needs_key
-from serve.parsing import ClientGone, Incoming, headers_of
+from serve.parsing import TOLD, ClientGone, Incoming, headers_of
 from serve.routes import JSON, Header, posts
 from serve.service import Service
 from serve.settings import Settings
@@ -60,13 +60,15 @@ _TOLD = {404: "no such route: /docs lists them", 405: "the route does not take t
 _RETRY = frozenset({429, 503})
 _REQUEST_ID = b"x-request-id"
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_FULL = "as many requests as this replica may have are under way: try again after Retry-After seconds"
 _INTERNAL = (500, "InternalError", "the server failed: report it with the request_id")
 
 
 def create_app(service: Service, settings: Settings, *, under_ray: bool = False) -> Api:
     """The application. `service` may still be loading: until it is ready, /readyz and the POST routes answer 503.
 
-    Its lifespan starts the service's polling and closes the service. `under_ray`: Ray Serve itself returns the x-request-id header.
+    Its lifespan starts the service's polling and closes the service. `under_ray`: Ray Serve itself returns the x-request-id header, but for
+    what `serve.ingress` takes past it.
     """
     return Api(service, settings, under_ray=under_ray)
 
@@ -93,7 +95,8 @@ class Api:
         given = headers.get(_REQUEST_ID)
         request_id = given if given is not None and _GOOD_ID.fullmatch(given) else next(self._ids)
         request = Incoming(scope["path"].removeprefix(scope.get("root_path", "")), headers, request_id, started)
-        echoed = [(_REQUEST_ID, request_id)] if self._echo_id else []
+        told = scope.get(TOLD)
+        echoed = [(_REQUEST_ID, request_id)] if self._echo_id or told else []
         post = self._posts.get(request.path) or (self._posts[v2.INFER] if v2.is_infer(request.path) else None)
         if post is None or scope["method"] != "POST":
             post_only = post is not None and (request.path, scope["method"]) != ("/", "GET")
@@ -102,6 +105,8 @@ class Api:
         else:
             name = post.name
             try:
+                if told and told.full:
+                    raise Overloaded(_FULL)
                 if self._keys:
                     self._keys.check(headers)
                 await post(request, receive, send, echoed)
@@ -111,6 +116,8 @@ class Api:
             except Exception as error:
                 status = await self._refuse(error, request, send, echoed)
         self._count(name, status, perf_counter() - started)
+        if told:
+            told.route, told.status = name, status
 
     async def _get(self, request: Incoming, scope: Scope, receive: Receive, send: Send, echoed: list[Header], *, post_only: bool) -> int:
         """Answers what is not posted to a POST route; returns the status."""

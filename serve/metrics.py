@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -57,15 +57,14 @@ class Metrics:
         found[0].inc()
         found[1].observe(seconds)
 
-    def count_texts(self, version: str, scores: Iterable[float]) -> None:
+    def count_texts(self, version: str, scores: Sequence[float]) -> None:
         """Texts that a version scored for somebody."""
         found = self._by_version.get(version)
         if found is None:
             found = self._by_version[version] = self._texts.labels(version), self._scores.labels(version)
-        number = 0
-        for number, score in enumerate(scores, 1):
+        for score in scores:
             found[1].observe(score)
-        found[0].inc(number)
+        found[0].inc(len(scores))
 
     def count_batch(self, batch: Batch) -> None:
         """A batch of any engine of this server."""

@@ -28,6 +28,21 @@ _READ = frozenset(
 )
 
 
+TOLD = "clickbait.told"
+"""In the scope of a request that Ray Serve has no part in (`serve.ingress`): a `Told`."""
+
+
+class Told:
+    """What the server wants to know of a request once it is over. `full`: there are as many as may be, and this one is to be refused."""
+
+    __slots__ = ("full", "route", "status")
+
+    def __init__(self, full: bool) -> None:
+        self.full = full
+        self.route = "other"
+        self.status = 499  # nobody was there to be answered
+
+
 class ClientGone(Exception):
     """Nobody is there to answer."""
 
