@@ -20,10 +20,7 @@ from tests.cluster import recovery
 from tests.cluster.namespaces import Network, Unable, machines
 from tests.cluster.nodes import Cluster, cluster
 
-pytestmark = [
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(not os.environ.get("CLICKBAIT_NODE_TESTS"), reason="not seen to pass yet (docs/cluster-tests.md): shows nothing"),
-]
+pytestmark = pytest.mark.timeout(1200)
 
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 # A headline takes the small model a millisecond or two, so a target far below 1 stands for the load that a real one has. The delays follow

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import build_with_buildah, images
+from cluster import build_with_buildah, images, try_with_buildah
 from serve import haproxy
 from tests.conftest import ROOT
 
@@ -246,6 +246,13 @@ def test_prometheus_scrapes_services_and_grafana_reads_what_is_mounted() -> None
 def test_a_target_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert build_with_buildah.main(["nonsense"]) == 2
     assert capsys.readouterr().err.startswith("error: nonsense: no such target; known: ")
+
+
+def test_no_image_is_started_where_there_is_nothing_to_score_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert try_with_buildah.main(["standalone", "--registry", str(tmp_path)]) == 2
+    out, error = capsys.readouterr()
+    assert not out
+    assert re.fullmatch(r"error: .*\n", error)
 
 
 @pytest.mark.parametrize("name", ["docker_train", "docker_evaluate", "build_api", "run_api_docker", "build_images", "image_sizes"])
