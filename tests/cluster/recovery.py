@@ -95,7 +95,13 @@ def deploy(ray: Cluster, proxies: str = "EveryNode", **deployment: Any) -> None:
     if "num_replicas" in deployment:
         found.pop("autoscaling_config")
     found |= deployment
-    ray.ask("/api/serve/applications/", config)
+
+    def taken() -> bool:
+        ray.ask("/api/serve/applications/", config)
+        return True
+
+    # A head that has just started closes the connection: its server for this route comes up after the one that is asked about nodes.
+    wait_for(taken, "the head takes no deployment", 60.0)
 
 
 def serving(ray: Cluster, machines: list[Machine]) -> bool:

@@ -73,6 +73,11 @@ def config(network: Network, head_id: str) -> dict[str, Any]:
             "ray.worker.cpu": kind | {"min_workers": 0, "max_workers": 1},
         },
         **{f"{part}setup_commands": [] for part in ("", "head_", "worker_")},
+        # What `ray up` would fill in; Ray asks for them by name.
+        **{f"{part}_start_ray_commands": [] for part in ("head", "worker")},
+        **{name: [] for name in ("initialization_commands", "cluster_synced_files", "rsync_exclude", "rsync_filter")},
+        **{name: {} for name in ("auth", "docker", "file_mounts")},
+        "file_mounts_sync_continuously": False,
     }
 
 
