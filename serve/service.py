@@ -70,14 +70,14 @@ class Service:
         if self._beside:
             self._keep(self._beside(self.metrics))
 
-    async def score(self, texts: list[str], deadline: float) -> Answer:
-        """The texts' scores. `deadline` is a time of the running loop's clock.
+    async def score(self, texts: list[str], deadline: float, *, pinned: bool = False) -> Answer:
+        """The texts' scores. `deadline` is a time of the running loop's clock; with `pinned` the canary has no share.
 
         Raises:
             NotReady, Overloaded, DeadlineExceeded: as `Batcher.submit`.
         """
         follower = self._main
-        if self._canary and self._canary.engine and random.random() < self._settings.canary_share:  # noqa: S311
+        if not pinned and self._canary and self._canary.engine and random.random() < self._settings.canary_share:  # noqa: S311
             follower = self._canary
         while True:
             engine = follower.engine

@@ -112,6 +112,7 @@ def asked_of(request: Incoming, service: Service, settings: Settings) -> Asked:
     path = _PATH.fullmatch(request.path)
     assert path is not None
     check_model(service, path["name"], path["version"])
+    request.pinned = path["version"] is not None
     head, binary = _split(request)
     document = object_of(head, _KEYS)
     request_id = document.get("id")

@@ -102,7 +102,7 @@ class Stub(Service):
     ready = True  # type: ignore[assignment]
     version = "v1"  # type: ignore[assignment]
 
-    async def score(self, texts: list[str], deadline: float) -> Answer:
+    async def score(self, texts: list[str], deadline: float, *, pinned: bool = False) -> Answer:
         raise self._raised
 
     def start(self) -> None:

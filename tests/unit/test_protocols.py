@@ -361,9 +361,9 @@ def test_an_explanation_is_computed_in_one_request(settings: Settings, monkeypat
     calls: list[int] = []
     score = Service.score
 
-    async def counting(self: Service, texts: list[str], deadline: float) -> Any:
+    async def counting(self: Service, texts: list[str], deadline: float, **given: Any) -> Any:
         calls.append(len(texts))
-        return await score(self, texts, deadline)
+        return await score(self, texts, deadline, **given)
 
     monkeypatch.setattr(Service, "score", counting)
     with asked(settings) as client:
@@ -532,3 +532,14 @@ def test_no_key_set_asks_for_none(settings: Settings, given: str) -> None:
     with asked(settings.model_copy(update={"api_keys": SecretStr(given)})) as client:
         assert client.get("/model").status_code == 200
         assert "securitySchemes" not in client.get("/openapi.json").json()["components"]
+
+
+def test_a_request_that_names_a_version_is_answered_by_it_whatever_the_canarys_share(tmp_path: Path) -> None:
+    versions = Registry(str(tmp_path / "registry"))
+    for alias, temperature in (("production", 1.0), ("canary", 3.0)):
+        versions.set_alias(versions.publish(tiny_bundle(tmp_path / alias, temperature=temperature)), alias)
+    body = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": TEXTS[:1]}]}
+    with asked(load(registry=str(tmp_path / "registry"), canary="canary", canary_share=1.0)) as client:
+        for path, version in ((INFER, "v2"), (f"/v2/models/{NAME}/versions/v1/infer", "v1")):
+            answer = client.post(path, json=body)
+            assert (answer.status_code, answer.json()["model_version"]) == (200, version), answer.text
