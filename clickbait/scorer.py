@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from clickbait import backends, bundle
 from clickbait.text import clean
 
-# Tokens, padding counted, in one run of the model: some 32 headlines of 16. On a CPU core larger runs are not faster
-# (batch 1, 8 and 32 score alike), and this keeps the activations of a run small.
-TOKEN_BUDGET = 512
+# Tokens, padding counted, in one run of the model: some 12 headlines. The activations of a run then stay in a core's own cache; runs of
+# 512 tokens take a tenth longer a headline, runs of one headline a third (`make bench-engine`).
+TOKEN_BUDGET = 192
 DRAFT = "draft"  # the version of a bundle that is not published
 
 

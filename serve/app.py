@@ -17,6 +17,7 @@ import urllib.request
 from typing import Any
 
 import click
+import ray
 from ray import serve as ray_serve
 from ray.serve.schema import LoggingConfig
 
@@ -51,7 +52,11 @@ class Classifier:
 
     def __init__(self, chosen: dict[str, Any]) -> None:
         self._settings = Settings(**chosen)
-        replica = ray_serve.get_replica_context().replica_id.unique_id
+        context = ray_serve.get_replica_context()
+        replica = context.replica_id.unique_id
+        if self._settings.shared_port:
+            owner = f"{ray.get_runtime_context().gcs_address} {context.app_name}"
+            ingress.share(self._settings.host, self._settings.shared_port, owner)
         self._service = Service(self._settings, beside=lambda metrics: ray_metrics.mirror(metrics.registry, replica))
         self._service.load()
 

@@ -11,6 +11,7 @@ Ray's own routes, what is outside the application's prefix, and a replica whose 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from time import perf_counter
 from typing import Any, Protocol
@@ -19,10 +20,13 @@ from ray.serve._private.common import RequestMetadata, RequestProtocol
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serve import shared_port
 from serve.parsing import TOLD, Told
 
 log = logging.getLogger(__name__)
 
+_shared: list[tuple[str, int, str]] = []  # what `share` was told; and what it leads to, while it runs
+_tasks: set[asyncio.Task[None]] = set()
 ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.ingress.middlewares"}
 """For replicas alone: a proxy may run where this package is not installed."""
 BOOKS = (
@@ -46,6 +50,7 @@ class Replica(Protocol):
     _metrics_manager: Any
     _user_callable_asgi_app: ASGIApp | None
     _user_callable_wrapper: Any
+    _shutting_down: bool
     max_ongoing_requests: int
 
 
@@ -58,6 +63,11 @@ class Straight:
         if self._replica is None:
             log.warning("this Ray's replica is not the one that serve/ingress.py knows: every request takes Ray's way, which is slower")
         self._metadata = RequestMetadata("", "", is_streaming=True, _request_protocol=RequestProtocol.HTTP, is_direct_ingress=True)
+        if self._replica is not None and _shared:
+            replica, (host, port, owner) = self._replica, _shared.pop()
+            task = asyncio.get_running_loop().create_task(shared_port.serve(self, host, port, owner, lambda: replica._shutting_down))
+            _tasks.add(task)
+            task.add_done_callback(_tasks.discard)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         replica = self._replica
@@ -113,6 +123,11 @@ def _replica(app: ASGIApp) -> Replica | None:
     manager = getattr(found, "_metrics_manager", None)
     there = all(hasattr(found, name) for name in Replica.__annotations__) and all(hasattr(manager, name) for name in BOOKS)
     return found if there else None
+
+
+def share(host: str, port: int, owner: str) -> None:
+    """Has this process's replica listen on a shared port too (`serve.shared_port`), once Ray starts its HTTP server."""
+    _shared[:] = [(host, port, owner)]
 
 
 def middlewares() -> list[Middleware]:

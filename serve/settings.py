@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clickbait.config import Uri, explain
 from clickbait.errors import ConfigError
+from clickbait.scorer import TOKEN_BUDGET
 from clickbait.text import MAX_CHARACTERS
 
 PREFIX = "CLICKBAIT_"
@@ -43,8 +44,9 @@ class Settings(BaseSettings):
     """Bytes of a body: 256 texts of 512 characters take half of it in UTF-8, and three quarters as \\uXXXX."""
     max_waiting: int = Field(256, ge=1, le=100_000)
     """Requests that wait for the model, a replica. At some 800 a second, 256 is a third of a second: longer queues only add latency."""
-    batch_tokens: int = Field(512, ge=1, le=1 << 20)
-    """Tokens computed at a time, padding counted: some 32 headlines. A new request waits for one such batch, some 30 ms."""
+    batch_tokens: int = Field(TOKEN_BUDGET, ge=1, le=1 << 20)
+    """Tokens computed at a time, padding counted: some 12 headlines, which is most a second on a CPU core; a GPU wants thousands. A new
+    request waits for one such batch, some 6 ms."""
     timeout_s: float = Field(5.0, gt=0.0, le=600.0)
     """Seconds from a request's first byte to its answer. Who waited longer has gone, and is not computed."""
     retry_after_s: int = Field(1, ge=0, le=3600)
@@ -68,6 +70,9 @@ class Settings(BaseSettings):
     """Interface to listen on. This machine only, until somebody chooses otherwise: without `api_keys` anybody who reaches it may ask."""
     port: int = Field(8000, ge=0, le=65_535)
     """Port to listen on; 0 takes a free one."""
+
+    shared_port: int | None = Field(None, ge=1, le=65_535)
+    """Under Ray Serve: a port that a machine's replicas share, past HAProxy (`serve.shared_port`), on `host`; None: there is none."""
 
 
 def load(**given: Any) -> Settings:

@@ -22,6 +22,7 @@ from clickbait.config import did_you_mean
 from clickbait.errors import ClickbaitError, ConfigError
 from serve import ports, settings
 from serve.api import create_app
+from serve.protocol import Protocol
 from serve.service import Service
 from serve.settings import Settings
 
@@ -60,6 +61,8 @@ def run(chosen: Settings, bound: socket.socket) -> None:
     print(f"serving {service.version} at {ports.url(chosen.host, address[1])} (/docs shows how; Ctrl-C stops it)", flush=True)
     config = uvicorn.Config(
         create_app(service, chosen),
+        http=Protocol,
+        proxy_headers=False,  # nothing here asks who the client is
         access_log=False,  # a line a request costs more than parsing it
         log_level="warning",
         server_header=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import secrets
@@ -30,7 +31,7 @@ SINGLE = Shape("/classify", '{"text": ', "}")
 BATCH = Shape("/classify/batch", '{"texts": [', "]}")
 ADAPTIVE = Shape("/adaptive", '{"texts": [', "]}")  # BentoML's
 
-OURS, OURS_FAST, STANDALONE = "ours", "ours-fast", "ours-standalone"
+OURS, OURS_HAPROXY, OURS_FAST, STANDALONE = "ours", "ours-haproxy", "ours-fast", "ours-standalone"
 RAY_DEFAULT = "ray-default"
 PEERS = ("fastapi", "litserve", "bentoml", RAY_DEFAULT)
 
@@ -51,13 +52,15 @@ class Server:
     env: dict[str, str] = field(default_factory=dict)
     ray_serve: dict[str, Any] | None = None
     """The document that `serve run` gets: it has no flag for a port."""
+    shared: bool = False
+    """Asked at the port that its replicas share, past HAProxy."""
     single: Shape = SINGLE
     batch: Shape = BATCH
 
 
 def servers(bundle: Path, registry: str, fast_registry: str | None) -> dict[str, list[Server]]:
     """Each server's name with the set-ups that are tried; the fastest of them is measured."""
-    found = {**_peers(bundle), OURS: [_ours(OURS, registry)]}
+    found = {**_peers(bundle), OURS: [_ours(OURS, registry)], OURS_HAPROXY: [_ours(OURS_HAPROXY, registry, shared=False)]}
     if fast_registry:
         found[OURS_FAST] = [_ours(OURS_FAST, fast_registry)]
     command = (sys.executable, "-m", "serve.standalone", "--registry", registry, "--model", "production", "--port", "{port}")
@@ -104,15 +107,16 @@ def _ray_default(replicas: int) -> dict[str, Any]:
     return {"http_options": {"host": "127.0.0.1"}, "applications": [app]}
 
 
-def _ours(name: str, registry: str) -> Server:
-    """configs/serve.yaml as it is but for the registry, the port, and a fixed number of replicas."""
+def _ours(name: str, registry: str, *, shared: bool = True) -> Server:
+    """configs/serve.yaml as it is but for the registry, the ports, and a fixed number of replicas."""
     document = yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text(encoding="utf-8"))
     (app,) = document["applications"]
     app["args"] |= {"registry": registry, "model": "production"}
     (deployment,) = app["deployments"]
     deployment.pop("autoscaling_config", None)
     deployment["num_replicas"] = REPLICAS
-    return Server(name, f"{REPLICAS} replicas, configs/serve.yaml", (str(BIN / "serve"), "run", "{config}"), ray_serve=document)
+    setup = f"{REPLICAS} replicas, configs/serve.yaml, {'the shared port' if shared else 'through HAProxy'}"
+    return Server(name, setup, (str(BIN / "serve"), "run", "{config}"), ray_serve=document, shared=shared)
 
 
 @contextmanager
@@ -127,7 +131,11 @@ def running(server: Server, folder: Path, mark: str | None = None) -> Iterator[s
     port, mark = free_port(), mark or secrets.token_hex(8)
     config = folder / f"{mark}.yaml"
     if server.ray_serve:
-        document = {**server.ray_serve, "http_options": {**server.ray_serve["http_options"], "port": port}}
+        document = copy.deepcopy(server.ray_serve)
+        document["http_options"]["port"] = port
+        if "shared_port" in (args := document["applications"][0].get("args", {})):
+            args["shared_port"] = free_port()
+            port = args["shared_port"] if server.shared else port
         config.write_text(yaml.safe_dump(document), encoding="utf-8")
     command = [word.format(port=port, config=config) for word in server.command]
     with started(command, _environment(server, folder), folder / f"{server.name}-{mark}.log", mark) as process:
