@@ -125,7 +125,8 @@ def _claim(host: str, port: int, owner: str) -> IO[str]:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
             ports.bind(host, port).close()  # nobody at all listens there
             claim.truncate(0)
-            print(owner, end="", file=claim, flush=True)
+            claim.write(owner)
+            claim.flush()
         fcntl.flock(claim, fcntl.LOCK_SH)
         claim.seek(0)
         if claim.read() != owner:
