@@ -148,8 +148,12 @@ class Batcher(Generic[T]):
     async def _work(self) -> None:
         """Computes until nothing waits."""
         try:
+            held = time.perf_counter()
             while batch := self._take():
                 await self._compute(batch)
+                if time.perf_counter() - held > 2 * self._inline_s:  # batches on the loop follow each other, but it has other work too
+                    await asyncio.sleep(0)
+                    held = time.perf_counter()
         finally:
             self._worker = None  # no await since the queue was seen empty, so nobody is forgotten
 
