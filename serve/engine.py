@@ -18,8 +18,8 @@ from serve.settings import Settings
 
 _WARM_WORDS = (1, 8, 32, 512)  # headlines of these many words: short, usual, long, and cut to the model's longest
 _WARM_BATCH = 32
-# What the loop may be kept from its sockets: a batch of a small model. Loop and engine have one core, and where they take turns on it by the
-# scheduler's choice, each finds the other's numbers in the caches: computed on a thread, a headline takes a tenth longer.
+# A batch of a small model is computed on the loop, which is kept from its sockets for so long. Loop and engine have one core, and where the
+# scheduler has them take turns on it, each finds the other's numbers in the caches: on a thread a headline takes a tenth longer.
 _INLINE_S = 0.008
 _INLINE_TEXTS = 64  # tokenized on the loop: a millisecond; more go to a thread
 

@@ -118,7 +118,7 @@ class _Cycle(RequestResponseCycle):
     async def send(self, message: Any) -> None:
         """As ASGI has it."""
         start = self._start
-        if start is None:
+        if start is None or message["type"] == "http.response.start":  # a second one: the application failed, and uvicorn says so
             if message["type"] != "http.response.start" or self.response_started or self.access_log:
                 await super().send(message)
             else:

@@ -34,6 +34,7 @@ def serve_config(scale: dict[str, int]) -> dict[str, Any]:
     (application,) = config["applications"]
     for name in ("registry", "model"):  # CLICKBAIT_REGISTRY and CLICKBAIT_MODEL, of the ConfigMap clickbait-settings
         application["args"].pop(name)
+    application["args"].pop("shared_port")  # a pod's clients come by its Service, and so by HAProxy
     if not application["args"]:
         del application["args"]
     (deployment,) = application["deployments"]

@@ -35,7 +35,7 @@ LONGER = 3  # times the seconds for batches at 64: the first answers come after 
 RATES = (0.5, 0.8)  # of what the best peer does at 64 connections
 CHECKED = 24  # headlines that must come back with the model's scores
 ALIKE = 0.03  # of scores, on average: int8 takes its ranges from the whole batch, so neighbours move a borderline headline by up to 0.2
-KNOWN = [*servers.PEERS, servers.OURS, servers.STANDALONE, servers.OURS_FAST]
+KNOWN = [*servers.PEERS, servers.OURS, servers.OURS_HAPROXY, servers.STANDALONE, servers.OURS_FAST]
 BUNDLES = results.ROOT / "artifacts" / "bench" / "models" / "bundles"
 
 

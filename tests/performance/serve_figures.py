@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.performance.peers.servers import OURS, OURS_FAST, PEERS, RAY_DEFAULT
+from tests.performance.peers.servers import OURS, OURS_FAST, OURS_HAPROXY, PEERS, RAY_DEFAULT
 from tests.performance.wrk import Result
 
 BATCH_OF = 32  # headlines of a batch request
@@ -66,6 +66,10 @@ def shows(measured: Rounds, ceilings: Sequence[float]) -> dict[str, float]:
         found["batch32_vs_best_peer"] = _batches(measured, OURS, (1, 16, 64)) / max(_batches(measured, name, (1, 16, 64)) for name in peers)
     if OURS_FAST in measured:
         found["fast_model_vs_minilm"] = per_second(measured, OURS_FAST, "single-64") / ours
+    if OURS_HAPROXY in measured and peer:
+        found["haproxy_c64_vs_best_peer"] = per_second(measured, OURS_HAPROXY, "single-64") / per_second(measured, peer, "single-64")
+        if "fastapi" in measured:
+            found["haproxy_c1_vs_fastapi"] = per_second(measured, OURS_HAPROXY, "single-1") / per_second(measured, "fastapi", "single-1")
     return {key: round(value, 4) for key, value in found.items()}
 
 

@@ -106,7 +106,7 @@ def test_wrk_sends_every_headline_in_turn_and_counts_refusals(recorded: tuple[st
 
 def test_every_peer_has_what_starts_it(bundle: Path) -> None:
     found = servers.servers(bundle, "registry", "fast")
-    assert list(found) == [*servers.PEERS, servers.OURS, servers.OURS_FAST, servers.STANDALONE]
+    assert list(found) == [*servers.PEERS, servers.OURS, servers.OURS_HAPROXY, servers.OURS_FAST, servers.STANDALONE]
     assert set(found) == set(bench_serve.KNOWN)
     for setups in found.values():
         assert len({server.setup for server in setups}) == len(setups)
@@ -183,6 +183,7 @@ MEASURED = {
     "fastapi": [rounds(single_1=200, single_64=500, batch_1=10, batch_16=20, batch_64=21)] * 3,
     servers.RAY_DEFAULT: [rounds(single_1=50, single_64=value, batch_1=8, batch_16=9, batch_64=9) for value in (90, 100, 900)],
     servers.OURS: [rounds(single_1=190, single_64=800, batch_1=15, batch_16=30, batch_64=28)] * 3,
+    servers.OURS_HAPROXY: [rounds(single_1=150, single_64=700)] * 3,
     servers.OURS_FAST: [rounds(single_1=400, single_64=2000)] * 3,
 }
 
@@ -196,6 +197,8 @@ def test_the_ratios_are_of_what_they_say() -> None:
         "batch32_vs_ceiling": 0.96,  # 30 x 32 of 1000
         "batch32_vs_best_peer": round(30 / 21, 4),
         "fast_model_vs_minilm": 2.5,
+        "haproxy_c64_vs_best_peer": 1.4,
+        "haproxy_c1_vs_fastapi": 0.75,
     }
     assert serve_figures.shows({"fastapi": MEASURED["fastapi"]}, [1000]) == {}
 

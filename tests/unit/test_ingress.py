@@ -48,6 +48,7 @@ class Replica:
     """Ray's, with an application that notes what it is asked and does what a test wants."""
 
     _route_prefix = "/"
+    _shutting_down = False
 
     def __init__(self, does: Any = None) -> None:
         self._deployment_id = SimpleNamespace(app_name="clickbait", name="Classifier")
