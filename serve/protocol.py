@@ -16,6 +16,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 MAX_HEAD = 65_536  # bytes of a request line and its headers; browsers and proxies stay below a fifth of it
+LINGER_S = 2.0  # as nginx gives a client to be silent
 HEAD_S = 10.0  # from a connection, or from a request's first byte, to the end of its headers
 
 
@@ -34,6 +35,7 @@ class Protocol(HttpToolsProtocol):
         self._slow: asyncio.TimerHandle | None = None
         self._old = self.loop.time() + self.max_age_s * random.uniform(0.8, 1.2) if self.max_age_s else None  # noqa: S311
         self._in_head = True
+        self._ended = False
         self._hurry()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -74,7 +76,7 @@ class Protocol(HttpToolsProtocol):
         if self._old is not None and self.loop.time() > self._old:
             keep_alive = False
         before = self.cycle
-        self.cycle = _Cycle(
+        self.cycle: _Cycle = _Cycle(
             scope=scope,
             transport=self.transport,
             flow=self.flow,
@@ -87,11 +89,27 @@ class Protocol(HttpToolsProtocol):
             keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
+        self.cycle.connection = self
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
+
+    def on_message_complete(self) -> None:
+        """The last of a request."""
+        super().on_message_complete()
+        if self._ended:
+            self.transport.close()
+
+    def end(self) -> None:
+        """Closes, but not before the client has sent the rest of its request, for a moment: a reset could take the answer with it."""
+        if self.cycle.more_body and self.transport.can_write_eof():
+            self._ended = True
+            self.transport.write_eof()
+            self._slow = self.loop.call_later(LINGER_S, self._too_slow)
+        else:
+            self.transport.close()
 
     def _should_upgrade_to_ws(self) -> bool:
         return False
@@ -113,6 +131,7 @@ class Protocol(HttpToolsProtocol):
 class _Cycle(RequestResponseCycle):
     """One request and its answer."""
 
+    connection: Protocol
     _start: Any = None  # the head, until its body comes
 
     async def send(self, message: Any) -> None:
@@ -125,6 +144,8 @@ class _Cycle(RequestResponseCycle):
                 self._start = message
             return
         self._start = None
+        if self.more_body:  # it answers before it has read all: what is still to come is not worth the connection
+            self.keep_alive = False
         body = message.get("body", b"")
         head = None if message.get("more_body", False) or self.flow.write_paused else self._whole(start, len(body))
         if head is None:
@@ -136,7 +157,7 @@ class _Cycle(RequestResponseCycle):
             self.transport.write(head if self.scope["method"] == "HEAD" else head + body)
             self.message_event.set()
             if not self.keep_alive:
-                self.transport.close()
+                self.connection.end()
             self.on_response()
 
     def _whole(self, start: Any, length: int) -> bytes | None:

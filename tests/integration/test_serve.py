@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ import yaml
 
 from clickbait.errors import ClickbaitError, PortInUse
 from clickbait.registry import Registry
+from serve import ports
 from serve.settings import load
 from tests.tiny import tiny_bundle
 
@@ -35,11 +37,21 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def url(ray_cluster: object, registry: str) -> Iterator[str]:
+def shared() -> str:
+    """The URL at which the replicas listen themselves."""
+    with ports.bind("127.0.0.1", 0) as probe:
+        return ports.url(*probe.getsockname())
+
+
+@pytest.fixture(scope="module")
+def url(ray_cluster: object, registry: str, shared: str) -> Iterator[str]:
     from serve.app import serve_on_ray, stop
 
-    yield serve_on_ray(load(registry=registry, max_texts=8, poll_s=0.5), 0)
+    port = int(shared.rsplit(":", 1)[1])
+    yield serve_on_ray(load(registry=registry, max_texts=8, poll_s=0.5, shared_port=port), 0)
     stop()
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        pass
 
 
 def ask(url: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
@@ -74,6 +86,13 @@ def test_many_at_a_time_each_get_their_own(url: str) -> None:
         answers = list(pool.map(lambda text: ask(f"{url}/classify", {"text": text}), texts))
     assert [status for status, _, _ in answers] == [200] * 60
     assert [body["label"] for _, body, _ in answers] == ["clickbait"] * 30 + ["news"] * 30
+
+
+def test_the_shared_port_answers_without_haproxy(url: str, shared: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda text: ask(f"{shared}/classify", {"text": text}), ["secret", "council"] * 20))
+    assert [(status, body["label"]) for status, body, _ in answers] == [(200, "clickbait"), (200, "news")] * 20
+    assert answers[0][2]["x-request-id"]
 
 
 def test_haproxy_stands_in_front_of_a_ray_that_knew_nothing_of_it(url: str) -> None:
@@ -130,10 +149,11 @@ def test_a_moved_alias_is_served_without_a_restart(url: str, registry: str, tmp_
         ("/classify", None, 405, "MethodNotAllowed"),
     ],
 )
-def test_errors_have_their_body_through_the_proxy(url: str, path: str, body: Any, status: int, kind: str) -> None:
-    answered, error, headers = ask(f"{url}{path}", body, **{"x-request-id": "of-mine"})
-    assert (answered, error["error_type"], error["request_id"]) == (status, kind, "of-mine")
-    assert headers.get_all("x-request-id") == ["of-mine"]  # once
+def test_errors_have_their_body_on_both_ports(url: str, shared: str, path: str, body: Any, status: int, kind: str) -> None:
+    for base in (url, shared):
+        answered, error, headers = ask(f"{base}{path}", body, **{"x-request-id": "of-mine"})
+        assert (answered, error["error_type"], error["request_id"]) == (status, kind, "of-mine")
+        assert headers.get_all("x-request-id") == ["of-mine"]  # once
 
 
 def test_a_port_in_use_is_one_line(url: str, registry: str) -> None:

@@ -122,6 +122,24 @@ def test_headers_without_end_are_refused() -> None:
     assert found.endswith(b"<end>")
 
 
+def test_who_is_refused_while_sending_hears_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is closed on a client that still sends is reset, and its answer lost."""
+    refuse = _sends({**START, "status": 413, "headers": [(b"content-length", b"5")]}, BODY)
+    length = 4_000_000
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % length
+
+    async def main(sent: int) -> list[bytes]:
+        async with listening(refuse) as port:
+            return [await said(port, head, *[b"x" * (sent // 4)] * 4, seconds=3) for _ in range(5)]
+
+    for found in asyncio.run(main(length)):
+        assert found.startswith(b"HTTP/1.1 413")
+        assert b"connection: close" in found
+        assert found.endswith(b"hello<end>")
+    monkeypatch.setattr(protocol, "LINGER_S", 0.5)
+    assert asyncio.run(main(4000))[0].endswith(b"hello<end>"), "who sends no more is not waited for"
+
+
 def _sends(*messages: dict[str, Any]) -> Callable[..., Any]:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         for message in messages:
