@@ -1,10 +1,11 @@
-"""The engine alone: onnxruntime's options one by one against those that are served, and weights that replicas share or keep to themselves.
+"""The engine alone: onnxruntime's options one by one, weights that replicas share or keep, and how much is computed at a time.
 
     python -m tests.performance.bench_engine [--bundle artifacts/bench/models/bundles/minilm]
 
 First one process computes batches of 1, 8 and 32 generated headlines, each with one option changed; rounds are interleaved, figures are
 medians. Then two processes take turns with one headline, as two replicas do behind a balancer: each with weights of its own, or with the
-prepared file mapped by both. Prints two tables, and writes artifacts/bench/engine.json. Run it on a quiet machine.
+prepared file mapped by both. Last, two processes compute what waits in runs of so many tokens. Prints three tables, and writes
+artifacts/bench/engine.json. Run it on a quiet machine.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from clickbait.sample import generate
 from clickbait.scorer import Scorer
 
 BATCHES = (1, 8, 32)
+BUDGETS = (1, 64, 128, 192, 256, 512, 1024)  # tokens of one run; 1 is one headline
+QUEUE = 64  # headlines that wait, of which runs are made
 ROUNDS, SECONDS = 5, 0.4
 TURNS = 1500
 BUNDLE = Path(__file__).parents[2] / "artifacts" / "bench" / "models" / "bundles" / "minilm"
@@ -143,6 +146,42 @@ def turns(folder: Path, shared: Path | None) -> dict[str, float]:
     return found
 
 
+def _budgets(folder: Path, shared: Path, seed: int, line: Connection) -> None:
+    """Microseconds a headline by budget, each measured when the other process measures it too."""
+    scorer = Scorer(folder, verified=True, shared=shared)
+    rows = scorer.encode([text for text, _ in generate(QUEUE * 64, seed=seed)])
+    scorer.score_tokens(rows[:QUEUE])
+    line.send(True)
+    while budget := line.recv():
+        begin, done = time.perf_counter(), 0
+        while time.perf_counter() - begin < SECONDS:
+            at = done % len(rows)
+            scorer.score_tokens(rows[at : at + QUEUE], budget)
+            done += QUEUE
+        line.send((time.perf_counter() - begin) / done * 1e6)
+
+
+def budgets(folder: Path, shared: Path) -> dict[int, float]:
+    """Microseconds a headline by the budget of a run, of two processes at once: medians over rounds and processes."""
+    context = multiprocessing.get_context("spawn")
+    lines = []
+    for seed in (11, 12):
+        ours, theirs = context.Pipe()
+        context.Process(target=_budgets, args=(folder, shared, seed, theirs), daemon=True).start()
+        lines.append(ours)
+    for line in lines:
+        line.recv()
+    found: dict[int, list[float]] = {budget: [] for budget in BUDGETS}
+    for _ in range(ROUNDS):
+        for budget in BUDGETS:
+            for line in lines:
+                line.send(budget)
+            found[budget] += [line.recv() for line in lines]
+    for line in lines:
+        line.send(0)
+    return {budget: round(statistics.median(times), 1) for budget, times in found.items()}
+
+
 def main() -> None:
     """Prints and writes."""
     from tests.performance import results  # not above: every process imports this module, and `results` brings torch
@@ -161,8 +200,20 @@ def main() -> None:
     print("\n| weights | a process alone, µs | two in turn, µs | MB of its own |\n| --- | ---: | ---: | ---: |")
     for name, one in medians.items():
         print(f"| {name} | {one['alone_us']:.0f} | {one['in_turn_us']:.0f} | {one['private_mb']:.0f} |")
+    with tempfile.TemporaryDirectory(prefix="engine-") as where:
+        runs = budgets(folder, Path(where) / "prepared")
+    print("\n| tokens of a run | µs a headline, two processes at once |\n| ---: | ---: |")
+    for budget, microseconds in runs.items():
+        print(f"| {budget} | {microseconds:.0f} |")
     shows = {"in_turn_shared_vs_own": round(medians["shared"]["in_turn_us"] / medians["own"]["in_turn_us"], 4)}
-    results.save("engine", shows, options=table, sharing=sharing, model=folder.name)
+    results.save(
+        "engine",
+        shows,
+        options=table,
+        sharing=sharing,
+        budgets={str(budget): each for budget, each in runs.items()},
+        model=folder.name,
+    )
 
 
 if __name__ == "__main__":
