@@ -2,8 +2,8 @@
 
     python -m tests.performance.bench_hops [--bundle artifacts/bench/models/bundles/minilm]
 
-`serve.standalone`, then Ray Serve with configs/serve.yaml and with one and two replicas, each loaded by wrk with one headline a request.
-The kernel tells what each process computed meanwhile (schedstat); divided by the requests that is the table. What a request takes on
+`serve.standalone`, then Ray Serve with configs/serve.yaml and with one and two replicas behind HAProxy, and two at their shared port, each
+loaded by wrk with one headline a request. The kernel tells what each process computed meanwhile (schedstat); divided by the requests that is the table. What a request takes on
 top of the sum is waiting: wake-ups of sleeping processes, and queues. Writes artifacts/bench/hops.json. Run it on a quiet machine.
 """
 
@@ -28,7 +28,7 @@ from tests.performance.processes import marked
 CONNECTIONS = (1, 64)
 UNDER_WAY = (1, 2, 4, 8, 16, 32, 64)  # connections that each have one request under way, for one replica's curve
 SECONDS = 4.0
-ALONE = "Ray Serve, 1 replica"
+ALONE = "1 replica"
 
 
 def part(process: str) -> str:
@@ -63,14 +63,15 @@ def measure(bench: Bench, server: Server, connections: int, url: str, mark: str)
 
 def variants(bench: Bench) -> dict[str, Server]:
     """By name."""
-    ours = bench.servers[servers.OURS][0]
+    ours = bench.servers[servers.OURS_HAPROXY][0]
     assert ours.ray_serve is not None
     alone: dict[str, Any] = copy.deepcopy(ours.ray_serve)
     alone["applications"][0]["deployments"][0]["num_replicas"] = 1
     return {
         "standalone": bench.servers[servers.STANDALONE][0],
         ALONE: replace(ours, ray_serve=alone),
-        "Ray Serve, 2 replicas": ours,
+        "2 replicas": ours,
+        "2 replicas, shared port": bench.servers[servers.OURS][0],
     }
 
 
