@@ -3,8 +3,9 @@
     python -m tests.performance.bench_hops [--bundle artifacts/bench/models/bundles/minilm]
 
 `serve.standalone`, then Ray Serve with configs/serve.yaml and with one and two replicas behind HAProxy, and two at their shared port, each
-loaded by wrk with one headline a request. The kernel tells what each process computed meanwhile (schedstat); divided by the requests that is the table. What a request takes on
-top of the sum is waiting: wake-ups of sleeping processes, and queues. Writes artifacts/bench/hops.json. Run it on a quiet machine.
+loaded by wrk with one headline a request. The kernel tells what each process computed meanwhile (schedstat); divided by the requests that
+is the table. What a request takes on top of the sum is waiting: wake-ups of sleeping processes, and queues. Writes
+artifacts/bench/hops.json. Run it on a quiet machine.
 """
 
 from __future__ import annotations
