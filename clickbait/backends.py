@@ -52,7 +52,7 @@ def load(folder: Path, manifest: Manifest, runtime: str, *, device: str = CPU, t
         runtime: as `choose` gives it.
         device: `cpu` or `cuda`.
         threads: compute threads on the CPU.
-        shared: folder of `clickbait.prepared`, where this machine's processes find one copy of the weights; None maps nothing.
+        shared: folder of `clickbait.prepared`, where this machine's processes find one copy of the weights; None: this one has its own.
 
     Raises:
         BundleError: a file that cannot be loaded.
@@ -61,9 +61,10 @@ def load(folder: Path, manifest: Manifest, runtime: str, *, device: str = CPU, t
     if runtime == TORCH:
         return _Torch(folder, device, threads)
     path = folder / manifest.runtimes[runtime]
-    if device == CUDA or shared is None:
+    if device == CUDA:
         return _Onnx(path, device, threads)
-    return _Onnx(prepared.prepare(path, manifest.files[path.name].sha256, shared), device, threads, ready=True, told=path)
+    with prepared.graph(path, manifest.files[path.name].sha256, shared) as (graph, ready):
+        return _Onnx(graph, device, threads, ready=ready, told=path)
 
 
 class _Onnx:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickbait import backends, bundle
-from clickbait.text import clean
+from clickbait.words import Words
 
 # Tokens, padding counted, in one run of the model: some 12 headlines. The activations of a run then stay in a core's own cache; runs of
 # 512 tokens take a tenth longer a headline, runs of one headline a third (`make bench-engine`).
@@ -56,8 +56,9 @@ class Scorer:
         self.manifest = bundle.read_manifest(folder) if verified else bundle.verify(folder)
         self.version = self.manifest.version or DRAFT
         self.runtime = backends.choose(self.manifest, runtime, device)
-        self._tokenizer = _tokenizer(folder / "tokenizer.json", self.manifest.max_tokens)
-        self._pad = _pad_id(self._tokenizer)
+        tokenizer = _tokenizer(folder / "tokenizer.json", self.manifest.max_tokens)
+        self._words = Words(tokenizer)
+        self._pad = _pad_id(tokenizer)
         self._backend = backends.load(folder, self.manifest, self.runtime, device=device, threads=threads, shared=shared)
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -66,7 +67,7 @@ class Scorer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of each text, cleaned and cut at the model's longest. Any thread may call it."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast([clean(text) for text in texts])]
+        return self._words.encode(texts)
 
     def score_tokens(self, ids: Sequence[list[int]], budget: int = TOKEN_BUDGET) -> NDArray[np.float32]:
         """P(clickbait) of each row of token ids, as `encode` gives them, in the order given: float32 (n,). `budget` is of one run."""
