@@ -97,6 +97,7 @@ ENV RAY_SERVE_ENABLE_HA_PROXY=1 \
     RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response" \
     RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S=2 \
     RAY_SERVE_HAPROXY_NBTHREAD=1 \
+    RAY_SERVE_CONTROL_LOOP_INTERVAL_S=0.5 \
     RAY_USAGE_STATS_ENABLED=0
 
 # Ray Serve: head and workers of KubeRay's RayService, or one container by itself. No torch.

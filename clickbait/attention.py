@@ -1,11 +1,11 @@
 """Attention over headlines, in a graph that onnxruntime has optimised: the same function in fewer and cheaper steps.
 
-An exporter writes attention as the framework computes it: a softmax, and copies that bring the heads forward and back again. Over a few dozen
-tokens those take a third of a model's time on a core, as much as half of what its matrices take. Here
+An exporter writes attention as the framework computes it: a softmax, and copies that bring the heads forward and back again. Over a few
+dozen tokens those take a third of a model's time on a core, more than half of what its matrices take. Here
 
-- a softmax becomes exp, a sum and a division after the values are mixed. onnxruntime's softmax goes row by row, and rows are 20 long. Scores
-  are held within bounds that no softmax in float32 sees beyond: e**80 times any number of tokens is finite, e**-85 is nothing beside a row's
-  largest weight.
+- a softmax becomes exp, a sum, and a division after the values are mixed. onnxruntime's softmax goes row by row, and rows are 20 long.
+  Scores are held within bounds that no softmax in float32 sees beyond: e**80 times any number of tokens is finite, e**-85 is nothing beside
+  a row's largest weight.
 - queries, keys and values are taken out of the projections by one gather each, which pads, splits and transposes at once, and one brings
   the mixed values back. Their indices are computed once a run and serve every layer.
 
@@ -152,11 +152,18 @@ class _Graph:
         if node is None or node.op_type != "Gather" or not shape or shape[0] != parts:
             return None
         projection, slots = node.input
-        made = self._producer.get(projection)
-        widths = [tensor.dims[0] for tensor in map(self._constants.get, made.input if made else ()) if tensor and len(tensor.dims) == 1]
-        if not widths or widths[0] % (parts * shape[1]):
+        width = self._width(projection)
+        if not width or width % (parts * shape[1]):
             return None
-        return _Heads(projection, slots, part, parts, shape[1], widths[0] // (parts * shape[1]))
+        return _Heads(projection, slots, part, parts, shape[1], width // (parts * shape[1]))
+
+    def _width(self, projection: str) -> int:
+        """Columns of a product with a matrix, by that or by what is added to it; 0 where it is not one."""
+        made = self._producer.get(projection)
+        for tensor in map(self._constants.get, made.input if made is not None else ()):
+            if tensor is not None and len(tensor.dims) in (1, 2):
+                return int(tensor.dims[0 if _attribute(made, "transB", 0) else -1])
+        return 0
 
     def _fixed(self, name: str) -> list[int] | None:
         """Of a shape (batch, tokens, parts, heads, -1), put together in the graph: parts and heads."""

@@ -1,4 +1,4 @@
-"""As much of ONNX's format as a graph is rewritten by (`clickbait.attention`): its messages by protobuf, which keeps the fields not named here.
+"""As much of ONNX's format as it takes to rewrite a graph (`clickbait.attention`): its messages by protobuf, which keeps all other fields.
 
 The package onnx and what it brings would be a quarter of the serving install. Names and numbers are those of the public specification
 (onnx.proto, IR version 8 and later).
@@ -30,7 +30,13 @@ _FIELDS: dict[str, tuple[tuple[str, int, str], ...]] = {
         ("domain", 7, "string"),
     ),
     "AttributeProto": (("name", 1, "string"), ("f", 2, "float"), ("i", 3, "int64"), ("ints", 8, "*int64"), ("type", 20, "int32")),
-    "TensorProto": (("dims", 1, "*int64"), ("data_type", 2, "int32"), ("int64_data", 7, "*int64"), ("name", 8, "string"), ("raw_data", 9, "bytes")),
+    "TensorProto": (
+        ("dims", 1, "*int64"),
+        ("data_type", 2, "int32"),
+        ("int64_data", 7, "*int64"),
+        ("name", 8, "string"),
+        ("raw_data", 9, "bytes"),
+    ),
     "ValueInfoProto": (("name", 1, "string"),),
 }
 """Message to fields: name, number, type; `*` is repeated."""
@@ -44,7 +50,13 @@ def _classes() -> dict[str, Any]:
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     kinds = descriptor_pb2.FieldDescriptorProto
-    scalar = {"string": kinds.TYPE_STRING, "bytes": kinds.TYPE_BYTES, "float": kinds.TYPE_FLOAT, "int64": kinds.TYPE_INT64, "int32": kinds.TYPE_INT32}
+    scalar = {
+        "string": kinds.TYPE_STRING,
+        "bytes": kinds.TYPE_BYTES,
+        "float": kinds.TYPE_FLOAT,
+        "int64": kinds.TYPE_INT64,
+        "int32": kinds.TYPE_INT32,
+    }
     file = descriptor_pb2.FileDescriptorProto(name="clickbait/onnx.proto", package="clickbait", syntax="proto2")
     for message, fields in _FIELDS.items():
         described = file.message_type.add(name=message)

@@ -1,8 +1,8 @@
 """From texts to token ids, word by word: what a word comes to is remembered, so that most headlines never reach the tokenizer.
 
-A tokenizer that splits at blanks gives a text the tokens of its words, one after the other, between its special tokens. News repeats its words:
-after 19,000 real headlines, nineteen in twenty of the next one's were seen before (`python -m tests.performance.bench_words`), and finding a word
-in a dictionary takes a twentieth of the time that tokenizing it takes.
+A tokenizer that splits at blanks gives a text the tokens of its words, one after the other, between its special tokens. News repeats its
+words: after 16,000 real headlines, nineteen in twenty of the next one's were seen before, and finding a word in a dictionary takes a
+twentieth of the time that tokenizing it takes (`make bench-engine`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LONGEST = 32  # characters of a word that is kept: longer ones are links and gar
 _NORMALIZERS = {None, "BertNormalizer", "Lowercase"}
 _SPLITTERS = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
 _MODELS = {"WordLevel", "WordPiece"}
-_BERT = re.compile(r"[0-9a-z]+|[^ 0-9a-z]").findall  # BERT's words of ASCII in lower case: letters and digits in a row, or one other
+_BERT = re.compile(r"[0-9a-z]+|[^ 0-9a-z]")  # BERT's words of ASCII in lower case: letters and digits in a row, or one other
 _SAMPLE = "Zürich's “café” wins 10,000-to-1: [SEP] you won't BELIEVE_it 北京 !"
 
 
@@ -32,7 +32,7 @@ class Words:
         self._known: dict[str, list[int]] = {}
         told = json.loads(tokenizer.to_str())
         self._special = {token["content"][0] for token in told.get("added_tokens", ())}
-        self._plain: Callable[[str], list[str]] = _BERT if _is_bert(told) else str.split
+        self._split: Callable[[str], list[str]] = _bert_words if _is_bert(told) else str.split
         self._first: list[int] = []
         self._last: list[int] = []
         self._longest = 0
@@ -57,7 +57,7 @@ class Words:
 
     def _ids(self, text: str) -> list[int]:
         if text.isascii() and text.isprintable():  # nothing to clean but blanks
-            words = text.split() if not self._special.isdisjoint(text) else self._plain(text.lower())
+            words = self._split(text) if self._special.isdisjoint(text) else text.split()
         else:
             words = clean(text).split()
         ids, known = self._first.copy(), self._known
@@ -75,6 +75,11 @@ class Words:
                 self._known.clear()
             self._known[word] = ids
         return ids
+
+
+def _bert_words(text: str) -> list[str]:
+    """The words of a text of ASCII, as an uncased BERT has them."""
+    return _BERT.findall(text.lower())
 
 
 def _splits_at_blanks(told: Any) -> bool:

@@ -1,17 +1,22 @@
-"""The engine alone: onnxruntime's options one by one, weights that replicas share or keep, and how much is computed at a time.
+"""The engine alone: onnxruntime's options, weights that replicas share or keep, how much is computed at a time, tokens by word.
 
-    python -m tests.performance.bench_engine [--bundle artifacts/bench/models/bundles/minilm]
+    make bench-engine
+    make bench-engine ARGS='--bundle artifacts/bench/models/bundles/minilm'
 
 First one process computes batches of 1, 8 and 32 generated headlines, each with one option changed; rounds are interleaved, figures are
 medians. Then two processes take turns with one headline, as two replicas do behind a balancer: each with weights of its own, or with the
-prepared file mapped by both. Last, two processes compute what waits in runs of so many tokens. Prints three tables, and writes
-artifacts/bench/engine.json. Run it on a quiet machine.
+prepared file mapped by both. Then two processes compute what waits in runs of so many tokens. Last, the tokenizer against
+`clickbait.words` on the second half of the headlines, once it has seen the first: generated ones, and real ones where CLICKBAIT_DATA_DIR
+has them. Prints four tables, and writes artifacts/bench/engine.json. Run it on a quiet machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import multiprocessing
+import os
+import random
 import statistics
 import tempfile
 import time
@@ -25,6 +30,7 @@ import numpy as np
 from clickbait import bundle, prepared
 from clickbait.sample import generate
 from clickbait.scorer import Scorer
+from clickbait.text import clean
 
 BATCHES = (1, 8, 32)
 BUDGETS = (1, 64, 128, 192, 256, 512, 1024)  # tokens of one run; 1 is one headline
@@ -50,13 +56,14 @@ def variants(folder: Path, shared: Path) -> dict[str, Callable[[], Any]]:
                 setattr(options, name, value)
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    ready = prepared.prepare(model, manifest.files[model.name].sha256, shared)
+    with prepared.graph(model, manifest.files[model.name].sha256, shared) as (graph, ready):
+        assert ready
     level, mode = onnxruntime.GraphOptimizationLevel, onnxruntime.ExecutionMode
     return {
         "as served: int8, one thread, prepared weights": lambda: onnxruntime.InferenceSession(
-            str(ready), prepared.options(1, ready=True), providers=["CPUExecutionProvider"]
+            str(graph), prepared.options(1, ready=True), providers=["CPUExecutionProvider"]
         ),
-        "weights of its own": session,
+        "weights of its own, attention as exported": session,
         "fp32": lambda: session(folder / manifest.runtimes["fp32"]),
         "two threads that sleep when idle": lambda: session(threads=2),
         "two threads that spin (onnxruntime's default)": lambda: session(threads=2, spinning="1"),
@@ -182,6 +189,39 @@ def budgets(folder: Path, shared: Path) -> dict[int, float]:
     return {budget: round(statistics.median(times), 1) for budget, times in found.items()}
 
 
+def headlines() -> dict[str, list[str]]:
+    """Generated ones, and real ones in no order."""
+    found = {"generated": [text for text, _ in generate(20_000, seed=5)]}
+    real = Path(os.environ.get("CLICKBAIT_DATA_DIR", "")) / "stop-clickbait" / "clickbait_data.csv"
+    if real.is_file():
+        with real.open(encoding="utf-8", newline="") as lines:
+            found["real"] = [row["headline"] for row in csv.DictReader(lines)]
+        random.Random(1).shuffle(found["real"])
+    return found
+
+
+def tokenizing(folder: Path) -> dict[str, dict[str, float]]:
+    """Microseconds a headline by the tokenizer and by word, one at a time, and the share of words that were new: medians of rounds."""
+    found = {}
+    for name, texts in headlines().items():
+        half, times = len(texts) // 2, {"tokenizer_us": [], "by_word_us": []}  # type: dict[str, list[float]]
+        for _ in range(ROUNDS):
+            words = Scorer(folder, verified=True)._words
+            words.encode(texts[:half])
+            before = len(words._known)
+            begin = time.perf_counter()
+            for text in texts[half:]:
+                words._tokenizer.encode_batch_fast([clean(text)])
+            middle = time.perf_counter()
+            for text in texts[half:]:
+                words.encode([text])
+            times["tokenizer_us"].append((middle - begin) / half * 1e6)
+            times["by_word_us"].append((time.perf_counter() - middle) / half * 1e6)
+        new = (len(words._known) - before) / sum(len(text.split()) for text in texts[half:])
+        found[name] = {key: round(statistics.median(each), 2) for key, each in times.items()} | {"new_words": round(new, 4)}
+    return found
+
+
 def main() -> None:
     """Prints and writes."""
     from tests.performance import results  # not above: every process imports this module, and `results` brings torch
@@ -205,6 +245,10 @@ def main() -> None:
     print("\n| tokens of a run | µs a headline, two processes at once |\n| ---: | ---: |")
     for budget, microseconds in runs.items():
         print(f"| {budget} | {microseconds:.0f} |")
+    print("\n| headlines | tokenizer, µs | by word, µs | words that are new |\n| --- | ---: | ---: | ---: |")
+    tokens = tokenizing(folder)
+    for name, each in tokens.items():
+        print(f"| {name} | {each['tokenizer_us']:.1f} | {each['by_word_us']:.1f} | {each['new_words']:.1%} |")
     shows = {"in_turn_shared_vs_own": round(medians["shared"]["in_turn_us"] / medians["own"]["in_turn_us"], 4)}
     results.save(
         "engine",
@@ -212,6 +256,7 @@ def main() -> None:
         options=table,
         sharing=sharing,
         budgets={str(budget): each for budget, each in runs.items()},
+        tokens=tokens,
         model=folder.name,
     )
 

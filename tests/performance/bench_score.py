@@ -1,7 +1,7 @@
 """How much of the engine `ray_jobs.score` brings to a lake: a million headlines through the job, against bare processes without Ray.
 
     make bench-score
-    python -m tests.performance.bench_score --rows 100000 --rounds 1 --bundle artifacts/bench/models/bundles/minilm
+    python -m tests.performance.bench_score --rows 100000 --rounds 1 --bundle artifacts/bench/models/bundles/ngrams-taught
 
 The ceiling is the same Scorer in as many bare processes as the job has actors, which score the same headlines from memory, as many a call,
 and neither read nor write a file. Ceiling and job take turns, with a ceiling at both ends; the medians are compared. The job's time is that
@@ -41,7 +41,7 @@ from tests.performance import results
 from tests.performance.ray_server import ray_head
 
 BENCH = results.ROOT / "artifacts" / "bench"
-BUNDLE = BENCH / "models" / "bundles" / "ngrams-taught"
+BUNDLE = BENCH / "models" / "bundles" / "minilm"
 WARM_ROWS = 20_000
 HEAD_S = 10.0  # until a head is up and idle again
 SAMPLE_S = 1.0  # between two looks at the memory

@@ -402,7 +402,7 @@ class Gate:
 
     def __init__(self, service: Service) -> None:
         assert service._main.engine is not None
-        self._words = service._main.engine.scorer._tokenizer.id_to_token
+        self._words = service._main.engine.scorer._words._tokenizer.id_to_token
         self.batcher = service._main.engine._batcher
         self.batcher._inline_s = 0.0  # on its thread, always: the loop must go on while it is held
         self.computed: list[str] = []

@@ -80,8 +80,9 @@ def test_another_model_is_prepared_apart_and_old_ones_go(tmp_path: Path) -> None
     where = tmp_path / "prepared"
     folders = [tiny_bundle(tmp_path / str(number)) for number in range(prepared._KEPT + 3)]
     for number, folder in enumerate(folders):
-        graph = prepared.prepare(folder / "model.onnx", f"{number}", where)
-        assert graph.parent.parent == where
+        with prepared.graph(folder / "model.onnx", f"{number}", where) as (graph, ready):
+            assert ready
+            assert graph.parent.parent == where
         os.utime(graph.parent, (number, number))
     left = sorted(path.stat().st_mtime for path in where.iterdir())
     assert len(left) == prepared._KEPT
@@ -94,7 +95,8 @@ def test_a_folder_that_others_may_write_to_is_not_used(tmp_path: Path, caplog: p
     where.mkdir()
     where.chmod(mode)
     model = folder / "model.onnx"
-    assert prepared.prepare(model, "0", where) == model
+    with prepared.graph(model, "0", where) as found:
+        assert found == (model, False), "not ready: onnxruntime has yet to optimise it"
     assert "others may write to it" in caplog.text
 
 
