@@ -70,7 +70,7 @@ bench-train: $(VENV)/.run
 bench-size: $(VENV)/.run
 	$(BIN)/python -m tests.performance.bench_size $(ARGS)
 
-# The two tables of docs/serving.md on the engine, and of docs/http.md on processes; need a bundle of make bench-models (or ARGS='--bundle folder').
+# The tables of docs/serving.md on the engine, and of docs/http.md on processes; need a bundle of make bench-models (or ARGS='--bundle folder').
 bench-engine: $(VENV)/.run
 	$(BIN)/python -m tests.performance.bench_engine $(ARGS)
 
