@@ -151,7 +151,7 @@ class Batcher(Generic[T]):
             held = time.perf_counter()
             while batch := self._take():
                 await self._compute(batch)
-                if time.perf_counter() - held > self._inline_s:  # batches on the loop follow each other, but it has other work too
+                if time.perf_counter() - held > 2 * self._inline_s:  # batches on the loop follow each other, but it has other work too
                     await asyncio.sleep(0)
                     held = time.perf_counter()
         finally:
