@@ -21,6 +21,7 @@ from clickbait.errors import DeadlineExceeded, NotReady, Overloaded
 
 T = TypeVar("T")
 _FORGET = 0.1  # the newest batch's share in the estimate of what a token costs
+_QUIET = 3  # turns of the loop: one accepts a connection, the next reads its request, the next brings it here
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class Batcher(Generic[T]):
         self._worker: asyncio.Task[None] | None = None  # alive while there is work
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._closing = False
+        self._came = 0  # requests, those that were refused too
 
     @property
     def waiting(self) -> int:
@@ -117,6 +119,7 @@ class Batcher(Generic[T]):
             DeadlineExceeded: the deadline passed; what was not computed yet is not computed any more.
             NotReady: `close` was called.
         """
+        self._came += 1
         if self._closing:
             raise closing()
         if len(self._queue) >= self._max_waiting:
@@ -151,11 +154,25 @@ class Batcher(Generic[T]):
             held = time.perf_counter()
             while batch := self._take():
                 await self._compute(batch)
-                if time.perf_counter() - held > 2 * self._inline_s:  # batches on the loop follow each other, but it has other work too
-                    await asyncio.sleep(0)
+                if time.perf_counter() - held > self._inline_s:  # batches on the loop follow each other, but it has other work too
+                    await self._others()
                     held = time.perf_counter()
         finally:
             self._worker = None  # no await since the queue was seen empty, so nobody is forgotten
+
+    async def _others(self) -> None:
+        """Lets the loop work until it brings nothing more, or has had as long as a batch.
+
+        One turn is too little: uvloop accepts one connection a turn (libuv/libuv#3696), so that a proxy's new connections to a server
+        that gives one turn every 16 ms wait for seconds.
+        """
+        quiet, end = 0, time.perf_counter() + self._inline_s
+        while quiet < _QUIET:
+            came = self._came
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if self._came == came else 0
+            if time.perf_counter() > end:
+                break
 
     def _take(self) -> list[_Part[T]]:
         """The next batch, from the front of the queue."""

@@ -20,9 +20,8 @@ _WARM_WORDS = (1, 8, 32, 512)  # headlines of these many words: short, usual, lo
 _WARM_BATCH = 32
 # A batch of a small model is computed on the loop, which is kept from its sockets for so long. Loop and engine have one core, and where the
 # scheduler has them take turns on it, each finds the other's numbers in the caches: on a thread a headline takes a tenth longer.
-# With a bound of 16 ms, and MiniLM's full batches on the loop of a slower core, an overloaded replica read its sockets too seldom to refuse
-# anybody, and answered half as many (`make bench-autoscale`).
-_INLINE_S = 0.008
+# What makes this bearable for connections is that the batcher then lets the loop work until nothing more comes (`Batcher._others`).
+_INLINE_S = 0.016
 _INLINE_TEXTS = 64  # tokenized on the loop: half a millisecond; more go to a thread
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -479,3 +482,38 @@ def test_a_batch_that_is_quick_is_computed_where_it_is() -> None:
 
     assert asyncio.run(main(0.0)) == {"engine_0"}
     assert asyncio.run(main(60.0)) == {threading.main_thread().name}
+
+
+def test_a_loop_that_computes_takes_its_connections() -> None:
+    connections, batches = 40, 600
+
+    async def main() -> int:
+        engine, loop, came, before = Lengths(), asyncio.get_running_loop(), list[asyncio.Task[Any]](), list[int]()
+
+        def slow(items: list[int]) -> Sequence[float]:
+            time.sleep(0.001)
+            return engine(items)
+
+        batcher = Batcher(slow, max_tokens=1, max_waiting=batches, inline_s=0.003)
+        await batcher.submit([1], [1], NEVER)  # on the thread: nothing is known of the engine's speed yet
+
+        class Asks(asyncio.Protocol):
+            def data_received(self, data: bytes) -> None:
+                before.append(len(engine.batches))
+                came.append(loop.create_task(batcher.submit([1], [1], NEVER)))
+
+        server = await loop.create_server(Asks, "127.0.0.1", 0, backlog=connections)
+        clients = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(connections)]
+        for client in clients:
+            client.send(b"?")
+        busy = [loop.create_task(batcher.submit([1], [1], NEVER)) for _ in range(batches - connections)]
+        await asyncio.gather(*busy)
+        await asyncio.gather(*came)
+        for client in clients:
+            client.close()
+        server.close()
+        await batcher.close()
+        assert len(before) == connections
+        return before[-1]
+
+    assert uvloop.run(main()) < batches / 4
