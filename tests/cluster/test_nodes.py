@@ -112,7 +112,7 @@ def test_both_machines_serve(story: Story) -> None:
 
 
 def test_training_has_a_worker_on_each_machine_and_two_again_after(story: Story) -> None:
-    """Before, a replica has the other core of each machine. After, the new one has two free until its replica comes, and may get both workers."""
+    """A replica has the other core of each. The new machine has two until its replica comes, and may get both workers."""
     assert story.lost.workers == (1, 1)
     assert story.lost.workers_after in {(1, 1), (0, 2)}
 
