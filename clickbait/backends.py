@@ -19,6 +19,7 @@ from clickbait.errors import BundleError, ConfigError
 TORCH = "torch"
 """The runtime that needs torch and transformers: the fine-tuned model itself, for a GPU without onnxruntime-gpu, or to compare."""
 CPU, CUDA = "cpu", "cuda"
+CUDA_OPTIONS = {"use_tf32": "0"}  # fp32 is fp32: by default its products are rounded to 10 bits, and a score differs by up to 1e-3
 
 
 class Backend(Protocol):
@@ -72,11 +73,13 @@ class _Onnx:
         """`ready`: the graph is optimised already; `told`: the bundle's file, for messages."""
         import onnxruntime
 
-        told, providers = told or path, ["CPUExecutionProvider"]
+        told = told or path
+        providers: list[Any] = ["CPUExecutionProvider"]
         if device == CUDA:
             if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
                 raise ConfigError("device cuda: this onnxruntime computes on CPUs only: install onnxruntime-gpu in its place, or take cpu")
-            providers.insert(0, "CUDAExecutionProvider")
+            onnxruntime.preload_dlls()  # CUDA and cuDNN of pip's packages, where no loader looks
+            providers.insert(0, ("CUDAExecutionProvider", CUDA_OPTIONS))
         try:
             self._session = onnxruntime.InferenceSession(str(path), prepared.options(threads, ready=ready), providers=providers)
         except Exception as error:  # onnxruntime's exceptions share no base but Exception

@@ -23,6 +23,8 @@ from clickbait.words import Words
 # Tokens, padding counted, in one run of the model: some 12 headlines. The activations of a run then stay in a core's own cache; runs of
 # 512 tokens take a tenth longer a headline, runs of one headline a third (`make bench-engine`).
 TOKEN_BUDGET = 192
+# On a GPU a run costs as much as a thousand headlines (`python -m tests.performance.bench_gpu`).
+GPU_TOKEN_BUDGET = 16_384
 DRAFT = "draft"  # the version of a bundle that is not published
 
 
@@ -57,6 +59,7 @@ class Scorer:
         self.version = self.manifest.version or DRAFT
         self.runtime = backends.choose(self.manifest, runtime, device)
         tokenizer = _tokenizer(folder / "tokenizer.json", self.manifest.max_tokens)
+        self.token_budget = GPU_TOKEN_BUDGET if device == backends.CUDA else TOKEN_BUDGET
         self._words = Words(tokenizer)
         self._pad = _pad_id(tokenizer)
         self._backend = backends.load(folder, self.manifest, self.runtime, device=device, threads=threads, shared=shared)
@@ -69,10 +72,13 @@ class Scorer:
         """The token ids of each text, cleaned and cut at the model's longest. Any thread may call it."""
         return self._words.encode(texts)
 
-    def score_tokens(self, ids: Sequence[list[int]], budget: int = TOKEN_BUDGET) -> NDArray[np.float32]:
-        """P(clickbait) of each row of token ids, as `encode` gives them, in the order given: float32 (n,). `budget` is of one run."""
+    def score_tokens(self, ids: Sequence[list[int]], budget: int | None = None) -> NDArray[np.float32]:
+        """P(clickbait) of each row of token ids, as `encode` gives them, in the order given: float32 (n,).
+
+        `budget`: tokens of one run, padding counted; None takes `token_budget`, the device's.
+        """
         scores = np.empty(len(ids), np.float32)
-        for rows in micro_batches([len(row) for row in ids], budget):
+        for rows in micro_batches([len(row) for row in ids], budget or self.token_budget):
             scores[rows] = self._run([ids[row] for row in rows])
         return scores
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clickbait import prepared
+from clickbait import backends, prepared
 from clickbait.errors import BundleError
 from clickbait.registry import Registry
 from clickbait.scorer import Scorer
@@ -47,11 +47,12 @@ class Engine:
     def __init__(self, scorer: Scorer, settings: Settings, observe: Callable[[Batch], None]) -> None:
         self.scorer = scorer
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+        budget = settings.batch_tokens or scorer.token_budget
         self._batcher: Batcher[list[int]] = Batcher(
-            lambda rows: scorer.score_tokens(rows, settings.batch_tokens).tolist(),
-            max_tokens=settings.batch_tokens,
+            lambda rows: scorer.score_tokens(rows, budget).tolist(),
+            max_tokens=budget,
             max_waiting=settings.max_waiting,
-            inline_s=_INLINE_S,
+            inline_s=_INLINE_S if settings.device == backends.CPU else 0.0,  # beside a GPU the loop's core is free
             observe=observe,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -20,9 +21,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from tokenizers import Tokenizer
 
-from clickbait import bundle
+from clickbait import backends, bundle
 from clickbait.errors import BundleError, ConfigError
 from clickbait.scorer import TOKEN_BUDGET, Scorer, micro_batches
+from serve.engine import Engine
+from serve.settings import Settings
 from tests.tiny import BAIT, NEUTRAL, NEWS, tiny_bundle
 
 WORDS = st.lists(st.sampled_from((*BAIT, *NEWS, *NEUTRAL, "unseen", "Ü!")), max_size=60).map(" ".join)
@@ -124,6 +127,35 @@ def test_padding_stays_within_a_micro_batch(scorer: Scorer, monkeypatch: pytest.
     scorer.score(["you " * 30] * 20 + ["you"] * 20)
     assert all(rows * columns <= TOKEN_BUDGET for rows, columns in shapes)
     assert (20, 3) in shapes  # the short ones, unpadded
+
+
+@pytest.mark.parametrize(("device", "given", "rows"), [("cuda", None, [40]), ("cpu", None, [6] * 6 + [4]), ("cuda", 192, [6] * 6 + [4])])
+def test_a_gpu_computes_more_at_a_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, device: Literal["cpu", "cuda"], given: int | None, rows: list[int]
+) -> None:
+    """No GPU is needed: what would compute on it is a double, which gives what a core gives."""
+    core, shapes = Scorer(folder), []
+
+    def load(*_: Any, **options: Any) -> Any:
+        assert options["device"] == device
+
+        def compute(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Any:
+            shapes.append(input_ids.shape)
+            return core._backend(input_ids, mask)
+
+        return compute
+
+    monkeypatch.setattr(backends, "load", load)
+    engine = Engine(Scorer(folder, device=device), Settings(device=device, batch_tokens=given), lambda _: None)
+    texts = ["you " * 60] * 40
+
+    async def ask() -> list[float]:
+        answer = await engine.score(texts, asyncio.get_running_loop().time() + 60)
+        await engine.close()
+        return answer.scores
+
+    assert asyncio.run(ask()) == core.score(texts).tolist()
+    assert [shape[0] for shape in shapes] == rows
 
 
 def test_a_runtime_by_name(folder: Path) -> None:
