@@ -27,6 +27,7 @@ LOWEST, HIGHEST = -85.0, 80.0  # of a score: their exponentials are normal numbe
 _MOVES = {"Reshape", "Split", "Squeeze", "Transpose"}
 _MINE = "attention."  # before every name that is made here
 _MASK = "attention_mask"
+_FUSED = "com.microsoft"  # the domain of FusedMatMul
 
 
 def rewrite(data: bytes) -> bytes | None:
@@ -77,9 +78,10 @@ class _Graph:
             return False
         name = f"{_MINE}{number}."
         values, mixed = mix.input[1], mix.output[0]
+        product: dict[str, Any] = {"kind": "MatMul"}
         heads = self._heads(values)
         if heads is not None and self._gather_scores(scores, heads, name):
-            values = self._take(heads, f"{name}values")
+            values, product = self._take(heads, f"{name}values"), {"kind": "FusedMatMul", "domain": _FUSED, "transBatchB": 1}
         if (back := self._way_back(mix)) is not None and heads is not None:
             mixed = f"{name}mixed"
             self._bring_back(mixed, back, heads, name)
@@ -89,7 +91,7 @@ class _Graph:
         self._drop(softmax, mix)
         self._add("Clip", [scores, *bounds], f"{name}scores")
         self._add("Exp", [f"{name}scores"], exponentials)
-        self._add("MatMul", [exponentials, values], f"{name}sums")
+        self._add(inputs=[exponentials, values], output=f"{name}sums", **product)
         self._add("ReduceSum", [exponentials, last], total, keepdims=1)
         self._add("Div", [f"{name}sums", total], mixed)
         return True
@@ -135,8 +137,8 @@ class _Graph:
         query = self._take(queries, f"{name}queries") if queries is not None else product.input[0]
         self._drop(product)
         key = self._take(keys, f"{name}keys")
-        alpha = float(_attribute(product, "alpha", 1.0))
-        self._add("FusedMatMul", [query, key], product.output[0], domain="com.microsoft", transB=1, alpha=alpha)
+        ways = {"transBatchA": int(queries is not None), "transBatchB": 1, "transB": 1, "alpha": float(_attribute(product, "alpha", 1.0))}
+        self._add("FusedMatMul", [query, key], product.output[0], domain=_FUSED, **ways)
         return True
 
     def _heads(self, name: str) -> _Heads | None:
@@ -174,25 +176,31 @@ class _Graph:
         return [found[0][0], found[1][0]] if len(found) == 3 and found[0] and found[1] and found[2] == [-1] else None
 
     def _take(self, heads: _Heads, output: str) -> str:
-        """(real tokens, parts x heads x width) to (batch, heads, tokens, width), of one part."""
-        rows = f"{_MINE}rows.{heads.projection}"
-        self._add_once("Reshape", [heads.projection, self._constant(f"width.{heads.width}", np.array([-1, heads.width]))], rows)
-        index = f"{_MINE}take.{heads.slots}.{heads.part}.{heads.parts}.{heads.heads}"
-        if index not in self._indices:
-            slots, first = self._slots(heads.slots), heads.part * heads.heads + np.arange(heads.heads)
-            stride = self._constant(f"stride.{heads.parts * heads.heads}", np.array(heads.parts * heads.heads))
-            self._add_once("Mul", [slots, stride], f"{slots}.{heads.parts * heads.heads}")
-            begin = self._constant(f"first.{heads.part}.{heads.heads}", first.reshape(1, -1, 1))
-            self._add_once("Add", [f"{slots}.{heads.parts * heads.heads}", begin], index)
-        self._add("Gather", [rows, index], output, axis=0)
+        """(real tokens, parts x heads x width) to (tokens, batch, heads, width), of one part: whole rows are copied, none a head's alone.
+
+        FusedMatMul reads it as (batch, heads, tokens, width) where `transBatch` says so.
+        """
+        whole = heads.heads * heads.width
+        rows = f"{_MINE}parts.{heads.projection}"
+        self._add_once("Reshape", [heads.projection, self._constant(f"width.{whole}", np.array([-1, whole]))], rows)
+        slots = self._slots(heads.slots)
+        stride, part = (
+            self._constant(f"parts.{heads.parts}", np.array(heads.parts)),
+            self._constant(f"part.{heads.part}", np.array(heads.part)),
+        )
+        self._add_once("Mul", [slots, stride], f"{slots}.{heads.parts}")
+        self._add_once("Add", [f"{slots}.{heads.parts}", part], f"{slots}.{heads.parts}.{heads.part}")
+        self._add("Gather", [rows, f"{slots}.{heads.parts}.{heads.part}"], f"{output}.rows", axis=0)
+        shape = self._constant(f"heads.{heads.heads}.{heads.width}", np.array([0, 0, heads.heads, heads.width]))
+        self._add("Reshape", [f"{output}.rows", shape], output)
         return output
 
     def _slots(self, slots: str) -> str:
-        """The slots as (batch, 1, tokens)."""
+        """The slots as (tokens, batch)."""
         self._sizes()
-        one = self._constant("one", np.array([1]))
-        self._add_once("Concat", [f"{_MINE}batch", one, f"{_MINE}tokens"], f"{_MINE}square", axis=0)
-        self._add_once("Reshape", [slots, f"{_MINE}square"], f"{_MINE}slots.{slots}")
+        self._add_once("Concat", [f"{_MINE}batch", f"{_MINE}tokens"], f"{_MINE}square", axis=0)
+        self._add_once("Reshape", [slots, f"{_MINE}square"], f"{_MINE}square.{slots}")
+        self._add_once("Transpose", [f"{_MINE}square.{slots}"], f"{_MINE}slots.{slots}")
         return f"{_MINE}slots.{slots}"
 
     def _sizes(self) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 from clickbait import attention, scratch
 
 GRAPH, WEIGHTS = "graph.onnx", "weights.bin"
-_FORM = 2  # another number where another version of this code makes another graph of the same model
+_FORM = 3  # another number where another version of this code makes another graph of the same model
 _AGREE = 1e-4  # of the largest logit: rounding is a hundredth of that; int8 may round a few otherwise, so medians are held against it
 _SHAPES = ((1, 2), (4, 7))  # headlines and tokens that the two graphs are compared on
 _TOKENS = 16  # whose ids every vocabulary has
