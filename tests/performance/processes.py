@@ -43,7 +43,7 @@ class Started:
 
     def pids(self) -> list[int]:
         """Of it and of all that it started."""
-        return marked(self.mark)
+        return sorted({*marked(self.mark), *_session(self.process.pid)})
 
     def told(self, characters: int = 1500) -> str:
         """The end of its log, in one line."""
@@ -73,6 +73,17 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+def _session(leader: int) -> list[int]:
+    """The living processes of its session: one that gives itself a title (Ray's agents) has written over its environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, session = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:4]
+            if int(session) == leader and state != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
 def free_port() -> int:
     """A port nobody listens on just now."""
     with ports.bind("127.0.0.1", 0) as probe:
@@ -85,7 +96,7 @@ def _end(process: subprocess.Popen[bytes], mark: str) -> None:
         process.wait(timeout=_GRACE_S)
     end = time.monotonic() + _END_S
     how = signal.SIGTERM
-    while (left := marked(mark)) and time.monotonic() < end:
+    while (left := {*marked(mark), *_session(process.pid)}) and time.monotonic() < end:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, how)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -160,6 +162,15 @@ def test_peers_compute_the_model(bundle: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setenv("PEER_BUNDLE", str(bundle))
     assert [result["score"] for result in Model()(TEXTS)] == pytest.approx(Scorer(bundle).score(TEXTS).tolist(), abs=1e-5)
+
+
+def test_who_has_lost_its_environment_is_ended_too(tmp_path: Path) -> None:
+    """As Ray's agents, whose title is written over it."""
+    with processes.started(["bash", "-c", "env -i sleep 1000 & echo $!; wait"], os.environ, tmp_path / "log") as started:
+        while not (child := started.log.read_text()):
+            time.sleep(0.01)
+        assert int(child) in started.pids()
+    assert not started.pids()
 
 
 def test_the_ceiling_is_of_all_processes_together(bundle: Path, tmp_path: Path) -> None:
