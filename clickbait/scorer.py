@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from clickbait import backends, bundle
 from clickbait.words import Words
 
-# Tokens, padding counted, in one run of the model: some 12 headlines. The activations of a run then stay in a core's own cache; runs of
-# 512 tokens take a tenth longer a headline, runs of one headline a third (`make bench-engine`).
-TOKEN_BUDGET = 192
+# Tokens, padding counted, in one run of the model: some 17 headlines. The activations of a run then stay near the core; with twice as many
+# it is a matter of the processor what a headline takes, with half as many it takes more, alone a third more (`make bench-engine`).
+TOKEN_BUDGET = 256
 # On a GPU a run costs as much as a thousand headlines (`python -m tests.performance.bench_gpu`).
 GPU_TOKEN_BUDGET = 16_384
 DRAFT = "draft"  # the version of a bundle that is not published

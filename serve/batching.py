@@ -164,7 +164,7 @@ class Batcher(Generic[T]):
         """Lets the loop work until it brings nothing more, or has had as long as a batch.
 
         One turn is too little: uvloop accepts one connection a turn (libuv/libuv#3696), so that a proxy's new connections to a server
-        that gives one turn every 16 ms wait for seconds.
+        that gives one turn every 20 ms wait for seconds.
         """
         quiet, end = 0, time.perf_counter() + self._inline_s
         while quiet < _QUIET:

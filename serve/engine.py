@@ -21,7 +21,7 @@ _WARM_BATCH = 32
 # A batch of a small model is computed on the loop, which is kept from its sockets for so long. Loop and engine have one core, and where the
 # scheduler has them take turns on it, each finds the other's numbers in the caches: on a thread a headline takes a tenth longer.
 # What makes this bearable for connections is that the batcher then lets the loop work until nothing more comes (`Batcher._others`).
-_INLINE_S = 0.016
+_INLINE_S = 0.020
 _INLINE_TEXTS = 64  # tokenized on the loop: half a millisecond; more go to a thread
 
 

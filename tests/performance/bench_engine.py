@@ -33,7 +33,7 @@ from clickbait.scorer import Scorer
 from clickbait.text import clean
 
 BATCHES = (1, 8, 32)
-BUDGETS = (1, 64, 128, 192, 256, 512, 1024)  # tokens of one run; 1 is one headline
+BUDGETS = (1, 64, 128, 192, 256, 384, 512, 1024)  # tokens of one run; 1 is one headline
 QUEUE = 64  # headlines that wait, of which runs are made
 ROUNDS, SECONDS = 5, 0.4
 TURNS = 1500

@@ -129,7 +129,7 @@ def test_padding_stays_within_a_micro_batch(scorer: Scorer, monkeypatch: pytest.
     assert (20, 3) in shapes  # the short ones, unpadded
 
 
-@pytest.mark.parametrize(("device", "given", "rows"), [("cuda", None, [40]), ("cpu", None, [6] * 6 + [4]), ("cuda", 192, [6] * 6 + [4])])
+@pytest.mark.parametrize(("device", "given", "rows"), [("cuda", None, [40]), ("cpu", None, [8] * 5), ("cuda", 192, [6] * 6 + [4])])
 def test_a_gpu_computes_more_at_a_time(
     folder: Path, monkeypatch: pytest.MonkeyPatch, device: Literal["cpu", "cuda"], given: int | None, rows: list[int]
 ) -> None:
