@@ -6,8 +6,8 @@ dozen tokens those take a third of a model's time on a core, more than half of w
 - a softmax becomes exp, a sum, and a division after the values are mixed. onnxruntime's softmax goes row by row, and rows are 20 long.
   Scores are held within bounds that no softmax in float32 sees beyond: e**80 times any number of tokens is finite, e**-85 is nothing beside
   a row's largest weight.
-- queries, keys and values are taken out of the projections by one gather each, which pads, splits and transposes at once, and one brings
-  the mixed values back. Their indices are computed once a run and serve every layer.
+- queries, keys and values are taken out of the projections by one gather each, which pads and splits at once; the products read their heads
+  where they lie, and one gather brings the mixed values back. Their indices are computed once a run and serve every layer.
 
 `rewrite` changes what it knows and leaves the rest. Who calls it compares the scores (`clickbait.prepared`).
 """

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     """Requests that wait for the model, a replica. At some 800 a second, 256 is a third of a second: longer queues only add latency."""
     batch_tokens: int | None = Field(None, ge=1, le=1 << 20)
     """Tokens computed at a time, padding counted; None: 256 on a CPU core, some 17 headlines, and 16,384 on a GPU. Fewer give less a
-    second, and more make a new request wait longer than 10 ms for the batch before it."""
+    second, and for more a new request waits longer than the 10 to 15 ms of the batch before it."""
     timeout_s: float = Field(5.0, gt=0.0, le=600.0)
     """Seconds from a request's first byte to its answer. Who waited longer has gone, and is not computed."""
     retry_after_s: int = Field(1, ge=0, le=3600)
