@@ -17,12 +17,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from clickbait.config import TrainConfig
 from clickbait.errors import DataError, NotFound
 from clickbait.storage import Storage, join, open_storage
+
+if TYPE_CHECKING:
+    from clickbait.dataset import Dataset
 
 STATE = "state.json"
 # What the best epoch is the best by. Calibrated, because `export` calibrates: fine-tuning makes a model too sure of itself long
@@ -136,3 +140,13 @@ def open_run(uri: str) -> Run:
     if run.best() is None:
         raise DataError(f"{uri}: no trained run there: python -m ray_jobs.train --config configs/train.yaml")
     return run
+
+
+def description(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
+    """What a run is: the settings that change its weights, and its dataset. Resuming asks for the same."""
+    free = {"dataset", "output", "name", "num_workers", "use_gpu", "cpus_per_worker", "threads", "checkpoint_steps"}
+    free |= {"keep_checkpoints", "max_failures", "profile", "progress", "wandb_project"}
+    values = config.model_dump(mode="json", exclude=free)
+    if config.soft_labels is not None:  # a content's name, wherever it lies
+        values["soft_labels"] = config.soft_labels.rstrip("/").rsplit("/", 1)[1]
+    return {"config": values, "dataset": dataset.fingerprint}

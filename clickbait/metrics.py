@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import metrics as sk
 
 Labels = npt.NDArray[np.integer[Any]]
 Scores = npt.NDArray[np.floating[Any]]
@@ -30,6 +29,8 @@ def classification(labels: Labels, scores: Scores, threshold: float = 0.5) -> di
     Keys: rows, accuracy, precision, recall, f1, auc, log_loss, ece, confusion ([[tn, fp], [fn, tp]]). Precision, recall and F1 are
     of clickbait, and 0 where they are 0 / 0. auc is None where the split has one class only: it is not defined there.
     """
+    from sklearn import metrics as sk  # 3 s, with scipy and pandas
+
     labels, scores = _checked(labels, scores)
     verdicts = scores >= threshold
     precision, recall, f1, _ = sk.precision_recall_fscore_support(labels, verdicts, average="binary", zero_division=0.0)
@@ -184,6 +185,8 @@ def curves(labels: Labels, scores: Scores) -> dict[str, dict[str, list[Any]]]:
     pr {precision, recall}, roc {fpr, tpr} (both empty where the split has one class only), reliability {bin_lower, mean_score,
     observed, count} (bins with rows only), histogram {edges, news, clickbait} (counts a bin; one edge more than bins).
     """
+    from sklearn import metrics as sk
+
     labels, scores = _checked(labels, scores)
     precision, recall, fpr, tpr = (np.empty(0) for _ in range(4))
     if _both_classes(labels):

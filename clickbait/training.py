@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clickbait import metrics, modeling, softlabels
 from clickbait.batches import Batch, Headlines, Rewriter, epoch_steps, evaluation_batches, share
-from clickbait.checkpoints import SELECTED_BY, Run, State
+from clickbait.checkpoints import SELECTED_BY, Run, State, description
 from clickbait.config import TrainConfig
 from clickbait.dataset import Dataset
 from clickbait.tokenizer import load as load_tokenizer
@@ -359,16 +359,6 @@ class Loop:
         schedule = torch.profiler.schedule(wait=1, warmup=1, active=PROFILED_STEPS, repeat=1)
         with torch.profiler.profile(activities=activities, schedule=schedule, on_trace_ready=keep) as profiler:
             yield profiler.step
-
-
-def description(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
-    """What a run is: the settings that change its weights, and its dataset. Resuming asks for the same."""
-    free = {"dataset", "output", "name", "num_workers", "use_gpu", "cpus_per_worker", "threads", "checkpoint_steps"}
-    free |= {"keep_checkpoints", "max_failures", "profile", "progress", "wandb_project"}
-    values = config.model_dump(mode="json", exclude=free)
-    if config.soft_labels is not None:  # a content's name, wherever it lies
-        values["soft_labels"] = config.soft_labels.rstrip("/").rsplit("/", 1)[1]
-    return {"config": values, "dataset": dataset.fingerprint}
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

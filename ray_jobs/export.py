@@ -5,7 +5,7 @@ python -m ray_jobs.export --config configs/export.yaml --run artifacts/runs/clic
 
 from __future__ import annotations
 
-from clickbait import card, cli, drafts, exporting
+from clickbait import card, cli, drafts
 from clickbait.checkpoints import open_run
 from clickbait.config import ExportConfig
 from clickbait.dataset import open_dataset
@@ -23,6 +23,8 @@ def export(config: ExportConfig) -> str:
     described = run.read_json("run.json") or {}
     if described.get("dataset") != dataset.fingerprint:
         raise DataError(f"{config.run} was trained on dataset {described.get('dataset')}, not {dataset.fingerprint}: give its --dataset")
+    from clickbait import exporting  # 12 s of torch and transformers: what is wrong is told before
+
     best = run.best()
     assert best is not None
     history = run.state(run.complete()[-1]).history

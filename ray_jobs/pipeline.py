@@ -21,11 +21,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from clickbait import cli, storage
+from clickbait.checkpoints import description
 from clickbait.config import PipelineConfig, TrainConfig
 from clickbait.dataset import Dataset, open_dataset
 from clickbait.registry import Registry
 from clickbait.sample import SYNTHETIC_NOTICE
-from clickbait.training import description
 from ray_jobs import evaluate, export, preprocess, promote, session, train
 from serve import app, ports, settings
 

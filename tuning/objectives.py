@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clickbait import bundle, evaluation, exporting, metrics, modeling
+from clickbait import bundle, evaluation, metrics
 from clickbait.checkpoints import open_run
 from clickbait.config import MODEL_NAME
 from clickbait.dataset import Dataset
@@ -56,6 +56,8 @@ def flip_rate(scorer: Scorer, texts: Sequence[str]) -> float:
 
 def exported(run: str, dataset: Dataset, folder: Path) -> Scorer:
     """The best checkpoint's int8 form on one thread: `exporting.build` without what only a published bundle needs."""
+    from clickbait import exporting, modeling  # torch, which a sweep that asks for no form never loads here
+
     with open_run(run).fetch(str(open_run(run).best())) as checkpoint:
         model = modeling.load_checkpoint(checkpoint)
     exporting.to_onnx(model, folder / exporting.FP32, dataset.max_tokens)

@@ -31,7 +31,7 @@ from ray import tune
 from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
-from clickbait import cli, modeling, storage
+from clickbait import cli, hub, storage
 from clickbait.checkpoints import Run
 from clickbait.config import TrainConfig
 from clickbait.dataset import open_dataset
@@ -57,7 +57,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     dataset = open_dataset(config.train.dataset)
     config = config.model_copy(update={"train": config.train.model_copy(update={"dataset": dataset.uri})})
     for model in space.extremes(config.space["model"]) if "model" in config.space else [config.train.model]:
-        modeling.locate(model)
+        hub.locate(model)
     home = Run(storage.join(config.output, config.name))
     described = description(config, dataset.fingerprint)
     if home.read_json("run.json") is not None:
@@ -149,6 +149,8 @@ def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
             time_budget_s=config.time_budget_s,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
+            # An actor's start takes longer than a small trial. A trial that is to be paused, or has workers, ends by its actor's end.
+            reuse_actors=config.scheduler.kind in ("asha", "none") and not config.train.num_workers,
         ),
         run_config=tune.RunConfig(
             name="tune",

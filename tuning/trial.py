@@ -18,8 +18,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from ray import tune
 from ray.train import UserCallback
 from ray.util.queue import Empty, Queue
@@ -29,8 +27,6 @@ from clickbait.checkpoints import SELECTED_BY, STATE, Run
 from clickbait.config import TrainConfig
 from clickbait.dataset import open_dataset
 from clickbait.errors import DataError
-from clickbait.training import Place, fit
-from ray_jobs.train import trainer
 from tuning import objectives
 from tuning.sweep_config import SweepConfig
 
@@ -57,7 +53,8 @@ def train_config(config: SweepConfig, values: Mapping[str, Any], name: str) -> T
 class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
     """Trains in a thread of its own, which waits at the end of each epoch until Tune asks for the next.
 
-    A class and not a function: Tune waits for its `cleanup`, so that a trial that is stopped ends its W&B run too.
+    A class and not a function: Tune waits for its `cleanup`, so that a trial that is stopped ends its W&B run too. An actor may run one
+    trial after the other (`reset_config`), and loads torch once.
     """
 
     sweep: SweepConfig
@@ -66,11 +63,18 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
     """The driver's WANDB_MODE: an actor has the environment of its node."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        transformers.logging.disable_progress_bar()  # a bar, and a line of Ray's, for each checkpoint
         for name in ("ray.train._internal.storage", "ray.tune"):
             logging.getLogger(name).setLevel(logging.WARNING)
         if self.wandb_mode is not None:
             os.environ["WANDB_MODE"] = self.wandb_mode
+        self._prepare(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._end()  # for as long as it takes: a process has one W&B run at a time
+        self._prepare(new_config)
+        return True
+
+    def _prepare(self, config: dict[str, Any]) -> None:
         self._values = {name: config[name] for name in self.sweep.space}
         self._pointer: str | None = None
         self._told: queue.Queue[dict[str, Any] | BaseException] = queue.Queue()
@@ -97,12 +101,15 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
         self._pointer = json.loads((Path(checkpoint_dir) / POINTER).read_text(encoding="utf-8"))["uri"]
 
     def cleanup(self) -> None:
+        self._end(CLEANUP_S)
+        if "wandb" in sys.modules:  # its service is a child process, which Ray ends before Python's own exit would
+            sys.modules["wandb"].teardown()
+
+    def _end(self, timeout: float | None = None) -> None:
         self._stopping = True
         self._next.release()
         if self._thread.ident is not None:
-            self._thread.join(timeout=CLEANUP_S)
-        if "wandb" in sys.modules:  # its service is a child process, which Ray ends before Python's own exit would
-            sys.modules["wandb"].teardown()
+            self._thread.join(timeout)
 
     def _work(self) -> None:
         try:
@@ -113,13 +120,21 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
             self._told.put(error)
 
     def _train(self) -> None:
+        import torch
+        import transformers
+
+        from clickbait.training import Place, fit
+
+        transformers.logging.disable_progress_bar()  # a bar, and a line of Ray's, for each checkpoint
         base = train_config(self.sweep, self._values, f"trial-{self.trial_id}")
         config = generation(base, self._pointer)
         own = Run(storage.join(config.output, config.name))
         names = own.complete()
         self._best = min((entry[SELECTED_BY] for entry in (own.state(names[-1]).history if names else [])), default=math.inf)
         dataset = open_dataset(config.dataset)
-        if config.num_workers:
+        if own.read_json("done.json") is not None:
+            pass  # trained, and the driver killed before Tune had saved that
+        elif config.num_workers:
             for metrics in _on_workers(config, self.sweep.name):
                 self._epoch(config, own, metrics)
         else:
@@ -171,6 +186,7 @@ def _on_workers(config: TrainConfig, group: str) -> Iterator[dict[str, float]]:
     """Trains under a TorchTrainer and yields what rank 0 reports."""
     reports = Queue(actor_options={"num_cpus": 0})
     raised: list[BaseException] = []
+    from ray_jobs.trainer import trainer
 
     def work() -> None:
         try:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from cluster import manifests
 from cluster.kuberay import generate, schemas
-from ray_jobs.train import GAUGES
+from ray_jobs.trainer import GAUGES
 from serve.batching import Batch
 from serve.metrics import Metrics
 from tests.conftest import ROOT

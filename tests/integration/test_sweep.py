@@ -140,7 +140,7 @@ def test_a_killed_driver_goes_on_and_trains_no_finished_trial_again(ray_cluster:
     with log.open("w") as stream:
         driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stream, stderr=stream)
         try:
-            # A second trial is under way: Tune has saved the end of the first.
+            # A second trial is under way, whether Tune has saved the end of the first or not.
             wait_for(lambda: list(trials.glob("*/done.json")) and len(list(trials.glob("*/best.json"))) > 1, driver, log)
         finally:
             driver.kill()

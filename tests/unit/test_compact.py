@@ -24,7 +24,7 @@ TOKENIZER = hub.file(hub.OFFLINE, "tokenizer.json").read_bytes()
 IDS = torch.tensor([[101, 2017, 2180, 2102, 2903, 102], [101, 4311, 102, 0, 0, 0]])
 MASK = (IDS > 0).long()
 SHAPES = [
-    {"model": modeling.NGRAMS, "hidden": 16, "buckets": 512},
+    {"model": hub.NGRAMS, "hidden": 16, "buckets": 512},
     {"model": "scratch:transformer", "hidden": 32, "layers": 2},
     {"model": "scratch:transformer", "hidden": 32, "layers": 1, "buckets": 512},
 ]
@@ -171,10 +171,10 @@ def test_what_cannot_be_cut_down_is_one_clear_line(tmp_path: Path) -> None:
         ({"model": str(tmp_path / "bert"), "layers": 9}, "the model has 3, 9 were asked for"),
         ({"model": str(tmp_path / "bert"), "layers": 1, "intermediate": 9000}, "the model has 3072, 9000 were asked for"),
         ({"model": str(tmp_path / "words"), "layers": 1}, "preprocess with this model"),
-        ({"model": modeling.NGRAMS, "layers": 1}, "has no layers"),
+        ({"model": hub.NGRAMS, "layers": 1}, "has no layers"),
         ({"model": "scratch:transformer", "hidden": 100}, "take a multiple of 32"),
     ]:
         with pytest.raises(ModelError, match=told):
             load(**fields)
     with pytest.raises(ModelError, match="scratch:ngrams, scratch:transformer"):
-        modeling.locate("scratch:ngram")
+        hub.locate("scratch:ngram")
