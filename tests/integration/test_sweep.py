@@ -9,9 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from ray.tune.result import TRIAL_INFO
+from safetensors.torch import load_file
 
 from clickbait import cli
 from clickbait.checkpoints import SELECTED_BY, Run
@@ -22,6 +26,7 @@ from tests.wandb_file import read_run
 from tuning.space import Choice
 from tuning.sweep import main, sweep
 from tuning.sweep_config import SchedulerConfig, SweepConfig
+from tuning.trial import Trial
 
 
 def settings(tmp_path: Path, dataset: str, **changes: Any) -> SweepConfig:
@@ -89,6 +94,48 @@ def test_a_sweep_stops_what_is_bad_and_writes_what_it_found(
     assert sorted(path.stat().st_mtime_ns for path in home.rglob("*")) == before
     with pytest.raises(DataError, match=r"another space\.lr.*--name"):
         sweep(config.model_copy(update={"space": {"lr": Choice(type="choice", values=(1e-3, 1e-7))}}))
+
+
+def one(name: str, lr: float) -> dict[str, Any]:
+    """What Tune gives an actor: a trial's values, and who it is."""
+    return {"lr": lr, TRIAL_INFO: SimpleNamespace(trial_id=name, trial_name=name)}
+
+
+def train_to_the_end(actor: Trial) -> dict[str, Any]:
+    told = actor.train()
+    while not told["done"]:
+        told = actor.train()
+    return told
+
+
+def test_an_actor_trains_a_second_trial_as_a_new_one_would(tmp_path: Path, small_dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is stopped after an epoch: its run ends there, and what follows in the process is not what it left."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    config = settings(tmp_path, small_dataset)
+
+    class Actor(Trial):
+        sweep = config
+
+    used, new = Actor(one("stopped", 1e-3)), Actor(one("alone", 3e-2))
+    assert not used.train()["done"]
+    assert used.reset(one("second", 3e-2), storage=used._storage)
+    stopped, alone, second = (Run(str(tmp_path / config.name / "trials" / f"trial-{name}")) for name in ("stopped", "alone", "second"))
+    ends = [train_to_the_end(actor) for actor in (used, new)]
+    assert ends[0]["log_loss"] == ends[1]["log_loss"]
+    for actor in (used, new):
+        actor.stop()
+    assert stopped.read_json("done.json") is None
+    assert len(stopped.state(stopped.complete()[-1]).history) == 1
+    weights = [load_file(Path(run.checkpoint_uri(str(run.best()))) / "model.safetensors") for run in (alone, second)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=0.0, atol=0.0)
+    told = wandb_runs(tmp_path / config.name / "trials", tmp_path / "read")
+    assert {name: max(row.get("epoch", 0) for row in run["history"]) for name, run in told.items()} == {
+        "trial-stopped": 1,
+        "trial-alone": 3,
+        "trial-second": 3,
+    }
 
 
 def test_a_torch_trainer_tells_of_every_epoch_and_a_failed_one_ends_no_other(

@@ -112,3 +112,18 @@ sys.exit(f"imported {sorted(heavy)}" if heavy else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_job_loads_torch_before_it_has_read_its_flags() -> None:
+    """Ten seconds before a typo is told, and again in each process that only starts or watches a training."""
+    code = """
+import sys
+import ray_jobs.evaluate, ray_jobs.export, ray_jobs.pipeline, ray_jobs.preprocess, ray_jobs.promote, ray_jobs.score, ray_jobs.train
+import tuning.distil, tuning.sweep
+heavy = {"torch", "transformers", "sklearn"} & sys.modules.keys()
+import ray_jobs.trainer
+heavy |= {"transformers", "sklearn"} & sys.modules.keys()
+sys.exit(f"imported {sorted(heavy)}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
