@@ -58,6 +58,8 @@ def ray_cluster() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder, (Path(folder) / "start.log").open("w") as log:
         command = ["ray", "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=4"]
         command += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--ray-client-server-port={client}"]
+        # Another Ray on the machine has the agent's default port, and without an agent the head takes no job.
+        command += [f"--dashboard-agent-listen-port={free_port()}"]
         command += ["--object-store-memory=500000000", f"--temp-dir={folder}", "--disable-usage-stats"]
         head = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
         try:

@@ -21,7 +21,7 @@ from tests.cluster import recovery
 from tests.cluster.namespaces import Unable, machines
 from tests.cluster.nodes import Cluster, cluster
 
-EPOCHS = 20
+EPOCHS = 30  # half a second each at least, of which two or three are over when the machine dies
 # Above the bounds in it, so that a machine too busy for it says at which step.
 pytestmark = pytest.mark.timeout(1800)
 

@@ -12,7 +12,7 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -92,6 +92,14 @@ class Bench:
         await self.settle()
         while self.engine.busy:
             await self.step()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _only_our_garbage() -> Iterator[None]:
+    """`run` collects what its scenario left; beside all that torch and Ray hold in a session of tests, that takes most of a second."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def run(scenario: Callable[[Bench], Awaitable[Any]], **limits: int) -> None:
