@@ -25,7 +25,7 @@ from ray.util.queue import Empty, Queue
 from clickbait import storage
 from clickbait.checkpoints import SELECTED_BY, STATE, Run
 from clickbait.config import TrainConfig
-from clickbait.dataset import open_dataset
+from clickbait.dataset import Dataset, open_dataset
 from clickbait.errors import DataError
 from tuning import objectives
 from tuning.sweep_config import SweepConfig
@@ -120,26 +120,14 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
             self._told.put(error)
 
     def _train(self) -> None:
-        import torch
-        import transformers
-
-        from clickbait.training import Place, fit
-
-        transformers.logging.disable_progress_bar()  # a bar, and a line of Ray's, for each checkpoint
         base = train_config(self.sweep, self._values, f"trial-{self.trial_id}")
         config = generation(base, self._pointer)
         own = Run(storage.join(config.output, config.name))
         names = own.complete()
         self._best = min((entry[SELECTED_BY] for entry in (own.state(names[-1]).history if names else [])), default=math.inf)
         dataset = open_dataset(config.dataset)
-        if own.read_json("done.json") is not None:
-            pass  # trained, and the driver killed before Tune had saved that
-        elif config.num_workers:
-            for metrics in _on_workers(config, self.sweep.name):
-                self._epoch(config, own, metrics)
-        else:
-            place = Place(device=torch.device("cuda" if config.use_gpu else "cpu"))
-            fit(config, dataset, place, lambda metrics, _: self._epoch(config, own, metrics), group=self.sweep.name)
+        if own.read_json("done.json") is None:  # else it is trained, and the driver was killed before Tune had saved that
+            self._fit(config, own, dataset)
         # Once, of the best checkpoint, and after the last epoch only: the scheduler goes by the log loss, an export takes as long as
         # an epoch of a small model, and how a half-trained model flips says nothing of the one that it would become. A trial that
         # was stopped early has none of these figures, and is on no Pareto front.
@@ -147,6 +135,20 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
         done = own.read_json("done.json")
         assert done is not None, "fit returned, and the run is not over"
         self._told.put({**self._result(own, done["history"][-1]), **figures, "final": True, "done": True})
+
+    def _fit(self, config: TrainConfig, own: Run, dataset: Dataset) -> None:
+        if config.num_workers:
+            for metrics in _on_workers(config, self.sweep.name):
+                self._epoch(config, own, metrics)
+            return
+        import torch  # with what follows 10 s, which an actor that waits for workers is spared
+        import transformers
+
+        from clickbait.training import Place, fit
+
+        transformers.logging.disable_progress_bar()  # a bar, and a line of Ray's, for each checkpoint
+        place = Place(device=torch.device("cuda" if config.use_gpu else "cpu"))
+        fit(config, dataset, place, lambda metrics, _: self._epoch(config, own, metrics), group=self.sweep.name)
 
     def _epoch(self, config: TrainConfig, own: Run, metrics: Mapping[str, float]) -> None:
         """Hands an epoch to `step`, and waits to be asked for the next.
@@ -184,9 +186,10 @@ class Forward(UserCallback):  # type: ignore[misc]
 
 def _on_workers(config: TrainConfig, group: str) -> Iterator[dict[str, float]]:
     """Trains under a TorchTrainer and yields what rank 0 reports."""
+    from ray_jobs.trainer import trainer
+
     reports = Queue(actor_options={"num_cpus": 0})
     raised: list[BaseException] = []
-    from ray_jobs.trainer import trainer
 
     def work() -> None:
         try:

@@ -110,6 +110,15 @@ def test_a_mutation_stays_within_its_bounds() -> None:
     assert space.mutations(domains)["schedule"] == ["linear", "cosine"]
 
 
+@pytest.mark.parametrize(("kind", "workers", "reused"), [("asha", 0, True), ("none", 0, True), ("asha", 1, False), ("hyperband", 0, False)])
+def test_an_actor_runs_trials_one_after_the_other_where_none_is_paused_or_has_workers(
+    tmp_path: Path, kind: str, workers: int, reused: bool
+) -> None:
+    """A paused trial's run ends with its actor, and so does a trial's TorchTrainer."""
+    chosen = config(scheduler={"kind": kind}, train={"num_workers": workers})
+    assert sweep.tuner(chosen, str(tmp_path), 1)._local_tuner._tune_config.reuse_actors is reused
+
+
 def test_the_front_holds_what_nothing_beats() -> None:
     points = [[1.0, 5.0], [2.0, 2.0], [3.0, 2.0], [5.0, 1.0], [2.0, 2.0], [6.0, 6.0]]
     assert front(points) == [True, True, False, True, True, False]
