@@ -39,7 +39,7 @@ $(VENV)/.peers: pyproject.toml constraints.txt
 PORT ?= 8000
 DEMO = $(BIN)/python -m ray_jobs.pipeline --config configs/demo.yaml --port $(PORT) $(if $(DATA),--data '$(DATA)') $(if $(TRANSFER),--transfer '$(TRANSFER)') $(ARGS)
 
-.PHONY: demo serve test check-cluster lint format bench-train bench-size bench-models bench-engine bench-hops bench-cluster bench-autoscale bench-score
+.PHONY: demo serve test check-cluster lint format bench-train bench-size bench-clean bench-models bench-engine bench-hops bench-cluster bench-autoscale bench-score
 demo: $(VENV)/.run
 	$(DEMO)
 
@@ -69,6 +69,10 @@ bench-train: $(VENV)/.run
 
 bench-size: $(VENV)/.run
 	$(BIN)/python -m tests.performance.bench_size $(ARGS)
+
+# The worst texts that a headline may be, in seconds per KiB.
+bench-clean: $(VENV)/.run
+	$(BIN)/python -m tests.performance.bench_clean $(ARGS)
 
 # The tables of docs/serving.md on the engine, and of docs/http.md on processes; need a bundle of make bench-models (or ARGS='--bundle folder').
 bench-engine: $(VENV)/.run

@@ -95,9 +95,12 @@ def _judge(
     if reason is not None or raw is None:
         return spread, None, raw, label, None, reason
     try:
-        headline = text.clean(raw.decode())  # strict: refuses lone surrogates too
+        headline = raw.decode()  # strict: refuses lone surrogates too
     except UnicodeDecodeError:
         return spread, None, raw, label, None, UNDECODABLE
+    if len(headline) > text.raw_bound(config.max_characters):
+        return spread, None, raw, label, None, TOO_LONG
+    headline = text.clean(headline)
     if not headline:
         return spread, None, raw, label, None, EMPTY
     if len(headline) > config.max_characters:

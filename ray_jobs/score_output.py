@@ -30,7 +30,7 @@ from clickbait.dataset import MANIFEST, SUCCESS, put, sha256
 from clickbait.errors import DataError, NotFound, PreconditionFailed
 from clickbait.headlines import EMPTY, TOO_LONG
 from clickbait.scorer import DRAFT, Scorer
-from clickbait.text import clean
+from clickbait.text import clean, raw_bound
 from ray_jobs.score_config import ScoreConfig
 from ray_jobs.score_rows import Block, Part, Reader
 from ray_jobs.score_source import Source
@@ -150,6 +150,8 @@ def judge(block: Block, max_characters: int) -> list[str | None]:
 def _judged(text: str | None, most: int) -> str | None:
     if text is None:
         return EMPTY
+    if len(text) > raw_bound(most):
+        return TOO_LONG
     if not (text.isascii() and text.isprintable()):  # most are, and there is nothing to clean in them but blanks
         text = clean(text)
     elif len(text) > most:

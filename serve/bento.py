@@ -20,7 +20,7 @@ from bentoml.exceptions import BentoMLException
 
 from clickbait.registry import Registry
 from clickbait.scorer import Scorer
-from clickbait.text import clean, is_unicode
+from clickbait.text import clean, is_unicode, raw_bound
 from serve import settings
 
 MAX_BATCH = 64  # texts that /adaptive computes at a time
@@ -79,7 +79,8 @@ class Clickbait:
         for number, text in enumerate(texts):
             if not is_unicode(text):
                 raise Unprocessable(f"texts[{number}]: a lone surrogate is no character")
-            length = len(clean(text))
-            if not 1 <= length <= self._settings.max_characters:
-                raise Unprocessable(f"texts[{number}]: {length} characters where 1 to {self._settings.max_characters} are taken")
+            taken = self._settings.max_characters
+            length = len(text) if len(text) > raw_bound(taken) else len(clean(text))  # what cleaning costs is bounded by this
+            if not 1 <= length <= taken:
+                raise Unprocessable(f"texts[{number}]: {length} characters where 1 to {taken} are taken")
         return [self._scorer.result(score) for score in self._scorer.score(texts)]

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from clickbait.text import raw_bound
 from serve import v2
 from serve.keys import Keys, needs_key
 from serve.schemas import Error, Explanation, Inferred, Label, Result, Results
@@ -66,7 +67,8 @@ def _posts(settings: Settings) -> dict[str, dict[str, Any]]:
     text = {
         "type": "string",
         "minLength": 1,
-        "description": f"A headline: 1 to {settings.max_characters} characters, control characters dropped and white space folded.",
+        "description": f"A headline: 1 to {settings.max_characters} characters, control characters dropped and white space folded; "
+        f"with them {raw_bound(settings.max_characters)} at most.",
     }
     texts = {"type": "array", "items": text, "minItems": 1, "maxItems": settings.max_texts}
     lists = {**texts, "items": {"type": "array", "items": text, "minItems": 1, "maxItems": 1}}

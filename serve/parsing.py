@@ -10,7 +10,7 @@ import orjson
 from starlette.types import Receive, Scope
 
 from clickbait.errors import BadRequest, BodyTooLarge, DeadlineExceeded, InvalidText, TooManyTexts, UnsupportedMediaType
-from clickbait.text import clean
+from clickbait.text import clean, raw_bound
 from serve.settings import Settings
 
 JSON_TYPES = frozenset({b"application/json"})
@@ -180,13 +180,15 @@ def check_count(count: int, name: str, settings: Settings) -> None:
 
 
 def check_text(text: str, name: str, max_characters: int) -> None:
-    """Refuses a text that is blank or too long once it is cleaned.
+    """Refuses a text that is blank or too long, counted before and after cleaning.
 
     Raises:
         InvalidText: the status is `serve.api`'s.
     """
     if len(text) <= max_characters and text.isascii() and text.isprintable() and text and not text.isspace():
         return  # cleaning only folds its blanks: most headlines end here, a microsecond earlier
+    if len(text) > raw_bound(max_characters):  # first: what cleaning costs is bounded by this
+        raise InvalidText(f"{name}: {len(text)} characters, white space included, where {raw_bound(max_characters)} are taken: shorten it")
     length = len(clean(text))
     if not length:
         raise InvalidText(f"{name}: is blank: send a headline")

@@ -113,7 +113,20 @@ def make(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "target", ["demo", "serve", "test", "lint", "format", "bench-train", "bench-size", "bench-serve", "bench-autoscale", "bench-score"]
+    "target",
+    [
+        "demo",
+        "serve",
+        "test",
+        "lint",
+        "format",
+        "bench-train",
+        "bench-size",
+        "bench-clean",
+        "bench-serve",
+        "bench-autoscale",
+        "bench-score",
+    ],
 )
 def test_make_knows_the_command_and_what_it_runs_is_there(target: str) -> None:
     told = make(target)
