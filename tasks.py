@@ -8,11 +8,10 @@ from __future__ import annotations
 import sys
 
 from invoke.context import Context
-from invoke.tasks import task
 
 from cluster.cloud import cloud_bench, cloud_check, deploy_cloudrun, vertex_train  # noqa: F401  # invoke finds them here
 from cluster.images import build_api, build_images, docker_evaluate, docker_train, image_sizes, run_api_docker  # noqa: F401
-from cluster.shell import BIN, run, tool
+from cluster.shell import BIN, run, task, tool
 from cluster.submit import submit  # noqa: F401
 
 PORT = 8000

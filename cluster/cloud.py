@@ -15,40 +15,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import ParamSpec
 
 import yaml
 from invoke.context import Context
-from invoke.exceptions import Exit
-from invoke.tasks import task
 
 from clickbait.config import did_you_mean
-from clickbait.errors import ClickbaitError, ConfigError
+from clickbait.errors import ConfigError
 from cluster.places import Place
-from cluster.shell import ROOT, run
+from cluster.shell import ROOT, run, task
 from cluster.vertex import job
 
 FOLDER = Path(__file__).parent / "cloudrun"
 IMAGES = {"api": "clickbait-standalone", "onnx": "clickbait-standalone", "bento": "clickbait-bento", "frontend": "clickbait-frontend"}
 REGION = "europe-west4"
 _ASK_S = 60  # gcloud answers in two or three; where it hangs, it waits for a network
-P = ParamSpec("P")
-
-
-def _one_line(body: Callable[P, None]) -> Callable[P, None]:
-    """What a user can mend ends a task with one line and exit code 2."""
-
-    @wraps(body)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            body(*args, **kwargs)
-        except ClickbaitError as error:
-            raise Exit(f"error: {error}", code=2) from None
-
-    return wrapped
 
 
 def ask(command: list[str], fix: str) -> str:
@@ -94,7 +75,6 @@ def _project(given: str) -> str:
 
 
 @task
-@_one_line
 def cloud_check(_: Context, project: str = "", region: str = REGION, tag: str = "", gpu: bool = False) -> None:
     """Whether the other tasks could start: project, region (L4 with --gpu), login, and the images with --tag. Changes nothing."""
     place = Place.of(_project(project), region, gpu=gpu)
@@ -104,7 +84,6 @@ def cloud_check(_: Context, project: str = "", region: str = REGION, tag: str = 
 
 
 @task
-@_one_line
 def vertex_train(
     context: Context,
     project: str = "",
@@ -144,7 +123,6 @@ def service_yaml(place: Place, name: str, tag: str, api: str) -> str:
 
 
 @task
-@_one_line
 def deploy_cloudrun(
     context: Context, service: str = "", project: str = "", region: str = REGION, tag: str = "", api: str = "", dry_run: bool = False
 ) -> None:
@@ -161,7 +139,6 @@ def deploy_cloudrun(
 
 
 @task
-@_one_line
 def cloud_bench(
     context: Context,
     url: str = "",

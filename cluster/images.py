@@ -13,12 +13,11 @@ import shutil
 import subprocess
 
 from invoke.context import Context
-from invoke.exceptions import Exit
-from invoke.tasks import task
 
 from clickbait.config import did_you_mean
+from clickbait.errors import ConfigError
 from cluster.build_with_buildah import DOCKERFILE, targets
-from cluster.shell import ROOT, run
+from cluster.shell import ROOT, run, task
 
 PORT = 8000
 # The seed's images, in MB: with PyTorch, and with ONNX in its place.
@@ -28,7 +27,7 @@ SEED = {"PyTorch": 4270, "ONNX": 568}
 def docker(context: Context, command: list[str], args: str = "", *, dry_run: bool = False) -> None:
     """Runs a docker command; one line where there is no docker."""
     if not dry_run and shutil.which("docker") is None:
-        raise Exit("error: docker: not installed: the same task without docker runs here, and buildah builds (docs/images.md)", code=2)
+        raise ConfigError("docker: not installed: the same task without docker runs here, and buildah builds (docs/images.md)")
     run(context, ["docker", *command], args, dry_run=dry_run)
 
 
@@ -81,7 +80,7 @@ def build_api(context: Context, args: str = "", dry_run: bool = False) -> None:
 def run_api_docker(context: Context, args: str = "", dry_run: bool = False) -> None:
     """The image of `build-api`, on this machine's port 8000 and this checkout's registry."""
     if not dry_run and not (ROOT / "artifacts" / "registry").is_dir():  # docker would make an empty one that belongs to root
-        raise Exit("error: artifacts/registry: no model is published yet: make demo, or inv promote", code=2)
+        raise ConfigError("artifacts/registry: no model is published yet: make demo, or inv promote")
     shared = ["--publish", f"127.0.0.1:{PORT}:{PORT}", "--volume", f"{ROOT}/artifacts/registry:/app/artifacts/registry:ro"]
     docker(context, ["run", "--rm", "--init", *shared, "clickbait-standalone"], args, dry_run=dry_run)
 
@@ -91,7 +90,7 @@ def build_images(context: Context, tag: str = "latest", only: str = "", dry_run:
     """Every image (or --only one), as clickbait-<target>:<tag>."""
     known = targets(DOCKERFILE.read_text(encoding="utf-8"))
     if only and only not in known:
-        raise Exit(f"error: --only {only}: no such target{did_you_mean(only, known)}; known: {', '.join(known)}", code=2)
+        raise ConfigError(f"--only {only}: no such target{did_you_mean(only, known)}; known: {', '.join(known)}")
     for target in [only] if only else known:
         build(context, target, tag, dry_run=dry_run)
 

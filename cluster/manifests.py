@@ -26,7 +26,8 @@ from pathlib import Path
 
 import yaml
 
-from clickbait.errors import ClickbaitError, ConfigError
+from clickbait import cli
+from clickbait.errors import ConfigError, Refused
 from cluster.kuberay import agreement, generate, rules, schemas
 from cluster.kuberay.rules import Document
 from cluster.places import Place
@@ -183,24 +184,19 @@ def render(overlay: str, job: str | None, project: str, region: str, tag: str) -
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, build, check, write."""
-    given = _parser().parse_args(arguments)
-    try:
-        return _run(given)
-    except ClickbaitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """Parses, builds, checks, writes; the exit code is `clickbait.cli.Code`, and 1 where a document has a fault."""
+    return cli.exit_code(lambda: _run(_parser().parse_args(arguments)))
 
 
-def _run(given: argparse.Namespace) -> int:
+def _run(given: argparse.Namespace) -> None:
     if given.write:
         for path, text in generate.files().items():
             path.write_text(text, encoding="utf-8")
             print(path.relative_to(ROOT))
-        return 0
+        return
     if given.health_checks:
         print(yaml.safe_dump_all(health_checks(given.health_checks), sort_keys=False), end="")
-        return 0
+        return
     if (given.output or given.job or given.live) and not given.overlay:
         raise ConfigError("--overlay is needed with --output, --job and --live: " + ", ".join(overlays()))
     builds = [(given.overlay, given.job)] if given.overlay else [(name, job) for name in overlays() for job in [None, *jobs(name)]]
@@ -215,7 +211,7 @@ def _run(given: argparse.Namespace) -> int:
         print(f"{where}: {len(documents)} documents, {len(found)} faults", file=sys.stderr)
         faults += len(found)
     if faults:
-        return 1
+        raise Refused(f"{faults} faults in the manifests: the lines above say where")
     if given.live and (lines := missing_secrets(documents)):
         raise ConfigError("; ".join(lines))
     if given.output:
@@ -224,11 +220,10 @@ def _run(given: argparse.Namespace) -> int:
             print(text, end="")
         else:
             Path(given.output).write_text(text, encoding="utf-8")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m cluster.manifests", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = cli.Parser(prog="python -m cluster.manifests", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--overlay", default="", help="one of cluster/kuberay/overlays; all if not given")
     parser.add_argument("--job", help="one of the overlay's jobs instead of the overlay")
     parser.add_argument("--project", default="", help="the Google project's id")

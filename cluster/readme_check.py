@@ -18,8 +18,9 @@ from pathlib import Path
 
 from invoke.tasks import Task
 
-from clickbait import config
+from clickbait import cli, config
 from clickbait.config import keys
+from clickbait.errors import Refused
 from cluster.kuberay.agreement import SECRETS
 from cluster.shell import ROOT
 
@@ -213,14 +214,19 @@ def faults(page: Path = PAGE) -> list[str]:
 
 
 def main() -> int:
-    """0, or 1 with a line for each fault."""
+    """Prints a line for each fault; the exit code is `clickbait.cli.Code`, and 1 where there is one."""
+    return cli.exit_code(_run)
+
+
+def _run() -> None:
     page = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE
     found = faults(page)
     for line in found:
         print(f"{page.name}: {line}", file=sys.stderr)
     commands = sum(len(list(simple(line))) for block in blocks(page.read_text(encoding="utf-8")) for line in split(block))
     print(f"{page.name}: {commands} commands, {len(found)} faults")
-    return 1 if found else 0
+    if found:
+        raise Refused(f"{page.name}: {len(found)} faults: the lines above say which")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,44 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 from invoke.context import Context
 from invoke.exceptions import Exit
+from invoke.tasks import task as invoke_task
+
+from clickbait import cli
+from clickbait.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+
+
+def task(*args: Any, **kwargs: Any) -> Callable[..., Any]:
+    """invoke's `task`, for a body whose errors end in one line and an exit code of `clickbait.cli.Code`."""
+    if args and not kwargs and callable(args[0]):
+        made: Callable[..., Any] = invoke_task(_one_line(args[0]))
+        return made
+    return lambda body: invoke_task(*args, **kwargs)(_one_line(body))
+
+
+def _one_line(body: Callable[..., None]) -> Callable[..., None]:
+    @wraps(body)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            body(*args, **kwargs)
+        except Exit:  # of a command that `run` ran, and which has said why
+            raise
+        except KeyboardInterrupt:
+            raise Exit("stopped", code=cli.Code.INTERRUPTED) from None
+        except Exception as error:
+            code, line = cli.explained(error)
+            raise Exit(line, code=code) from None
+
+    return wrapped
 
 
 def run(context: Context, command: list[str], args: str = "", env: dict[str, str] | None = None, *, dry_run: bool = False) -> None:
@@ -37,5 +68,5 @@ def run(context: Context, command: list[str], args: str = "", env: dict[str, str
 def tool(name: str, extra: str) -> str:
     """The program's path in this environment; one line where the extra that brings it is not installed."""
     if not (BIN / name).is_file():
-        raise Exit(f"error: {name}: not installed: {BIN / 'uv'} pip install --constraint constraints.txt --editable '.[{extra}]'", code=2)
+        raise ConfigError(f"{name}: not installed: {BIN / 'uv'} pip install --constraint constraints.txt --editable '.[{extra}]'")
     return str(BIN / name)

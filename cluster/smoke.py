@@ -3,12 +3,11 @@
     python -m cluster.smoke --url http://127.0.0.1:8000
     SMOKE_API_KEY=... python -m cluster.smoke --url http://127.0.0.1:8000 --model v3 --wait 120
 
-Exit code: 0, 1 with a line for what is wrong, 2 for what is to be set first.
+Exit code: 0; 1 with a line that says what is wrong with the answer; the others are in `clickbait.cli`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -19,7 +18,8 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from clickbait.errors import ClickbaitError, ConfigError
+from clickbait import cli
+from clickbait.errors import ConfigError, Refused
 
 HEADLINE = "You will never guess what happened next"
 KEY = "SMOKE_API_KEY"  # a variable: a command line can be read by every process of the machine
@@ -28,7 +28,7 @@ _ASK_S = 30.0
 _PAUSE_S = 1.0
 
 
-class SmokeError(ClickbaitError):
+class SmokeError(Refused):
     """The server answered, and not as it should."""
 
 
@@ -98,22 +98,17 @@ def told(answer: tuple[int, Any]) -> str:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Check and print the verdict."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.smoke", description=__doc__.splitlines()[0] if __doc__ else None)
+    """Checks and prints the verdict; the exit code is `clickbait.cli.Code`."""
+    return cli.exit_code(lambda: _run(args))
+
+
+def _run(args: Sequence[str] | None) -> None:
+    parser = cli.Parser(prog="python -m cluster.smoke", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--url", required=True, help="the server's address")
     parser.add_argument("--model", default="", help="the version that has to answer")
     parser.add_argument("--wait", type=float, default=0.0, help="seconds that it may still be loading (%(default)s)")
     given = parser.parse_args(args)
-    try:
-        verdict = check(given.url, os.environ.get(KEY, ""), given.model, given.wait)
-    except SmokeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except ClickbaitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(verdict))
-    return 0
+    print(json.dumps(check(given.url, os.environ.get(KEY, ""), given.model, given.wait)))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     python -m cluster.staged --artifact entity/project/clickbait-model:staging --registry ... --comment artifacts/staged.md
 
 With `--artifact` W&B says which version: it mirrors the registry, so what it names must be in the registry byte for byte. What came of it
-goes to `--comment` as Markdown, a refusal with its reasons. Exit code: 0 promoted, 1 refused, 2 a user's error.
+goes to `--comment` as Markdown, a refusal with its reasons. Exit code: 0 promoted, 1 refused; the others are in `clickbait.cli`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clickbait import sample, tracking
+from clickbait import cli, sample, tracking
 from clickbait.bundle import MANIFEST
 from clickbait.config import PromoteConfig
-from clickbait.errors import ClickbaitError, ConfigError, RegistryError
+from clickbait.errors import ClickbaitError, ConfigError, Refused, RegistryError
 from clickbait.registry import Registry
 from cluster import benchmark, smoke
 from cluster.shell import ROOT
@@ -166,8 +166,11 @@ def markdown(result: Result, alias: str) -> str:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Decide, write the comment, print it."""
-    given = _parser().parse_args(args)
+    """Decides, writes the comment, prints it; the exit code is `clickbait.cli.Code`."""
+    return cli.exit_code(lambda: _run(_parser().parse_args(args)))
+
+
+def _run(given: argparse.Namespace) -> None:
     alias = given.alias
     try:
         if bool(given.version) == bool(given.artifact):
@@ -175,20 +178,25 @@ def main(args: Sequence[str] | None = None) -> int:
         config = PromoteConfig(registry=given.registry, dataset=given.dataset, alias=alias, wandb_project=given.wandb_project)
         version = given.version or named_by_wandb(given.artifact, Registry(given.registry))
         result = decide(config, version, given.max_p95_ms)
-        code, text = int(not result.promoted), markdown(result, alias)
     except ClickbaitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code, text = 2, f"**{given.version or given.artifact or 'Nothing'} was not judged**: {error}\n"
-    if given.comment:
-        path = Path(given.comment)
+        _comment(given.comment, f"**{given.version or given.artifact or 'Nothing'} was not judged**: {error}\n")
+        raise
+    _comment(given.comment, markdown(result, alias))
+    if not result.promoted:
+        raise Refused(f"{version} is not {alias}: the checks marked FAIL say why")
+
+
+def _comment(file: str, text: str) -> None:
+    """Prints the text, and writes it to `file` where there is one."""
+    if file:
+        path = Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     print(text, end="")
-    return code
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m cluster.staged", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = cli.Parser(prog="python -m cluster.staged", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--version", default="", help="the registry's version or alias, such as v7 or staging")
     parser.add_argument("--artifact", default="", help="instead: W&B's name, entity/project/clickbait-model:staging")
     parser.add_argument("--registry", default="artifacts/registry", help="where versions and aliases are kept (%(default)s)")

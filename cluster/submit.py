@@ -26,11 +26,10 @@ from urllib.parse import urlsplit
 import yaml
 from invoke.context import Context
 from invoke.exceptions import Exit
-from invoke.tasks import task
 
 from clickbait.config import did_you_mean
-from clickbait.errors import ClickbaitError, ConfigError
-from cluster.shell import ROOT
+from clickbait.errors import ConfigError
+from cluster.shell import ROOT, task
 
 # Beside what .gitignore names. A pattern is .gitignore's: with / in front it means the root only.
 EXCLUDES = [".git", "/artifacts", "/.venv", "/data", "*.csv", "/wandb"]
@@ -187,8 +186,9 @@ def send(address: str, runtime_env: dict[str, Any], metadata: dict[str, str], en
     print(f"{number}: {found.status}", flush=True)
     if found.status == JobStatus.SUCCEEDED:
         return 0
-    # Absent where the job was stopped, or its environment was never made.
-    return int(found.driver_exit_code or 1)
+    if found.driver_exit_code is None:  # the job was stopped, or its environment was never made: not a refusal, which 1 would be
+        raise ConfigError(f"{number}: {found.status}: {' '.join((found.message or 'Ray gave no reason').split())[:400]}")
+    return int(found.driver_exit_code)
 
 
 @task(iterable=["metadata"])
@@ -203,23 +203,20 @@ def submit(
     dry_run: bool = False,
 ) -> None:
     """Runs a job on a Ray cluster: its log is followed, its exit code is this one's (docs/jobs.md)."""
+    known = jobs()
+    if name not in known:
+        near = did_you_mean(name, list(known))
+        raise ConfigError(f"{name}: no such job{near or '; known: ' + ', '.join(known)}")
     try:
-        known = jobs()
-        if name not in known:
-            near = did_you_mean(name, list(known))
-            raise ConfigError(f"{name}: no such job{near or '; known: ' + ', '.join(known)}")
-        try:
-            words = shlex.split(args)
-        except ValueError as error:
-            raise ConfigError(f"--args: {error}") from None
-        made_of = commit()
-        entry = shlex.join(["python", "-m", known[name], "--config", f"configs/{name}.yaml", *words])
-        wanted, told = environment(runtime_env, made_of), labels(metadata or [], name, made_of)
-        print(plain(address, wanted, told, entry), flush=True)
-        if dry_run:
-            return
-        knock(address, token())
-    except ClickbaitError as error:
-        raise Exit(f"error: {error}", code=2) from None
+        words = shlex.split(args)
+    except ValueError as error:
+        raise ConfigError(f"--args: {error}") from None
+    made_of = commit()
+    entry = shlex.join(["python", "-m", known[name], "--config", f"configs/{name}.yaml", *words])
+    wanted, told = environment(runtime_env, made_of), labels(metadata or [], name, made_of)
+    print(plain(address, wanted, told, entry), flush=True)
+    if dry_run:
+        return
+    knock(address, token())
     if code := send(address, wanted, told, entry, follow=follow):
         raise Exit(code=code)

@@ -9,7 +9,6 @@ user, on the host's network: `serve` listens on port 8000. Prints what each answ
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -25,7 +24,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from clickbait.errors import ClickbaitError, ConfigError
+from clickbait import cli
+from clickbait.errors import ConfigError
 from clickbait.registry import Registry
 from cluster.build_with_buildah import buildah
 from serve import ports
@@ -134,24 +134,23 @@ def _last(log: Path) -> list[str]:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """0, or 2 for what the user can mend, in one line."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.try_with_buildah", description=__doc__.splitlines()[0] if __doc__ else None)
+    """Starts each image and prints its score; the exit code is `clickbait.cli.Code`."""
+    return cli.exit_code(lambda: _run(args))
+
+
+def _run(args: Sequence[str] | None) -> None:
+    parser = cli.Parser(prog="python -m cluster.try_with_buildah", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("targets", nargs="+", choices=("standalone", "serve", "train"))
     parser.add_argument("--registry", type=Path, default=Path("artifacts/registry"), help="whose production is scored with")
     given = parser.parse_args(args)
-    try:
-        Registry(str(given.registry)).resolve("production")  # raises where there is none to score with
-        with tempfile.TemporaryDirectory(prefix="clickbait-try-") as folder:
-            registry = Path(folder) / "registry"
-            shutil.copytree(given.registry, registry)
-            for path in (Path(folder), registry, *registry.rglob("*")):  # for the images' user
-                path.chmod(0o777 if path.is_dir() else 0o666)
-            answers = {target: score(target, registry, Path(folder)) for target in given.targets}
-    except ClickbaitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    Registry(str(given.registry)).resolve("production")  # raises where there is none to score with
+    with tempfile.TemporaryDirectory(prefix="clickbait-try-") as folder:
+        registry = Path(folder) / "registry"
+        shutil.copytree(given.registry, registry)
+        for path in (Path(folder), registry, *registry.rglob("*")):  # for the images' user
+            path.chmod(0o777 if path.is_dir() else 0o666)
+        answers = {target: score(target, registry, Path(folder)) for target in given.targets}
     print(json.dumps(answers))
-    return 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     python -m ray_jobs.pipeline --config configs/demo.yaml --data headlines.csv --transfer others.csv --keep-serving
 
 Writes <work>/summary.json. A dataset and a training run that are there already are not made again: remove <work> to start anew. Exit
-code: 0 promoted, 1 refused.
+code: 0 promoted, 1 refused by the gate; the others are in `clickbait.cli`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from clickbait import cli, storage
 from clickbait.checkpoints import description
 from clickbait.config import PipelineConfig, TrainConfig
 from clickbait.dataset import Dataset, open_dataset
+from clickbait.errors import Refused
 from clickbait.registry import Registry
 from clickbait.sample import SYNTHETIC_NOTICE
 from ray_jobs import evaluate, export, preprocess, promote, session, train
@@ -169,9 +170,15 @@ def wait() -> None:
     stopped.wait()
 
 
-def main(config: PipelineConfig) -> int:
-    """Run the pipeline; 1 where the gate refused the candidate."""
-    return 0 if pipeline(config)["gate"] == "promoted" else 1
+def main(config: PipelineConfig) -> None:
+    """Runs the pipeline.
+
+    Raises:
+        Refused: the gate let the candidate not through.
+    """
+    summary = pipeline(config)
+    if summary["gate"] != "promoted":
+        raise Refused(f"no alias was moved; the gate's checks that failed: {', '.join(summary['failed_checks'])}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python -m ray_jobs.promote --version v3            # a version that is there already
     python -m ray_jobs.promote --rollback              # the alias back to its previous version
 
-Exit code: 0 promoted, 1 refused, 2 a user's error.
+Exit code: 0 promoted, 1 refused by the gate; the others are in `clickbait.cli`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from clickbait import bundle, card, cli, drafts, gate, metrics, report, tracking
 from clickbait.config import GateConfig, PromoteConfig, load
 from clickbait.dataset import Dataset, open_dataset
-from clickbait.errors import DataError
+from clickbait.errors import DataError, Refused
 from clickbait.registry import Registry
 from clickbait.scorer import Scorer
 
@@ -101,17 +101,19 @@ def measure_champion(registry: Registry, version: str, candidate: Scorer, datase
     )
 
 
-def main(config: PromoteConfig) -> int:
-    """Promote and print the verdict."""
+def main(config: PromoteConfig) -> None:
+    """Promotes and prints the verdict.
+
+    Raises:
+        Refused: the gate let the candidate not through.
+    """
     outcome = promote(config)
     if outcome.verdict is not None:
         print(gate.table(outcome.verdict))
     if outcome.decision == "refused":
-        print(f"refused: {config.alias} stays where it is; the checks marked FAIL say why")
-        return 1
+        raise Refused(f"{config.alias} stays where it is; the checks marked FAIL say why")
     told = "" if outcome.decision == "published" else f", {config.alias} points at it"
     print(f"{outcome.decision}: {outcome.version}{told}")
-    return 0
 
 
 if __name__ == "__main__":

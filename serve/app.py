@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 import tempfile
 import time
 import urllib.request
@@ -21,6 +22,7 @@ import ray
 from ray import serve as ray_serve
 from ray.serve.schema import LoggingConfig
 
+from clickbait import cli
 from clickbait.errors import ClickbaitError
 from clickbait.registry import Registry
 from clickbait.storage import is_local
@@ -69,24 +71,18 @@ class Classifier:
             raise RuntimeError("no model is loaded")
 
 
-class _Stop(click.ClickException):
-    """Ends `serve run` with its message and our exit code for what a user can mend."""
-
-    exit_code = 2
-
-
 def build(args: dict[str, str] | None) -> ray_serve.Application:
-    """The application; that there is a version to serve is looked at here, before a replica is started for nothing.
+    """The application. It is an error here, before a replica is started for nothing, if there is no version to serve.
 
     Raises:
         ClickbaitError: an argument, a variable or the version does not fit. Under `serve run` its line is all that is printed.
     """
-    try:
+    if click.get_current_context(silent=True) is None:  # not the command line
         return _bound(settings.load(**(args or {})))
-    except ClickbaitError as error:
-        if click.get_current_context(silent=True) is None:  # not the command line
-            raise
-        raise _Stop(str(error)) from None
+    built: list[ray_serve.Application] = []
+    if code := cli.exit_code(lambda: built.append(_bound(settings.load(**(args or {}))))):
+        sys.exit(code)  # `serve run` passes it on
+    return built[0]
 
 
 def serve_on_ray(chosen: Settings, port: int) -> str:

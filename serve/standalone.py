@@ -8,18 +8,20 @@ Settings come from flags, then `CLICKBAIT_<NAME>` (`serve.settings`), then `PORT
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import math
 import os
 import socket
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import uvicorn
 
+from clickbait import cli
 from clickbait.config import did_you_mean
-from clickbait.errors import ClickbaitError, ConfigError
+from clickbait.errors import ConfigError
 from serve import ports, settings
 from serve.api import create_app
 from serve.protocol import Protocol
@@ -35,7 +37,7 @@ def parse(args: Sequence[str]) -> Settings:
     Raises:
         ConfigError: an unknown flag (the message names the one meant) or a value that does not fit.
     """
-    parser = _Parser(prog="python -m serve.standalone", description=__doc__, allow_abbrev=False)
+    parser = cli.Parser(prog="python -m serve.standalone", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     for name in _FLAGS:
         parser.add_argument(f"--{name}", help=Settings.model_fields[name].description)
@@ -69,29 +71,20 @@ def run(chosen: Settings, bound: socket.socket) -> None:
         ws="none",
         timeout_graceful_shutdown=math.ceil(chosen.timeout_s) + 1,
     )
-    uvicorn.Server(config).run(sockets=[bound])
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C on once every request is answered: how a server ends
+        uvicorn.Server(config).run(sockets=[bound])
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """0, or 2 for what the user can mend, in one line."""
+    """Serves until it is stopped; the exit code is `clickbait.cli.Code`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
-    try:
-        chosen = parse(sys.argv[1:] if args is None else args)
-        with ports.bind(chosen.host, chosen.port) as bound:
-            run(chosen, bound)
-    except ClickbaitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # uvicorn passes it on once it has stopped
-        return 0
-    return 0
+    return cli.exit_code(lambda: _serve(sys.argv[1:] if args is None else args))
 
 
-class _Parser(argparse.ArgumentParser):
-    """One line in place of a usage text and an exit."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
+def _serve(args: Sequence[str]) -> None:
+    chosen = parse(args)
+    with ports.bind(chosen.host, chosen.port) as bound:
+        run(chosen, bound)
 
 
 if __name__ == "__main__":

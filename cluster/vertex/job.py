@@ -18,7 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from clickbait.errors import ClickbaitError, ConfigError
+from clickbait import cli
+from clickbait.errors import ConfigError
 from cluster.places import Place
 
 FOLDER = Path(__file__).parent
@@ -61,8 +62,12 @@ def command(place: Place, name: str, path: Path) -> list[str]:
 
 
 def main(args: list[str] | None = None) -> int:
-    """0, or 2 for what the user can mend, or gcloud's own exit code."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.vertex.job", description=__doc__)
+    """Writes the spec, prints the command and with --submit runs it; the exit code is `clickbait.cli.Code`."""
+    return cli.exit_code(lambda: _run(args))
+
+
+def _run(args: list[str] | None) -> None:
+    parser = cli.Parser(prog="python -m cluster.vertex.job", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--project", required=True, help="project id")
     parser.add_argument("--region", default="europe-west4")
@@ -72,15 +77,12 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--gpu", action="store_true", help="one L4 of a spot machine")
     parser.add_argument("--submit", action="store_true", help="run the command too")
     given = parser.parse_args(args)
-    try:
-        place = Place.of(given.project, given.region, gpu=given.gpu)
-        text = spec(place, given.tag, given.dataset, given.name, gpu=given.gpu)
-    except ClickbaitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    place = Place.of(given.project, given.region, gpu=given.gpu)
+    text = spec(place, given.tag, given.dataset, given.name, gpu=given.gpu)
     line = command(place, given.name, write(given.name, text))
     print(shlex.join(line), flush=True)
-    return subprocess.run(line, cwd=ROOT, check=False).returncode if given.submit else 0
+    if given.submit and (code := subprocess.run(line, cwd=ROOT, check=False).returncode):
+        raise ConfigError(f"gcloud ended with {code}: what it says is above")
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ def test_serve_run_ends_with_one_line_and_2(registry: str) -> None:
     command = [str(Path(sys.executable).with_name("serve")), "run", "serve.app:build", f"registry={registry}", "model=nothing"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 2
-    assert ended.stderr.splitlines()[-1].startswith("Error: ")
+    assert ended.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in ended.stderr + ended.stdout
 
 
