@@ -13,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickbait import prepared
-from clickbait.bundle import Manifest
+from clickbait.bundle import TORCH, Manifest
 from clickbait.errors import BundleError, ConfigError
 
-TORCH = "torch"
-"""The runtime that needs torch and transformers: the fine-tuned model itself, for a GPU without onnxruntime-gpu, or to compare."""
 CPU, CUDA = "cpu", "cuda"
 CUDA_OPTIONS = {"use_tf32": "0"}  # fp32 is fp32: by default its products are rounded to 10 bits, and a score differs by up to 1e-3
 

@@ -6,23 +6,36 @@
 
 `clickbait.registry` publishes a draft as a version, and from then on it does not change. Hidden files (`.lock`, `.DS_Store`) are no
 part of a bundle.
+
+A bundle may come from a stranger. So only regular files of the kinds in `KINDS` are read: no link, FIFO or device, and no file that is
+larger than its entry in the manifest says.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, BinaryIO, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from clickbait.errors import BundleError
-from clickbait.storage import BUFFER, replacing
+from clickbait.errors import BundleError, StorageError
+from clickbait.storage import BUFFER, kind, open_regular, replacing
 
 MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+TORCH = "torch"
+"""The runtime that needs torch and transformers: the fine-tuned model itself, for a GPU without onnxruntime-gpu, or to compare."""
+KINDS = frozenset({".html", ".json", ".md", ".onnx", ".safetensors"})
+"""What a bundle's files are: graphs and weights, and the documents that export, evaluate and the gate write."""
+LARGEST = 4 << 30  # bytes of a file: an ONNX graph is one protobuf message of 2 GiB at most, and the safetensors hold the same weights
+MANIFEST_LARGEST = 16 << 20  # bytes of a manifest: one has some 5,000
+_TORCH_FILES = ("config.json", "model.safetensors")
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt"})
 _MEND = "fetch the version again, or export it again"
 
@@ -33,7 +46,13 @@ def _is_below(name: str) -> str:
     return name
 
 
-FileName = Annotated[str, AfterValidator(_is_below)]
+def _is_of_a_kind(name: str) -> str:
+    if reason := _unwelcome(name):
+        raise ValueError(f"{name!r}: {reason}")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_is_below), AfterValidator(_is_of_a_kind)]
 
 
 class _Frozen(BaseModel):
@@ -43,7 +62,7 @@ class _Frozen(BaseModel):
 class FileEntry(_Frozen):
     """What a file must be, byte for byte."""
 
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, le=LARGEST)
     """Bytes."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """SHA-256 of the bytes, hexadecimal."""
@@ -102,17 +121,25 @@ class Manifest(_Frozen):
             raise ValueError(f"{MANIFEST} cannot hold its own hash")
         return self
 
+    def needed(self, runtime: str | None) -> list[str]:
+        """The files that scoring by `runtime` reads, the manifest aside; None: every file. The runtime is one that the bundle has."""
+        if runtime is None:
+            return sorted(self.files)
+        graph = _TORCH_FILES if runtime == TORCH else (self.runtimes[runtime],)
+        return sorted({TOKENIZER, *graph} & self.files.keys())
+
 
 def seal(folder: Path, **fields: Any) -> Manifest:
     """Hashes every file in `folder` and writes its manifest, last and in one step. `fields` are `Manifest`'s, less `files`.
 
     Raises:
-        BundleError: a pickle is among the files, or the fields do not fit.
+        BundleError: a file that no bundle has (a pickle, a link, a FIFO, another kind of file), or the fields do not fit.
     """
     files = {}
-    for name in _names(folder):
-        _refuse_pickle(folder / name)
-        files[name] = FileEntry(size=(folder / name).stat().st_size, sha256=sha256(folder / name))
+    for name, size in _scan(folder).items():
+        if size > LARGEST:
+            raise BundleError(f"{folder / name}: {size:,} bytes; a bundle's file has at most {LARGEST:,}")
+        files[name] = FileEntry(size=size, sha256=_checked(folder, name, size))
     try:
         manifest = Manifest(**fields, files=files)
     except ValidationError as error:
@@ -155,57 +182,73 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest in `folder`; the files are not looked at.
 
     Raises:
-        BundleError: there is none, or it is torn.
+        BundleError: there is none, it is torn, or it is a link, a FIFO or a device.
     """
     path = folder / MANIFEST
     try:
-        data = path.read_bytes()
+        with _open(path) as file:
+            data = file.read(MANIFEST_LARGEST + 1)
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}; export a bundle first, or check the path") from None
+    if len(data) > MANIFEST_LARGEST:
+        raise BundleError(f"{path}: not a bundle's manifest: more than {MANIFEST_LARGEST:,} bytes; {_MEND}")
     return decoded(data, str(path))
 
 
-def verify(folder: Path) -> Manifest:
+def verify(folder: Path, needed: Collection[str] | None = None) -> Manifest:
     """The manifest of `folder`, once every file is found to be what it says, byte for byte, and nothing else is there.
 
+    With `needed`, the bytes of these files alone are checked, and others of the manifest may be missing.
+
     Raises:
-        BundleError: the file that is missing, changed, not listed or a pickle, and what to do.
+        BundleError: the file that is missing, changed, not listed, a pickle, no regular file, or of a kind that no bundle has; and what
+            to do.
     """
     manifest = read_manifest(folder)
-    there = set(_names(folder))
-    for name in sorted(there - manifest.files.keys()):
+    needed = manifest.files.keys() if needed is None else needed
+    there = _scan(folder)
+    for name in sorted(there.keys() - manifest.files.keys()):
         raise BundleError(f"{folder / name}: not in the manifest; {_MEND}")
-    # Sizes of all first: they are free, and what was cut short shows at once.
+    # Sizes of all first: they cost nothing, a file that was cut short shows at once, and a file that is too large is not read.
     for name, entry in manifest.files.items():
-        if name not in there:
+        if name in needed and name not in there:
             raise BundleError(f"{folder / name}: missing; {_MEND}")
-        size = (folder / name).stat().st_size
-        if size != entry.size:
-            raise BundleError(f"{folder / name}: {size} bytes where the manifest says {entry.size}; {_MEND}")
-    for name, entry in manifest.files.items():
-        _refuse_pickle(folder / name)
-        if sha256(folder / name) != entry.sha256:
+        if name in there and there[name] != entry.size:
+            raise BundleError(f"{folder / name}: {there[name]} bytes where the manifest says {entry.size}; {_MEND}")
+    for name in needed:
+        entry = manifest.files[name]
+        if _checked(folder, name, entry.size) != entry.sha256:
             raise BundleError(f"{folder / name}: its SHA-256 is not the manifest's, so bytes changed; {_MEND}")
     return manifest
 
 
 def is_pickle(path: Path) -> bool:
     """Whether `path` may be a pickle: by its name, or a `.safetensors` that begins as a pickle or as torch's zip of pickles does."""
-    if path.suffix.lower() in _PICKLES:
-        return True
-    if path.suffix.lower() != ".safetensors":
-        return False
-    with path.open("rb") as file:
-        head = file.read(9)
-    return re.match(rb"PK|\x80[\x02-\x05]", head) is not None and not _is_header(head)
+    with open_regular(path) as file:
+        return _is_pickle(path.name, file)
 
 
 def sha256(path: Path) -> str:
     """SHA-256 of the file's bytes, hexadecimal, read a piece at a time."""
+    with open_regular(path) as file:
+        return _digest(file, None)
+
+
+def _is_pickle(name: str, file: BinaryIO) -> bool:
+    suffix = Path(name).suffix.lower()
+    if suffix != ".safetensors":
+        return suffix in _PICKLES
+    head = file.read(9)
+    file.seek(0)
+    return re.match(rb"PK|\x80[\x02-\x05]", head) is not None and not _is_header(head)
+
+
+def _digest(file: BinaryIO, size: int | None) -> str:
+    """SHA-256 of what is left of `file`, at most `size` bytes of it."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(BUFFER):
-            digest.update(piece)
+    while piece := file.read(BUFFER if size is None else min(size, BUFFER)):
+        digest.update(piece)
+        size = None if size is None else size - len(piece)
     return digest.hexdigest()
 
 
@@ -218,19 +261,80 @@ def _is_header(head: bytes) -> bool:
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= longest
 
 
-def _names(folder: Path) -> Iterator[str]:
-    """Every file below `folder` but the manifest and hidden ones, with "/" between folders."""
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            relative = (Path(root) / name).relative_to(folder).as_posix()
-            if not name.startswith(".") and relative != MANIFEST:
-                yield relative
+def _scan(folder: Path) -> dict[str, int]:
+    """Every file below `folder` but the manifest and hidden ones, with "/" between folders, and its bytes. No file is opened.
+
+    Raises:
+        BundleError: a link, FIFO, socket or device, or a kind of file that no bundle has.
+    """
+    found = {}
+    for name, status in _entries(folder, ""):
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{folder / name}: is {kind(status.st_mode)}; a bundle holds regular files only: remove it, or {_MEND}")
+        if reason := _unwelcome(name):
+            raise BundleError(f"{folder / name}: {reason}")
+        found[name] = status.st_size
+    return found
 
 
-def _refuse_pickle(path: Path) -> None:
-    if is_pickle(path):
-        raise BundleError(f"{path}: a pickle can run code when it is opened; export it again as safetensors or ONNX")
+def _entries(folder: Path, below: str) -> Iterator[tuple[str, os.stat_result]]:
+    """What is in the folder `below` of `folder` and in the folders there, sorted. Links are not followed."""
+    try:
+        with os.scandir(folder / below) as entries:
+            there = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise BundleError(f"{folder / below}: {error.strerror}; check the path and its owner") from None
+    for entry in there:
+        name = f"{below}/{entry.name}" if below else entry.name
+        if entry.name.startswith(".") or name == MANIFEST:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _entries(folder, name)
+        else:
+            yield name, entry.stat(follow_symlinks=False)
+
+
+def _unwelcome(name: str) -> str | None:
+    """Why a file of this name is in no bundle; None if it may be in one."""
+    suffix = Path(name).suffix.lower()
+    if suffix in _PICKLES:
+        return "a pickle can run code when it is opened; export it again as safetensors or ONNX"
+    if suffix not in KINDS:
+        return f"a bundle has no {suffix or 'such'} files, only {', '.join(sorted(KINDS))}; remove it, or export the bundle again"
+    return None
+
+
+def _open(path: Path) -> BinaryIO:
+    """A bundle's file, which is no link.
+
+    Raises:
+        BundleError: it is a link, a folder, a FIFO or a device.
+        OSError: it cannot be opened.
+    """
+    try:
+        return open_regular(path, follow=False)
+    except StorageError as error:
+        raise BundleError(str(error)) from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BundleError(f"{path}: is a link; a bundle holds regular files only: remove it, or {_MEND}") from None
+        raise
+
+
+def _checked(folder: Path, name: str, size: int) -> str:
+    """SHA-256 of a bundle's file, of which no more than `size` bytes are read.
+
+    Raises:
+        BundleError: it is a pickle, or cannot be read.
+    """
+    path = folder / name
+    try:
+        with _open(path) as file:
+            if _is_pickle(name, file):
+                raise BundleError(f"{path}: a pickle can run code when it is opened; export it again as safetensors or ONNX")
+            return _digest(file, size)
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror}; check the path and its owner") from None
 
 
 def _explained(error: ValidationError) -> str:

@@ -9,6 +9,7 @@ to a status (`serve.api`). What only a bug can cause is an `assert`, never one o
     ├── ModelError             a base model that is not to be had, or a pickle where safetensors should be
     ├── StorageError           a URI that cannot be read or written
     │   ├── NotFound           nothing at that key
+    │   ├── DiskFull           no space left for what is to be written
     │   └── PreconditionFailed the object changed since it was read
     ├── BundleError            a model version that is not whole: a file missing, a byte changed
     ├── RegistryError          a version or an alias that is not there
@@ -53,6 +54,10 @@ class StorageError(ClickbaitError):
 
 class NotFound(StorageError):
     """Nothing at that key."""
+
+
+class DiskFull(StorageError):
+    """No space left for what is to be written."""
 
 
 class PreconditionFailed(StorageError):

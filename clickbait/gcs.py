@@ -24,7 +24,7 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from clickbait.errors import NotFound, StorageError
-from clickbait.storage import BUFFER, absolute, check_key, conflict, join, missing, replacing
+from clickbait.storage import BUFFER, absolute, check_key, conflict, join, missing, refused, replacing, too_large
 
 WRITE_ID = "write-id"
 _LOG_IN = "run `gcloud auth application-default login` or set GOOGLE_APPLICATION_CREDENTIALS to a key file"
@@ -40,15 +40,15 @@ class GcsStorage:
         self._name = name
         self._prefix = f"{prefix}/" if prefix else ""
 
-    def read(self, key: str) -> bytes:
-        return self.read_versioned(key)[0]
+    def read(self, key: str, *, limit: int | None = None) -> bytes:
+        return self.read_versioned(key, limit=limit)[0]
 
-    def read_versioned(self, key: str) -> tuple[bytes, str]:
+    def read_versioned(self, key: str, *, limit: int | None = None) -> tuple[bytes, str]:
         with self._explained(key):
-            blob = self._blob(key)
-            data: bytes = blob.download_as_bytes()
+            blob, data = self._blob(key), io.BytesIO()
+            blob.download_to_file(_Bounded(data, limit, join(self.uri, key)))
             assert blob.generation is not None, "the answer's x-goog-generation header"
-            return data, str(blob.generation)
+            return data.getvalue(), str(blob.generation)
 
     def write(self, key: str, data: bytes, *, expect: str | None = None) -> str:
         with self._explained(key, writing=True):
@@ -89,9 +89,9 @@ class GcsStorage:
         with self._explained(key, writing=True):
             self._blob(key).upload_from_filename(str(path), content_type="application/octet-stream", retry=DEFAULT_RETRY)
 
-    def download(self, key: str, path: Path) -> None:
+    def download(self, key: str, path: Path, *, limit: int | None = None) -> None:
         with self._explained(key), replacing(path) as temporary, temporary.open("wb") as file:
-            self._blob(key).download_to_file(file)
+            self._blob(key).download_to_file(_Bounded(file, limit, join(self.uri, key)))
 
     def exists(self, key: str) -> bool:
         with self._explained(key):
@@ -143,7 +143,24 @@ class GcsStorage:
         except (api.GoogleAPIError, auth.GoogleAuthError, DataCorruption, requests.RequestException) as error:
             raise StorageError(f"{where}: Google Cloud Storage does not answer as it should: {_line(error)}; try again") from None
         except OSError as error:
-            raise StorageError(f"{error.filename or where}: {error.strerror}; check the path and the space left") from None
+            raise refused(error.filename or where, error) from None
+
+
+class _Bounded:
+    """The file that a download writes to, which takes at most `limit` bytes. None takes all."""
+
+    def __init__(self, file: BinaryIO, limit: int | None, uri: str) -> None:
+        self._file = file
+        self._limit = limit
+        self._uri = uri
+
+    def write(self, data: bytes) -> int:
+        if self._limit is not None and (size := self._file.tell() + len(data)) > self._limit:
+            raise too_large(self._uri, size, self._limit)
+        return self._file.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 class _Stream(io.RawIOBase):

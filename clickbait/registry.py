@@ -39,6 +39,7 @@ from clickbait.storage import is_local, join, open_storage
 _VERSION = re.compile(r"v([1-9][0-9]*)")
 _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,63}")
 LATEST = "latest"
+_ALIAS_LARGEST = 1 << 16  # bytes of an alias's file: one has some 120
 
 
 class Unset(enum.Enum):
@@ -216,7 +217,7 @@ class Registry:
         if not _VERSION.fullmatch(version):
             raise self._no_version(version)
         try:
-            data = self._storage.read(_key(version, MANIFEST))
+            data = self._storage.read(_key(version, MANIFEST), limit=bundle.MANIFEST_LARGEST)
         except NotFound:
             raise self._no_version(version) from None
         where = join(self.uri, _key(version, MANIFEST))
@@ -230,8 +231,11 @@ class Registry:
         temporary = folder.with_name(f".{version}")
         shutil.rmtree(temporary, ignore_errors=True)  # of a download cut off
         try:
-            for name in manifest.files:
-                self._storage.download(_key(version, name), temporary / name)
+            for name, entry in manifest.files.items():
+                if (size := self._storage.size(_key(version, name))) != entry.size:
+                    where = join(self.uri, _key(version, name))
+                    raise BundleError(f"{where}: {size} bytes where the manifest says {entry.size}; publish the bundle again")
+                self._storage.download(_key(version, name), temporary / name, limit=entry.size)
             temporary.joinpath(MANIFEST).write_bytes(data)
             bundle.verify(temporary)
             shutil.rmtree(folder, ignore_errors=True)  # a byte of it changed, or the registry was made anew
@@ -248,7 +252,7 @@ class Registry:
         if not _ALIAS.fullmatch(name) or name == LATEST or _VERSION.fullmatch(name):
             raise RegistryError(f"{name!r} cannot name an alias; take lower-case letters, digits and -, such as production")
         try:
-            data, generation = self._storage.read_versioned(_alias_key(name))
+            data, generation = self._storage.read_versioned(_alias_key(name), limit=_ALIAS_LARGEST)
         except NotFound:
             return None, ""
         try:

@@ -10,18 +10,20 @@ A reader sees the old bytes or the new ones, never half. `clickbait.gcs` holds t
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import unquote
 
-from clickbait.errors import NotFound, PreconditionFailed, StorageError
+from clickbait.errors import DiskFull, NotFound, PreconditionFailed, StorageError
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _WILD = re.compile(r"[*?]")
@@ -35,11 +37,11 @@ class Storage(Protocol):
 
     uri: str
 
-    def read(self, key: str) -> bytes:
-        """The bytes at `key`."""
+    def read(self, key: str, *, limit: int | None = None) -> bytes:
+        """The bytes at `key`. With `limit`, StorageError if there are more bytes than that; no more are read."""
 
-    def read_versioned(self, key: str) -> tuple[bytes, str]:
-        """The bytes at `key` and their generation: opaque, good for `write(expect=...)`."""
+    def read_versioned(self, key: str, *, limit: int | None = None) -> tuple[bytes, str]:
+        """The bytes at `key` and their generation: opaque, good for `write(expect=...)`. `limit` as in `read`."""
 
     def write(self, key: str, data: bytes, *, expect: str | None = None) -> str:
         """Replaces `key` in one step and returns its new generation.
@@ -56,8 +58,8 @@ class Storage(Protocol):
     def upload(self, path: Path, key: str) -> None:
         """Copies the local file at `path` to `key`, in one step for a reader."""
 
-    def download(self, key: str, path: Path) -> None:
-        """Copies `key` to the local file at `path`, in one step for a reader; folders are made."""
+    def download(self, key: str, path: Path, *, limit: int | None = None) -> None:
+        """Copies `key` to the local file at `path`, in one step for a reader; folders are made. `limit` as in `read`."""
 
     def exists(self, key: str) -> bool:
         """Whether something is at `key`."""
@@ -148,17 +150,54 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
+    """Opens a regular file for reading. `follow`: whether `path` may be a link to one.
+
+    Raises:
+        StorageError: a folder, a FIFO, a socket or a device. A FIFO or `/dev/zero` may never end.
+        OSError: it cannot be opened, or it is a link and `follow` is false.
+    """
+    # O_NONBLOCK: without it, opening a FIFO waits until somebody writes to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise StorageError(f"{path}: is {kind(mode)}, not a regular file; give the path of a file")
+    return os.fdopen(descriptor, "rb")
+
+
+def kind(mode: int) -> str:
+    """What `lstat` found, in words."""
+    kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFREG: "a file"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def too_large(uri: str, size: int, limit: int) -> StorageError:
+    """What to raise where more bytes are than can belong there."""
+    return StorageError(f"{uri}: {size:,} bytes where at most {limit:,} belong; this is another file, or a damaged one")
+
+
+def refused(where: object, error: OSError) -> StorageError:
+    """The operating system's error as one of ours."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"{where}: {error.strerror}; free some space there, or choose a folder on another disk")
+    return StorageError(f"{where}: {error.strerror}; check the path, its owner and the space left")
+
+
 class LocalStorage:
-    """Keys are files below a folder. Writers of one folder's keys take turns by flock; readers never wait."""
+    """Keys are files below a folder. Writers of one folder's keys take turns by flock; readers never wait.
+
+    Only regular files are read, and links to them.
+    """
 
     def __init__(self, uri: str) -> None:
         self.uri = absolute(uri)
 
-    def read(self, key: str) -> bytes:
-        return self.read_versioned(key)[0]
+    def read(self, key: str, *, limit: int | None = None) -> bytes:
+        return self.read_versioned(key, limit=limit)[0]
 
-    def read_versioned(self, key: str) -> tuple[bytes, str]:
-        with self._explained(key), self._path(key).open("rb") as file:
+    def read_versioned(self, key: str, *, limit: int | None = None) -> tuple[bytes, str]:
+        with self._explained(key), self._opened(key, limit) as file:
             data = file.read()
             return data, _generation(file.fileno(), data)
 
@@ -174,15 +213,15 @@ class LocalStorage:
 
     def open(self, key: str) -> BinaryIO:
         with self._explained(key):
-            return self._path(key).open("rb")
+            return open_regular(self._path(key))
 
     def upload(self, path: Path, key: str) -> None:
         target = self._path(key)
-        with self._explained(key, path), path.open("rb") as source, self._locked(target), replacing(target) as temporary:
+        with self._explained(key, path), open_regular(path) as source, self._locked(target), replacing(target) as temporary:
             _copy(source, temporary)
 
-    def download(self, key: str, path: Path) -> None:
-        with self._explained(key), self._path(key).open("rb") as source, replacing(path) as temporary:
+    def download(self, key: str, path: Path, *, limit: int | None = None) -> None:
+        with self._explained(key), self._opened(key, limit) as source, replacing(path) as temporary:
             _copy(source, temporary)
 
     def exists(self, key: str) -> bool:
@@ -212,6 +251,14 @@ class LocalStorage:
     def _path(self, key: str) -> Path:
         return Path(self.uri) / check_key(self.uri, key)
 
+    def _opened(self, key: str, limit: int | None) -> BinaryIO:
+        file = open_regular(self._path(key))
+        size = os.fstat(file.fileno()).st_size
+        if limit is not None and size > limit:
+            file.close()
+            raise too_large(str(self._path(key)), size, limit)
+        return file
+
     def _current(self, key: str) -> str:
         try:
             return self.read_versioned(key)[1]
@@ -222,9 +269,13 @@ class LocalStorage:
     def _locked(self, path: Path) -> Iterator[None]:
         """The folder of `path` for one writer at a time. The kernel lets go when the writer dies; the empty lock file stays."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (path.parent / _LOCK).open("ab") as lock:
+        # O_NONBLOCK: a FIFO of that name must not hold the writer for ever.
+        lock = os.open(path.parent / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(lock)
 
     @contextlib.contextmanager
     def _explained(self, key: str, *others: Path) -> Iterator[None]:
@@ -233,8 +284,7 @@ class LocalStorage:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise missing(str(error.filename if error.filename in map(str, others) else self._path(key))) from None
         except OSError as error:
-            where = error.filename or self._path(key)
-            raise StorageError(f"{where}: {error.strerror}; check the path, its owner and the space left") from None
+            raise refused(error.filename or self._path(key), error) from None
 
 
 def _generation(descriptor: int, data: bytes) -> str:

@@ -23,10 +23,9 @@ def tokenizer_bytes(model: str) -> bytes:
         ModelError: no such package or folder, no tokenizer.json in it, no network.
     """
     path = hub.file(model, FILE)
-    try:
-        return path.read_bytes()
-    except OSError:
-        raise ModelError(f'model "{model}": no {FILE} in it: save its fast tokenizer, or give a hub name or {hub.OFFLINE}') from None
+    if not path.exists():
+        raise ModelError(f'model "{model}": no {FILE} in it: save its fast tokenizer, or give a hub name or {hub.OFFLINE}')
+    return hub.document(path)
 
 
 def load(data: bytes, max_tokens: int) -> Tokenizer:

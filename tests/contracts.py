@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def draft(folder: Path, text: str = "weights", **changes: Any) -> Path:
     (folder / "model.onnx").write_bytes(text.encode() * 1000)
     (folder / "tokenizer.json").write_text("{}")
     (folder / "plots").mkdir(exist_ok=True)
-    (folder / "plots" / "curve.svg").write_text("<svg/>")
+    (folder / "plots" / "curve.html").write_text("<svg/>")
     fields: dict[str, Any] = {
         "name": "clickbait-model",
         "created_at": "2026-11-23T00:00:00+00:00",
@@ -41,6 +42,22 @@ def draft(folder: Path, text: str = "weights", **changes: Any) -> Path:
     }
     bundle.seal(folder, **{**fields, **changes})
     return folder
+
+
+@contextlib.contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Fails what takes longer: for calls that would never return."""
+
+    def late(number: int, frame: object) -> None:
+        raise AssertionError(f"still at it after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def increment(root: str, times: int) -> None:
@@ -103,6 +120,20 @@ class StorageContract:
         store.download("there/model.onnx", tmp_path / "new" / "folder" / "back")
         assert (tmp_path / "new" / "folder" / "back").read_bytes() == data
         assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["back"]
+
+    def test_no_more_than_the_limit_is_read(self, root: str, tmp_path: Path) -> None:
+        store = open_storage(root)
+        store.write("key", b"12345")
+        assert store.read("key", limit=5) == b"12345"
+        store.download("key", tmp_path / "there", limit=5)
+        for call in (
+            lambda: store.read("key", limit=4),
+            lambda: store.read_versioned("key", limit=4),
+            lambda: store.download("key", tmp_path / "back", limit=4),
+        ):
+            with pytest.raises(StorageError, match="bytes where at most 4 belong"):
+                call()
+        assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["there"]
 
     def test_generation_is_the_read_ones(self, root: str) -> None:
         store = open_storage(root)
@@ -270,6 +301,35 @@ class RegistryContract:
         data[-1] ^= 1
         store.write("versions/v1/model.onnx", bytes(data))
         with pytest.raises(BundleError, match=r"model\.onnx: its SHA-256"):
+            registry.fetch("v1")
+
+    def test_another_size_is_refused(self, registry: Registry, tmp_path: Path) -> None:
+        registry.publish(draft(tmp_path / "draft"))
+        open_storage(registry.uri).write("versions/v1/model.onnx", b"x" * 100_000)
+        with pytest.raises(BundleError, match=r"model\.onnx: 100000 bytes where the manifest says 7000"):
+            registry.fetch("v1")
+
+    @pytest.mark.parametrize("name", ["evil.py", "evil.so", "evil.npy"])
+    def test_a_kind_of_file_that_no_bundle_has_is_not_fetched(self, registry: Registry, tmp_path: Path, name: str) -> None:
+        registry.publish(draft(tmp_path / "draft"))
+        store = open_storage(registry.uri)
+        manifest = json.loads(store.read("versions/v1/manifest.json"))
+        manifest["files"][name] = manifest["files"]["model.onnx"]
+        store.write("versions/v1/manifest.json", json.dumps(manifest).encode())
+        store.write(f"versions/v1/{name}", store.read("versions/v1/model.onnx"))
+        with pytest.raises(BundleError, match=f"{name}.*a bundle has no"):
+            registry.fetch("v1")
+        assert not (tmp_path / "cache").exists()
+
+    def test_a_manifest_or_alias_without_end(self, registry: Registry, tmp_path: Path) -> None:
+        registry.publish(draft(tmp_path / "draft"))
+        registry.set_alias("v1", "production")
+        store = open_storage(registry.uri)
+        store.write("aliases/production.json", b" " * 100_000)
+        with pytest.raises(StorageError, match="bytes where at most 65,536 belong"):
+            registry.resolve("production")
+        store.write("versions/v1/manifest.json", b" " * (17 << 20))
+        with pytest.raises(StorageError, match="bytes where at most 16,777,216 belong"):
             registry.fetch("v1")
 
     def test_aliases(self, registry: Registry, tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
+import os
 import pickle
+import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ from hypothesis import strategies as st
 
 from clickbait import bundle
 from clickbait.errors import BundleError
-from tests.contracts import draft
+from tests.contracts import draft, within
 
 
 @pytest.fixture
@@ -39,7 +43,7 @@ def refused(folder: Path, match: str) -> None:
 
 def test_sealed_is_verified(folder: Path) -> None:
     manifest = bundle.verify(folder)
-    assert set(manifest.files) == {"model.onnx", "tokenizer.json", "plots/curve.svg"}
+    assert set(manifest.files) == {"model.onnx", "tokenizer.json", "plots/curve.html"}
     assert manifest.version is None
     assert manifest.labels == ("news", "clickbait")
     assert manifest == bundle.read_manifest(folder)
@@ -67,13 +71,89 @@ def test_missing_cut_and_extra_files(folder: Path) -> None:
     (folder / "model.onnx").unlink()
     refused(folder, r"model\.onnx: missing")
     (folder / "model.onnx").write_bytes(whole)
-    (folder / "plots" / "more.py").write_text("")
-    refused(folder, r"plots/more\.py: not in the manifest")
+    (folder / "plots" / "more.html").write_text("")
+    refused(folder, r"plots/more\.html: not in the manifest")
 
 
 def test_hidden_files_are_no_part_of_it(folder: Path) -> None:
     (folder / ".DS_Store").write_bytes(b"x")
     assert bundle.verify(folder) == bundle.amend(folder)
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def link_out(path: Path) -> None:
+    """A link to a file outside whose bytes are those of the bundle's own, so that its hash is the right one."""
+    outside = path.parent.parent / f"outside-{path.name}"
+    outside.write_bytes((path.parent / f".{path.name}").read_bytes())
+    path.symlink_to(outside)
+
+
+def sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 100 << 30)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
+@pytest.mark.parametrize(
+    ("replace", "reason"),
+    [
+        (fifo, "is a FIFO"),
+        (endless, "is a link"),
+        (link_out, "is a link"),
+        (sparse, r"bytes where the manifest says 7000|not a bundle's manifest: more than"),
+    ],
+)
+def test_what_is_no_regular_file_of_its_size_is_not_read(folder: Path, name: str, replace: Callable[[Path], None], reason: str) -> None:
+    os.rename(folder / name, folder / f".{name}")
+    replace(folder / name)
+    with within(20):
+        refused(folder, rf"{name}: .*({reason})")
+
+
+@pytest.mark.parametrize(("replace", "reason"), [(fifo, "is a FIFO"), (endless, "is a link"), (sparse, "has at most")])
+def test_what_is_no_regular_file_is_not_sealed(folder: Path, replace: Callable[[Path], None], reason: str) -> None:
+    replace(folder / "more.html")
+    with within(20), pytest.raises(BundleError, match=rf"more\.html: .*{reason}"):
+        bundle.amend(folder)
+
+
+def test_a_folder_that_is_a_link_is_not_followed(folder: Path) -> None:
+    os.rename(folder / "plots", folder.parent / "elsewhere")
+    (folder / "plots").symlink_to(folder.parent / "elsewhere")
+    refused(folder, "plots: is a link")
+    with pytest.raises(BundleError, match="plots: is a link"):
+        bundle.amend(folder)
+
+
+@pytest.mark.parametrize("name", ["evil.py", "evil.so", "a.dill", "a.npy", "weights", "plots/x.onnx.exe"])
+def test_a_kind_of_file_that_no_bundle_has(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"harmless")
+    with pytest.raises(BundleError, match=f"{name}: a bundle has no .* files"):
+        bundle.amend(folder)
+    refused(folder, f"{name}: a bundle has no .* files")
+    (folder / name).unlink()
+    entry = {"size": 8, "sha256": hashlib.sha256(b"harmless").hexdigest()}
+    rewrite(folder, files={**json.loads((folder / "manifest.json").read_text())["files"], name: entry})
+    refused(folder, f"{name}.*a bundle has no .* files")  # the manifest alone: before the file is fetched
+
+
+def test_only_the_files_of_a_runtime_are_asked_for(folder: Path) -> None:
+    manifest = bundle.read_manifest(folder)
+    assert manifest.needed("int8") == ["model.onnx", "tokenizer.json"]
+    assert manifest.needed(None) == sorted(manifest.files)
+    shutil.rmtree(folder / "plots")
+    assert bundle.verify(folder, manifest.needed("int8")) == manifest
+    refused(folder, r"plots/curve\.html: missing")
+    (folder / "tokenizer.json").write_text("[]")
+    with pytest.raises(BundleError, match=r"tokenizer\.json: its SHA-256"):
+        bundle.verify(folder, manifest.needed("int8"))
 
 
 def test_torn_or_missing_manifest(folder: Path) -> None:

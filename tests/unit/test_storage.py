@@ -13,7 +13,7 @@ import pytest
 
 from clickbait.errors import NotFound, StorageError
 from clickbait.storage import absolute, expand, is_local, join, open_storage, replacing
-from tests.contracts import StorageContract
+from tests.contracts import StorageContract, within
 
 
 class TestLocal(StorageContract):
@@ -112,6 +112,41 @@ def test_what_the_disk_refuses_is_one_line(tmp_path: Path) -> None:
         assert str(tmp_path) in str(raised.value)
         assert "\n" not in str(raised.value)
     assert not list(tmp_path.glob("**/.part-*"))
+
+
+def test_what_may_never_end_is_not_read(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "whole").write_bytes(b"1")
+    (root / "link").symlink_to("whole")
+    os.mkfifo(root / "fifo")
+    (root / "zero").symlink_to("/dev/zero")
+    store = open_storage(str(root))
+    assert store.read("link") == b"1"
+    for key, kind in (("fifo", "a FIFO"), ("zero", "a device")):
+        for call in (
+            lambda key: store.read(key),
+            lambda key: store.open(key),
+            lambda key: store.download(key, tmp_path / "copy"),
+            lambda key: store.upload(root / key, "other"),
+            lambda key: store.write(key, b"", expect="0"),
+        ):
+            with within(20), pytest.raises(StorageError, match=f"{key}: is {kind}, not a regular file"):
+                call(key)
+    assert not (tmp_path / "copy").exists()
+    store.write("fifo", b"2")  # a write replaces whatever is there
+    assert store.read("fifo") == b"2"
+
+
+def test_a_lock_that_is_a_fifo_or_a_link_holds_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".lock")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / ".lock").symlink_to(tmp_path / "outside")
+    store = open_storage(str(tmp_path))
+    for key in ("key", "below/key"):
+        with within(20), contextlib.suppress(StorageError):
+            store.write(key, b"")
+    assert not (tmp_path / "outside").exists()
 
 
 def test_expand_takes_names_as_they_are(tmp_path: Path) -> None:
