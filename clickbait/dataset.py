@@ -6,17 +6,20 @@
     <output>/latest.json                                                {"fingerprint": ...}, so that <output>/latest opens
 
 Nothing in it depends on time, host, path or the number of workers: two runs with the same fingerprint write the same bytes, so a run
-that died half-way, or two at once, do no harm.
+that died half-way, or two at once, do no harm. While a job writes, a file of its own stands in `attempts/`: a job that fails deletes what
+was written only where no other job is at work and no whole dataset stands.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ from clickbait.headlines import LABELS, REASONS, SPLITS
 SCHEMA = 1  # raise it when the same input gives other bytes
 LATEST = "latest"
 MANIFEST, SUCCESS = "manifest.json", "_SUCCESS"
+ATTEMPTS = "attempts"
 ROW_GROUP = 20_000
 FREE = {"source", "sample_size", "output", "model", "num_workers"}  # config that changes no byte, or is named by what it gives
 MENDED = "delete the folder and run python -m ray_jobs.preprocess again"
@@ -268,21 +272,54 @@ def enough(counts: dict[str, Any], config: PreprocessConfig) -> bool:
     return all(rows[label] for rows in counts["splits"].values() for label in LABELS)
 
 
-def seal(uri: str, manifest: dict[str, Any]) -> None:
-    """Makes the dataset whole: takes away what the manifest does not name, writes the manifest, then `_SUCCESS`."""
-    sweep(uri, keep=manifest["files"])
-    data = json.dumps(manifest, indent=1, ensure_ascii=False).encode() + b"\n"
-    put(uri, MANIFEST, data)
-    put(uri, SUCCESS, f"{sha256(data)}\n".encode())
+@contextlib.contextmanager
+def attempt(uri: str) -> Iterator[None]:
+    """One job's work at the dataset `uri`, until it is sealed. Where the job fails, what was written so far is deleted, but never a whole
+    dataset, and nothing while another job is at work in the same folder.
+    """
+    store, own = storage.open_storage(uri), f"{ATTEMPTS}/{uuid.uuid4().hex}"
+    store.write(own, b"")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(StorageError):  # the first error is the one to tell
+            written = store.list()
+            store.delete(own)
+            if not store.list(ATTEMPTS) and not is_whole(uri):
+                for key in written:
+                    store.delete(key)
+        raise
 
 
-def sweep(uri: str, keep: Iterable[str] = ()) -> None:
-    """Deletes what an attempt left: all but `keep`, `_SUCCESS` first."""
+def is_whole(uri: str) -> bool:
+    """Whether a whole dataset or set of soft labels stands in the folder `uri`: `_SUCCESS`, with the SHA-256 of the manifest beside it."""
     store = storage.open_storage(uri)
-    kept = set(keep)
-    for key in sorted(store.list(), key=lambda key: (key != SUCCESS, key)):
-        if key not in kept:
+    try:
+        return store.read(SUCCESS).decode(errors="replace").strip() == sha256(store.read(MANIFEST))
+    except NotFound:
+        return False
+
+
+def seal(uri: str, manifest: dict[str, Any]) -> None:
+    """Makes the dataset whole: deletes what the manifest does not name, writes the manifest, then `_SUCCESS`. Where another job has sealed
+    it meanwhile, its manifest, which is the same, stays.
+
+    Raises:
+        DataError: a part is not there: another job that failed deleted it.
+    """
+    store = storage.open_storage(uri)
+    whole = is_whole(uri)
+    keep = {*manifest["files"], *((MANIFEST, SUCCESS) if whole else ())}
+    there = store.list()
+    if lost := sorted(keep.difference(there)):
+        raise DataError(f"{storage.join(uri, lost[0])}: deleted while the dataset was written: run the same command again")
+    for key in sorted(there, key=lambda key: (key != SUCCESS, key)):  # `_SUCCESS` first: there is no dataset from here on
+        if key not in keep:
             store.delete(key)
+    if not whole:
+        data = json.dumps(manifest, indent=1, ensure_ascii=False).encode() + b"\n"
+        put(uri, MANIFEST, data)
+        put(uri, SUCCESS, f"{sha256(data)}\n".encode())
 
 
 def set_latest(output: str, fingerprint: str) -> None:

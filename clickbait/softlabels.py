@@ -1,8 +1,9 @@
 """Headlines with a teacher's scores on disk: named by their content, whole once `_SUCCESS` is there. `tuning.distil` writes them.
 
-    <output>/<fingerprint>/part-00000.parquet   headline, label (-1: none), input_ids, length, margin, origin
+    <output>/<fingerprint>/part-00000-<id>.parquet   headline, label (-1: none), input_ids, length, margin, origin
                            manifest.json  _SUCCESS (last; the manifest's SHA-256)
 
+`<id>` follows from the part's bytes, so that two jobs at once never write over each other's parts.
 `margin` is the teachers' logit of clickbait less their logit of news, calibrated, the mean over the teachers; float32.
 """
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clickbait import storage
-from clickbait.dataset import MANIFEST, SUCCESS, Dataset, parquet_bytes, sha256
+from clickbait.dataset import MANIFEST, SUCCESS, Dataset, is_whole, parquet_bytes, sha256
 from clickbait.errors import DataError, NotFound
 
 SCHEMA = pa.schema(
@@ -62,26 +63,20 @@ class SoftLabels:
 
 
 def write(uri: str, table: pa.Table, about: dict[str, Any]) -> None:
-    """Writes the rows (SCHEMA) and `about` to the folder `uri`, `_SUCCESS` last."""
+    """Writes the rows (SCHEMA) and `about` to the folder `uri`, `_SUCCESS` last. A whole set that another job wrote meanwhile stays."""
     store = storage.open_storage(uri)
     files = {}
     for number, start in enumerate(range(0, len(table), PART_ROWS)):
         data = parquet_bytes(table.slice(start, PART_ROWS))
-        name = f"part-{number:05d}.parquet"
+        digest = sha256(data)
+        name = f"part-{number:05d}-{digest[:12]}.parquet"
         store.write(name, data)
-        files[name] = sha256(data)
+        files[name] = digest
+    if is_whole(uri):
+        return
     manifest = json.dumps({**about, "rows": len(table), "files": files}, indent=2, sort_keys=True).encode()
     store.write(MANIFEST, manifest)
     store.write(SUCCESS, sha256(manifest).encode())
-
-
-def is_whole(uri: str) -> bool:
-    """Whether a whole set lies there."""
-    try:
-        storage.open_storage(uri).read(SUCCESS)
-    except NotFound:
-        return False
-    return True
 
 
 def open_soft(uri: str, dataset: Dataset) -> SoftLabels:

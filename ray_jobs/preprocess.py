@@ -13,7 +13,7 @@ from typing import Any
 
 from clickbait import cli, dataset, headlines, sources, storage, tokenizer
 from clickbait.config import PreprocessConfig
-from clickbait.errors import ClickbaitError, DataError
+from clickbait.errors import DataError
 from ray_jobs.session import connect
 
 log = logging.getLogger("preprocess")
@@ -37,11 +37,8 @@ def preprocess(config: PreprocessConfig) -> str:
         dataset.open_dataset(uri)
         log.info("%s is there already", uri)
     except DataError:
-        try:
+        with dataset.attempt(uri):
             _write(uri, head, pieces, tokens, config)
-        except ClickbaitError:
-            dataset.sweep(uri)
-            raise
     dataset.set_latest(config.output, head["fingerprint"])
     return uri
 

@@ -23,7 +23,7 @@ from pydantic import Field
 from clickbait import augment, cli, drafts, sample, softlabels, sources, storage, tokenizer
 from clickbait.bundle import Manifest
 from clickbait.config import Config, PreprocessConfig, TrainConfig, Uri
-from clickbait.dataset import Dataset, open_dataset
+from clickbait.dataset import Dataset, is_whole, open_dataset
 from clickbait.errors import DataError
 from clickbait.headlines import LABELS, SPLITS
 from clickbait.scorer import Scorer
@@ -85,7 +85,7 @@ def soft_labels(config: DistilConfig, dataset: Dataset) -> str:
     }
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     uri = storage.join(config.output, name)
-    if softlabels.is_whole(uri):
+    if is_whole(uri):
         return uri
     rows = headlines(config, dataset)
     texts: list[str] = rows["headline"].to_pylist()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from clickbait import dataset, sources, storage, tokenizer
 from clickbait.config import DEFAULT_MODEL, PreprocessConfig
 from clickbait.dataset import open_dataset
 from clickbait.errors import DataError, ModelError
+from ray_jobs import preprocess as job
 
 TOKENS = tokenizer.tokenizer_bytes(DEFAULT_MODEL)
 
@@ -126,8 +129,6 @@ def test_the_seal_takes_away_what_an_attempt_left(uri: str) -> None:
     dataset.seal(uri, manifest)
     assert not stale.exists()
     assert open_dataset(uri).manifest == manifest
-    dataset.sweep(uri)
-    assert storage.open_storage(uri).list() == []
 
 
 def test_the_same_rows_give_the_same_bytes_however_they_are_chunked() -> None:
@@ -254,3 +255,63 @@ def test_a_tokenizer_that_is_not_to_be_had_is_one_line(tmp_path: Path, monkeypat
         assert "\n" not in str(caught.value)
     with pytest.raises(ModelError, match=r"not a tokenizer\.json"):
         tokenizer.load(b"\x80", 8)
+
+
+def interrupted(config: PreprocessConfig, meanwhile: Callable[[str], object], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The folder of a job that wrote a part, then failed. `meanwhile` is what another job did in that folder before it failed."""
+    folder = ""
+
+    def partitions(uri: str, *_: Any) -> list[dict[str, Any]]:
+        nonlocal folder
+        folder = uri
+        dataset.put(uri, "train/part-00000.parquet", b"of both jobs: they write the same bytes")
+        meanwhile(uri)
+        raise DataError("h.csv: cannot be read to its end")
+
+    monkeypatch.setattr(job, "connect", lambda: None)
+    monkeypatch.setattr(job, "_partitions", partitions)
+    with pytest.raises(DataError, match="cannot be read to its end"):
+        job.preprocess(config)
+    return folder
+
+
+def test_a_job_that_fails_deletes_what_it_wrote_and_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = PreprocessConfig(source=str(source(tmp_path)), output=str(tmp_path / "out"))
+    store = storage.open_storage(interrupted(config, lambda _: None, monkeypatch))
+    assert store.list() == []
+    with contextlib.ExitStack() as other:
+        interrupted(config, lambda uri: other.enter_context(dataset.attempt(uri)), monkeypatch)
+        assert "train/part-00000.parquet" in store.list()
+        assert build(config) == store.uri  # the other job's end
+    whole = open_dataset(store.uri)
+    assert whole.table("train").num_rows
+    assert set(store.list()) == {*whole.manifest["files"], "manifest.json", "_SUCCESS"}
+
+
+def test_a_job_that_fails_leaves_a_dataset_that_another_job_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = PreprocessConfig(source=str(source(tmp_path)), output=str(tmp_path / "out"))
+    uri = interrupted(config, lambda _: build(config), monkeypatch)
+    assert open_dataset(uri).table("train").num_rows
+
+
+def test_a_part_that_went_away_before_the_end_is_no_part_of_a_dataset(tmp_path: Path, uri: str) -> None:
+    manifest = open_dataset(uri).manifest
+    gone = next(key for key in manifest["files"] if key.startswith("train/"))
+    store = storage.open_storage(uri)
+    store.delete("_SUCCESS")
+    store.delete(gone)
+    with pytest.raises(DataError, match="deleted while the dataset was written: run the same command again"):
+        dataset.seal(uri, manifest)
+    assert not dataset.is_whole(uri)
+
+
+def test_sealing_twice_never_takes_the_dataset_away(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = open_dataset(uri).manifest
+    storage.open_storage(uri).write("test/part-00099.parquet", b"left by a job that died")
+
+    def delete(self: storage.LocalStorage, key: str) -> None:
+        assert key == "test/part-00099.parquet"
+
+    monkeypatch.setattr(storage.LocalStorage, "delete", delete)
+    dataset.seal(uri, manifest)
+    assert open_dataset(uri).manifest == manifest
