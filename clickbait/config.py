@@ -195,8 +195,12 @@ class GateConfig(Config):
     """Accuracy at the bundle's threshold."""
     min_auc: Fraction = 0.98
     """Area under the ROC curve."""
-    champion_margin: Fraction = 0.002
-    """The candidate's accuracy may be so much below the champion's on the same rows: two in a thousand is noise at 3,200."""
+    champion_alpha: Fraction = 0.05
+    """Refuse a candidate that judges the champion's test headlines worse, where chance explains it with a smaller probability than this
+    (exact McNemar test, one-sided)."""
+    best_margin: Fraction = 0.005
+    """The candidate's accuracy may be so much below that of the best version that the alias ever named, of those of this test split; on a
+    split of few headlines, one headline."""
     max_flip_lower: Fraction = 0.01
     """Share of verdicts that change when the headline is lower-cased."""
     max_flip_upper: Fraction = 0.01

@@ -12,24 +12,87 @@ from clickbait import behaviour
 from clickbait.config import GateConfig
 from clickbait.errors import BundleError
 from clickbait.evaluation import latency
+from clickbait.metrics import Discordant
 from clickbait.scorer import Scorer
 
+ROUNDING = 1e-9  # of a bound: the difference of two shares of the same headlines is no exact number
 _COMPARE = {">=": operator.ge, "<=": operator.le, "==": operator.eq}
 
 
 @dataclass(frozen=True)
-class Champion:
-    """The version the alias points at, measured on the candidate's test split in the same minute."""
+class Comparison:
+    """A version of the registry and the candidate, scored on the same headlines in the same minute: the candidate's test split."""
 
     version: str
-    synthetic: bool
+    """The version."""
+    rows: int
+    """Headlines."""
     accuracy: float
+    """The version's accuracy on them, at its own threshold."""
+    discordant: Discordant
+    """Headlines that only one of the two judges right; the version is the first."""
+
+    @property
+    def candidate_accuracy(self) -> float:
+        """The candidate's accuracy on them, at its own threshold."""
+        return self.accuracy + (self.discordant.only_second - self.discordant.only_first) / self.rows
+
+    def note(self) -> str:
+        """The figures in words."""
+        pair = self.discordant
+        return (
+            f"of {self.rows:,} headlines only {self.version} judges {pair.only_first} right, only the candidate {pair.only_second}; "
+            f"p {pair.p_second_is_worse():.3g}"
+        )
+
+    def document(self, role: str) -> dict[str, Any]:
+        """The figures as the verdict keeps them. `role`: `champion` or `best`."""
+        return {
+            "version": self.version,
+            "role": role,
+            "rows": self.rows,
+            "accuracy": self.accuracy,
+            "candidate_accuracy": self.candidate_accuracy,
+            "only_version_right": self.discordant.only_first,
+            "only_candidate_right": self.discordant.only_second,
+            "p_value": self.discordant.p_second_is_worse(),
+        }
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that the alias points at."""
+
+    compared: Comparison
+    """Its verdicts beside the candidate's."""
+    synthetic: bool
+    """Whether it was trained on generated headlines."""
     latency_ratio: float
     """The candidate's median latency over the champion's."""
+    dataset: str | None = None
+    """The fingerprint of the dataset that it was trained on, where that is not the candidate's."""
 
 
-def decide(metrics: Mapping[str, Any], champion: Champion | None, config: GateConfig) -> dict[str, Any]:
-    """The verdict: {"decision": "promoted" | "refused", "champion", "checks": [{name, value, bound, op, passed, note}]}.
+@dataclass(frozen=True)
+class Best:
+    """The most accurate version that the alias ever named, of those with the candidate's test split."""
+
+    version: str
+    """The version."""
+    accuracy: float
+    """Its accuracy on the test split: measured now, or its manifest's where it cannot be loaded any more."""
+    of: int
+    """How many versions it is the best of."""
+    compared: Comparison | None
+    """Its verdicts beside the candidate's; None where it cannot be loaded any more."""
+
+
+def decide(metrics: Mapping[str, Any], champion: Champion | None, config: GateConfig, *, best: Best | None = None) -> dict[str, Any]:
+    """The verdict on a candidate with the metrics document `metrics`.
+
+    Keys: decision (`promoted` or `refused`), champion (its version or None), checks (each with name, value, op, bound, passed, note; a
+    value that could not be measured is None, and does not pass), compared (`Comparison.document` of the champion and of the best version),
+    test_split (as in the metrics document: what tells test splits apart).
 
     Raises:
         BundleError: the candidate was not evaluated.
@@ -60,16 +123,33 @@ def decide(metrics: Mapping[str, Any], champion: Champion | None, config: GateCo
     if "int8" in export:
         check("int8_agreement", export["int8"]["agreement"], ">=", config.min_int8_agreement)
     check("latency_ms", metrics["latency"]["single_p50_ms"], "<=", config.max_latency_ms)
+    compared = []
     if champion is not None:
-        name = f"against {champion.version}"
-        check("accuracy_vs_champion", test["accuracy"], ">=", champion.accuracy - config.champion_margin, name)
+        against = champion.compared
+        compared.append(against.document("champion"))
+        name = f"against {against.version}"
+        elsewhere = f"; {against.version} was trained on {champion.dataset}, perhaps on some of these" if champion.dataset else ""
+        check("champion_p_value", against.discordant.p_second_is_worse(), ">=", config.champion_alpha, against.note() + elsewhere)
         check("latency_vs_champion", champion.latency_ratio, "<=", config.max_latency_ratio, name)
         demoted = float(bool(metrics["synthetic"]) and not champion.synthetic)
         check("synthetic_over_real", demoted, "==", 0.0, f"{name}: a model of synthetic headlines never replaces one of real ones")
+    if best is not None:
+        note = f"{best.version} is the best of {best.of} on this test split: "
+        margin = max(config.best_margin, 1.0 / test["rows"])
+        if best.compared is None:
+            accuracy = test["accuracy"]
+            note += "its accuracy is its manifest's, for it cannot be loaded"
+        else:
+            compared.append(best.compared.document("best"))
+            accuracy = best.compared.candidate_accuracy
+            note += best.compared.note()
+        check("accuracy_vs_best", accuracy, ">=", best.accuracy - margin - ROUNDING, note)
     return {
         "decision": "promoted" if all(item["passed"] for item in checks) else "refused",
-        "champion": None if champion is None else champion.version,
+        "champion": None if champion is None else champion.compared.version,
         "checks": checks,
+        "compared": compared,
+        "test_split": metrics.get("test_split"),
     }
 
 

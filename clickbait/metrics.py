@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 Labels = npt.NDArray[np.integer[Any]]
 Scores = npt.NDArray[np.floating[Any]]
+Verdicts = npt.NDArray[np.bool_]
 
 BINS = 15  # of the calibration error: Guo et al. 2017
 CURVE_POINTS = 200  # enough for a plot; the whole curve of a large split would be most of metrics.json
@@ -177,6 +179,38 @@ def flip_rate(before_scores: Scores, after_scores: Scores, threshold: float) -> 
     assert not np.isnan(both).any(), "a score is not a number"
     verdicts = both >= threshold
     return float(np.mean(verdicts[0] != verdicts[1]))
+
+
+@dataclass(frozen=True)
+class Discordant:
+    """What two models' verdicts on the same headlines tell of them: the headlines that only one of the two judges right."""
+
+    only_first: int
+    """Headlines that the first judges right and the second wrong."""
+    only_second: int
+    """Headlines that the second judges right and the first wrong."""
+
+    def p_second_is_worse(self) -> float:
+        """Probability, in [0, 1], of so few `only_second` or fewer, were both models equally good: the exact one-sided McNemar test."""
+        return _binomial(self.only_second, self.only_first + self.only_second)
+
+    def p_differ(self) -> float:
+        """Probability, in [0, 1], of a difference as large or larger, either way: the exact two-sided McNemar test."""
+        return min(1.0, 2.0 * _binomial(min(self.only_first, self.only_second), self.only_first + self.only_second))
+
+
+def _binomial(most: int, total: int) -> float:
+    """Probability of `most` heads or fewer in `total` throws of a fair coin (McNemar 1947 in its exact form)."""
+    from scipy.special import bdtr
+
+    return float(bdtr(most, total, 0.5))
+
+
+def discordant(labels: Labels, first: Verdicts, second: Verdicts) -> Discordant:
+    """Where two models' verdicts, bool (n,), True for clickbait, differ on the same headlines with the labels (n,)."""
+    assert labels.shape == first.shape == second.shape == (labels.size,), "one verdict of each per label"
+    right = first == labels
+    return Discordant(int(np.sum(right & (second != labels))), int(np.sum(~right & (second == labels))))
 
 
 def curves(labels: Labels, scores: Scores) -> dict[str, dict[str, list[Any]]]:

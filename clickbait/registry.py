@@ -7,7 +7,7 @@
     python -m clickbait.registry --uri gs://bucket/registry verify v3
 
     <uri>/<name>/versions/v3/   .claim (first: the number is taken), the bundle's files, manifest.json (last: readers see it now)
-    <uri>/<name>/aliases/production.json      {"version": "v3", "previous": "v2", "at": ..., "by": ...}
+    <uri>/<name>/aliases/production.json      {"version": "v3", "previous": "v2", "at": ..., "by": ..., "history": ["v1", "v2"]}
 
 A publisher that dies leaves a number without a manifest: no reader sees it and no other publisher takes it.
 """
@@ -61,6 +61,13 @@ class Alias(BaseModel):
     """When it was moved: ISO 8601, UTC."""
     by: str
     """Who moved it."""
+    history: tuple[str, ...] = ()
+    """Every version it named before, each once, the last one last. Empty in a file of before this field."""
+
+    def named(self) -> tuple[str, ...]:
+        """Every version that it names or has named, each once, the present one last."""
+        earlier = [*self.history, *([self.previous] if self.previous else [])]
+        return (*dict.fromkeys(version for version in earlier if version != self.version), self.version)
 
 
 class Registry:
@@ -177,7 +184,13 @@ class Registry:
                 )
             if current and now == version:
                 return current
-            moved = Alias(version=version, previous=now, at=datetime.now(UTC).isoformat(timespec="seconds"), by=_who())
+            moved = Alias(
+                version=version,
+                previous=now,
+                at=datetime.now(UTC).isoformat(timespec="seconds"),
+                by=_who(),
+                history=current.named() if current else (),
+            )
             # Refused: somebody else got through, so to read and decide again comes to an end.
             with contextlib.suppress(PreconditionFailed):
                 self._storage.write(_alias_key(alias), moved.model_dump_json(indent=2).encode() + b"\n", expect=generation)

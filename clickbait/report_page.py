@@ -82,7 +82,21 @@ pipeline works, not how well the model reads real ones.</p>
 <td><span class="tag {{ {"fail": "bad", "pass": "good", "skipped": "muted"}[result] }}">{{ result }}</span></td>
 <td class="muted">{{ check.note or "" }}</td></tr>
 {% endfor %}
-</table></div></section>
+</table></div>
+{% if m.verdict.compared %}
+<p class="muted">The candidate and versions of the registry on the same test headlines. p: the probability of a result as bad for the
+candidate, were both models equally good (exact McNemar test).</p>
+<div class="scroll"><table>
+{{ head("version", "compared as", "#headlines", "#its accuracy", "#candidate's", "#only it is right", "#only candidate is right", "#p") }}
+{% for pair in m.verdict.compared %}
+<tr><td>{{ pair.version }}</td>
+<td>{{ {"champion": "champion", "best": "best version promoted on this split"}.get(pair.role, pair.role) }}</td>
+{{ cells(pair.rows|number, pair.accuracy|percent, pair.candidate_accuracy|percent, pair.only_version_right|number,
+pair.only_candidate_right|number, pair.p_value|number) }}</tr>
+{% endfor %}
+</table></div>
+{% endif %}
+</section>
 {% endif %}
 
 {% if m.history %}

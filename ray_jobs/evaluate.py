@@ -56,7 +56,7 @@ def measure(config: EvaluateConfig, scorer: Scorer, dataset: Dataset) -> dict[st
     found = evaluation.measure(score, test, transfer=transfer, cases=cases, threshold=threshold, worst=config.worst)
     if found["transfer"]:
         found["transfer"]["source"] = str(config.transfer).rsplit("/", 1)[-1]
-    return {**found, "latency": evaluation.speed(scorer.score, test.texts, config.threads)}
+    return {**found, "test_split": evaluation.test_identity(dataset), "latency": evaluation.speed(scorer.score, test.texts, config.threads)}
 
 
 def main(config: EvaluateConfig) -> None:

@@ -10,6 +10,7 @@ Exit code: 0 promoted, 1 refused by the gate; the others are in `clickbait.cli`.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ import numpy as np
 from clickbait import bundle, card, cli, drafts, gate, metrics, report, tracking
 from clickbait.config import GateConfig, PromoteConfig, load
 from clickbait.dataset import Dataset, open_dataset
-from clickbait.errors import DataError, Refused
-from clickbait.registry import Registry
+from clickbait.errors import BundleError, DataError, Refused, RegistryError, StorageError
+from clickbait.registry import Alias, Registry
 from clickbait.scorer import Scorer
+
+log = logging.getLogger(__name__)
 
 LATENCY_HEADLINES = 100
 
@@ -73,32 +76,90 @@ def promote(config: PromoteConfig) -> Outcome:
 
 
 def judge(config: PromoteConfig, folder: Path, registry: Registry) -> tuple[dict[str, Any], str | None]:
-    """The verdict on the bundle in `folder`, and the champion's version that it was compared with."""
+    """The verdict on the bundle in `folder`, and the champion's version that it was compared with.
+
+    Raises:
+        BundleError: the bundle was not evaluated, or the champion is not whole.
+        DataError: no whole dataset there, or not the candidate's.
+    """
     bounds = load(GateConfig, config.gate_file)
     document = card.read_metrics(folder)
     alias = registry.alias(config.alias)
-    champion = None
-    if alias is not None:
-        dataset = open_dataset(config.dataset)
-        candidate = Scorer(folder, verified=True)
-        if candidate.manifest.dataset != dataset.fingerprint:
-            raise DataError(f"the candidate was trained on {candidate.manifest.dataset}, not {dataset.fingerprint}: give its --dataset")
-        champion = measure_champion(registry, alias.version, candidate, dataset)
-    return gate.decide(document, champion, bounds), alias.version if alias else None
+    if alias is None:
+        return gate.decide(document, None, bounds), None
+    dataset = open_dataset(config.dataset)
+    candidate = Scorer(folder, verified=True)
+    if candidate.manifest.dataset != dataset.fingerprint:
+        raise DataError(f"the candidate was trained on {candidate.manifest.dataset}, not {dataset.fingerprint}: give its --dataset")
+    rivals = Rivals(registry, candidate, dataset)
+    champion = rivals.champion(alias.version)
+    best = rivals.best(alias, document.get("test_split"))
+    return gate.decide(document, champion, bounds, best=best), alias.version
 
 
-def measure_champion(registry: Registry, version: str, candidate: Scorer, dataset: Dataset) -> gate.Champion:
-    """The champion on the candidate's test split, and the two latencies in turn."""
-    scorer = Scorer(registry.fetch(version), verified=True)
-    table = dataset.table("test", ["headline", "label"])
-    texts: list[str] = table["headline"].to_pylist()
-    found = metrics.classification(table["label"].to_numpy().astype(np.int64), scorer.score(texts), scorer.manifest.threshold)
-    return gate.Champion(
-        version=version,
-        synthetic=scorer.manifest.synthetic,
-        accuracy=found["accuracy"],
-        latency_ratio=gate.latency_ratio(candidate, scorer, texts[:LATENCY_HEADLINES]),
-    )
+class Rivals:
+    """The registry's versions on the candidate's test split; each is scored once."""
+
+    def __init__(self, registry: Registry, candidate: Scorer, dataset: Dataset) -> None:
+        table = dataset.table("test", ["headline", "label"])
+        self._texts: list[str] = table["headline"].to_pylist()
+        self._labels = table["label"].to_numpy().astype(np.int64)
+        self._registry = registry
+        self._candidate = candidate
+        self._verdicts = self._judged(candidate)
+        self._compared: dict[str, gate.Comparison] = {}
+
+    def champion(self, version: str) -> gate.Champion:
+        """The version that the alias points at, and the two latencies measured in turn.
+
+        Raises:
+            BundleError: it is not whole.
+        """
+        scorer = Scorer(self._registry.fetch(version), verified=True)
+        trained_on, ours = scorer.manifest.dataset, self._candidate.manifest.dataset
+        return gate.Champion(
+            compared=self._compare(version, scorer),
+            synthetic=scorer.manifest.synthetic,
+            latency_ratio=gate.latency_ratio(self._candidate, scorer, self._texts[:LATENCY_HEADLINES]),
+            dataset=None if trained_on == ours else trained_on,
+        )
+
+    def best(self, alias: Alias, split: Any) -> gate.Best | None:
+        """The most accurate version that the alias names or has named, of those evaluated on the candidate's test split; None: no such.
+
+        `split` is the candidate's `test_split` of the metrics document. Which version is the most accurate, the manifests say; how
+        accurate it is, is measured now.
+        """
+        accuracies = {}
+        for version in alias.named():
+            try:
+                manifest = self._registry.manifest(version)
+            except (BundleError, RegistryError) as error:
+                log.warning("%s is left out of the comparison with the best version: %s", version, error)
+                continue
+            accuracy = manifest.metrics.get("accuracy")
+            known = (manifest.verdict or {}).get("test_split")
+            if accuracy is not None and (manifest.dataset == self._candidate.manifest.dataset or (known is not None and known == split)):
+                accuracies[version] = accuracy
+        if not accuracies:
+            return None
+        version = max(accuracies, key=lambda name: (accuracies[name], name in self._compared))
+        try:
+            compared = self._compared.get(version) or self._compare(version, Scorer(self._registry.fetch(version), verified=True))
+        except (BundleError, StorageError) as error:
+            log.warning("the best version, %s, cannot be loaded: %s", version, error)
+            return gate.Best(version, accuracies[version], len(accuracies), None)
+        return gate.Best(version, compared.accuracy, len(accuracies), compared)
+
+    def _judged(self, scorer: Scorer) -> metrics.Verdicts:
+        return scorer.score(self._texts) >= scorer.manifest.threshold
+
+    def _compare(self, version: str, scorer: Scorer) -> gate.Comparison:
+        verdicts = self._judged(scorer)
+        pair = metrics.discordant(self._labels, verdicts, self._verdicts)
+        accuracy = float(np.mean(verdicts == self._labels))
+        self._compared[version] = gate.Comparison(version, len(self._texts), accuracy, pair)
+        return self._compared[version]
 
 
 def main(config: PromoteConfig) -> None:

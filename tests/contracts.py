@@ -349,6 +349,11 @@ class RegistryContract:
         assert registry.rollback("production") == "v1"
         assert registry.resolve("production") == "v1"
         assert registry.rollback("production") == "v2", "forward again"
+        registry.set_alias("v3", "production")
+        moved = registry.alias("production")
+        assert moved is not None
+        assert set(moved.named()) == {"v1", "v2", "v3"}
+        assert len(moved.named()) == 3, "each once"
 
     def test_expect(self, registry: Registry, tmp_path: Path) -> None:
         folder = draft(tmp_path / "draft")
@@ -423,7 +428,7 @@ class RegistryContract:
         registry.set_alias("v1", "production")
         store = open_storage(registry.uri)
         whole = json.loads(store.read("aliases/production.json"))
-        assert whole.keys() == {"version", "previous", "at", "by"}
+        assert whole.keys() == {"version", "previous", "at", "by", "history"}
         store.write("aliases/production.json", b'{"version": "v1", "prev')
         for call in (registry.resolve, registry.alias, registry.rollback):
             with pytest.raises(RegistryError, match=r"aliases/production\.json: not an alias"):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
 from typing import Any
 
 import pytest
 
 from clickbait.config import GateConfig
 from clickbait.errors import BundleError
-from clickbait.gate import Champion, decide, table
+from clickbait.gate import Best, Champion, Comparison, decide, table
+from clickbait.metrics import Discordant
 
 GOOD: dict[str, Any] = {
     "synthetic": False,
-    "test": {"accuracy": 0.99, "auc": 0.999, "ece": 0.005},
+    "test": {"rows": 1000, "accuracy": 0.99, "auc": 0.999, "ece": 0.005},
     "flips": {"lower": 0.0, "upper": 0.0, "title": 0.0, "punctuation": 0.001, "spaces": 0.0},
     "transfer": {"auc": 0.995},
     "export": {"int8": {"agreement": 0.999}},
@@ -22,12 +25,18 @@ GOOD: dict[str, Any] = {
     },
     "latency": {"single_p50_ms": 3.0},
 }
-CHAMPION = Champion(version="v1", synthetic=False, accuracy=0.99, latency_ratio=1.0)
 
 
-def failed(metrics: dict[str, Any], champion: Champion | None = None, **bounds: Any) -> set[str]:
+def compared(only_version: int, only_candidate: int, *, accuracy: float = 0.99, rows: int = 1000, version: str = "v1") -> Comparison:
+    return Comparison(version, rows, accuracy, Discordant(only_version, only_candidate))
+
+
+CHAMPION = Champion(compared(5, 5), synthetic=False, latency_ratio=1.0)
+
+
+def failed(metrics: dict[str, Any], champion: Champion | None = None, best: Best | None = None, **bounds: Any) -> set[str]:
     """The checks that did not pass; the decision must say the same."""
-    verdict = decide(metrics, champion, GateConfig(**bounds))
+    verdict = decide(metrics, champion, GateConfig(**bounds), best=best)
     names = {item["name"] for item in verdict["checks"] if not item["passed"]}
     assert verdict["decision"] == ("refused" if names else "promoted")
     return names
@@ -68,18 +77,64 @@ def test_each_bound_refuses_alone(path: tuple[str, ...], value: float | None, na
     assert failed(metrics) == {name}
 
 
-def test_the_champion_is_beaten_or_matched_within_the_margin() -> None:
-    better = Champion("v1", synthetic=False, accuracy=0.995, latency_ratio=1.0)
-    assert failed(GOOD, better) == {"accuracy_vs_champion"}
-    assert failed(GOOD, better, champion_margin=0.01) == set()
-    slower = Champion("v1", synthetic=False, accuracy=0.9, latency_ratio=2.0)
-    assert failed(GOOD, slower) == {"latency_vs_champion"}
+@pytest.mark.parametrize(
+    ("only_version", "only_candidate", "refused"),
+    [
+        (0, 0, False),  # the same verdicts
+        (4, 0, False),  # 1 in 16: chance
+        (5, 0, True),  # 1 in 32
+        (20, 11, False),
+        (21, 11, False),  # p 0.055
+        (22, 11, True),  # p 0.040
+        (11, 22, False),  # better
+    ],
+)
+def test_a_candidate_that_is_significantly_worse_than_the_champion_is_refused(
+    only_version: int, only_candidate: int, refused: bool
+) -> None:
+    champion = Champion(compared(only_version, only_candidate), synthetic=False, latency_ratio=1.0)
+    assert failed(GOOD, champion) == ({"champion_p_value"} if refused else set())
+
+
+def test_a_slower_candidate_is_refused() -> None:
+    assert failed(GOOD, Champion(compared(5, 5), synthetic=False, latency_ratio=2.0)) == {"latency_vs_champion"}
+
+
+@pytest.mark.parametrize(("rows", "allowed"), [(50, 1), (199, 1), (200, 1), (399, 1), (400, 2), (1000, 5), (3200, 16)])
+def test_the_floor_is_the_best_version_less_a_margin_of_one_headline_at_least(rows: int, allowed: int) -> None:
+    """McNemar's test says nothing of few headlines: there the floor decides."""
+    metrics = {**GOOD, "test": {**GOOD["test"], "rows": rows}}
+    for lost, refused in ((allowed, set()), (allowed + 1, {"accuracy_vs_best"})):
+        pair = compared(lost, 0, rows=rows, version="v3")
+        assert failed(metrics, CHAMPION, Best("v3", pair.accuracy, of=4, compared=pair), champion_alpha=0.0) == refused
+
+
+def test_the_floor_of_a_version_that_is_gone_is_its_manifests() -> None:
+    assert failed(GOOD, CHAMPION, Best("v3", 0.995, of=2, compared=None)) == set()
+    assert failed(GOOD, CHAMPION, Best("v3", 0.9951, of=2, compared=None)) == {"accuracy_vs_best"}
+
+
+def test_the_verdict_keeps_the_figures_of_both_comparisons() -> None:
+    best = Best("v3", 0.992, of=4, compared=compared(3, 1, accuracy=0.992, version="v3"))
+    verdict = decide({**GOOD, "test_split": {"sha256": "abc"}}, dataclasses.replace(CHAMPION, dataset="0123"), GateConfig(), best=best)
+    assert verdict["champion"] == "v1"
+    assert verdict["test_split"] == {"sha256": "abc"}
+    champion, floor = verdict["compared"]
+    assert (champion["role"], champion["version"], champion["p_value"]) == ("champion", "v1", pytest.approx(638 / 1024))
+    assert (floor["role"], floor["version"], floor["rows"]) == ("best", "v3", 1000)
+    assert (floor["only_version_right"], floor["only_candidate_right"], floor["p_value"]) == (3, 1, pytest.approx(5 / 16))
+    assert (floor["accuracy"], floor["candidate_accuracy"]) == (0.992, pytest.approx(0.990))
+    notes = {item["name"]: item["note"] for item in verdict["checks"]}
+    assert "only v1 judges 5 right, only the candidate 5; p 0.623; v1 was trained on 0123" in notes["champion_p_value"]
+    assert "v3 is the best of 4" in notes["accuracy_vs_best"]
+    assert "only v3 judges 3 right, only the candidate 1; p 0.312" in notes["accuracy_vs_best"]
+    json.dumps(verdict, allow_nan=False)
 
 
 def test_a_synthetic_model_never_replaces_a_real_one() -> None:
     synthetic = {**GOOD, "synthetic": True}
     assert failed(synthetic, CHAMPION) == {"synthetic_over_real"}
-    assert failed(synthetic, Champion("v1", synthetic=True, accuracy=0.9, latency_ratio=1.0)) == set()
+    assert failed(synthetic, Champion(compared(5, 5), synthetic=True, latency_ratio=1.0)) == set()
 
 
 def test_a_transfer_set_can_be_required() -> None:

@@ -45,6 +45,18 @@ def test_who_moved_it(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> No
     assert registry.set_alias("v1", "staging").by == "octocat@github-actions/7"
 
 
+def test_an_alias_written_before_it_kept_a_history_is_read(registry: Registry, tmp_path: Path) -> None:
+    for _ in range(2):
+        registry.publish(tmp_path / "draft")
+    old = {"version": "v2", "previous": "v1", "at": "2026-01-02T03:04:05+00:00", "by": "somebody"}
+    (Path(registry.uri) / "aliases").mkdir()
+    (Path(registry.uri) / "aliases" / "production.json").write_text(json.dumps(old))
+    alias = registry.alias("production")
+    assert alias is not None
+    assert alias.named() == ("v1", "v2")
+    assert registry.set_alias("v3", "production").named() == ("v1", "v2", "v3")
+
+
 def test_two_models_share_a_registry(registry: Registry, tmp_path: Path) -> None:
     other = Registry(str(tmp_path), name="other-model")
     assert other.versions() == []

@@ -60,7 +60,13 @@ def document() -> dict[str, Any]:
             "failed": [{"name": "worse", "text": HOSTILE, "variant": HOSTILE, "expect": "more", "scores": [0.5, 0.4]}],
         },
         "worst": metrics.worst(texts, labels, scores, 20),
-        "verdict": {"decision": "refused", "checks": [check, {**check, "passed": False}, {**check, "value": None}]},
+        "verdict": {
+            "decision": "refused", "checks": [check, {**check, "passed": False}, {**check, "value": None}],
+            "compared": [
+                {"version": HOSTILE, "role": "best", "rows": 3199, "accuracy": 0.9953, "candidate_accuracy": 0.9841,
+                 "only_version_right": 77, "only_candidate_right": 41, "p_value": 0.000612},
+            ],
+        },
     }  # fmt: skip
 
 
@@ -107,6 +113,11 @@ def test_hostile_text_stays_text(html: str) -> None:
     assert "<script" not in html
     assert page.text.count(HOSTILE) > 6  # title, model, note, slice, source, headlines: shown, to the letter
     assert page.open == []
+
+
+def test_a_comparison_on_the_same_headlines_shows_its_figures(html: str) -> None:
+    text = Page(html).text
+    assert all(figure in text for figure in ("3,199", "99.53%", "98.41%", "77", "41", "0.000612", "best version promoted on this split"))
 
 
 def test_the_page_asks_for_nothing(html: str) -> None:

@@ -1,0 +1,147 @@
+"""Promotion against versions that are there: the floor holds over many promotions, whatever each of them loses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from clickbait import bundle
+from clickbait.config import PromoteConfig
+from clickbait.registry import Registry
+from ray_jobs import promote
+from ray_jobs.promote import Outcome
+from tests.tiny import tiny_bundle
+from tests.unit.test_gate import GOOD
+
+ROWS = 1000
+LABELS = np.arange(ROWS) % 2
+SPLIT = "0" * 16  # the dataset that a tiny bundle names
+
+DOCUMENT: dict[str, Any] = {
+    **GOOD,
+    "behaviour": {**GOOD["behaviour"], "cases": 150, "passed": 147, "groups": {}, "failed": []},
+    "export": {"int8": {"agreement": 0.999, "max_difference": 0.01, "per_second": 500.0}},
+    "latency": {"single_p50_ms": 3.0, "single_p95_ms": 4.0},
+    "transfer": None,
+}
+
+
+class FakeScorer:
+    """A scorer in what judging asks: its manifest, and one score per text. A bundle's config says which test rows it judges wrong."""
+
+    def __init__(self, folder: Path, **_: Any) -> None:
+        self.manifest = bundle.read_manifest(folder)
+
+    def score(self, texts: list[str]) -> np.ndarray:
+        rows = np.array([int(text) for text in texts])
+        wrong = np.isin(rows, self.manifest.config["wrong"])
+        return np.where((LABELS[rows] == 1) ^ wrong, 0.9, 0.1).astype(np.float32)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(str(tmp_path / "registry"))
+
+
+@pytest.fixture
+def submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Promotes a candidate that judges the given test rows wrong."""
+    test = pa.table({"headline": [str(row) for row in range(ROWS)], "label": LABELS})
+    monkeypatch.setattr(
+        promote, "open_dataset", lambda uri: SimpleNamespace(fingerprint=uri[-16:], table=lambda split, columns: test.select(columns))
+    )
+    monkeypatch.setattr(promote, "Scorer", FakeScorer)
+    monkeypatch.setattr(promote.report, "write", lambda *_, **__: None)  # tests/unit/test_report.py holds the page
+    (tmp_path / "gate.yaml").write_text("{min_accuracy: 0.0, max_latency_ratio: 1000.0}")
+    template = tiny_bundle(tmp_path / "template", metrics={}, verdict=None)
+
+    def run(wrong: Any, *, dataset: str = SPLIT, split: str | None = None, **changes: Any) -> Outcome:
+        folder = tmp_path / "draft"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(template, folder)
+        accuracy = 1.0 - len(wrong) / ROWS
+        document = {**DOCUMENT, "test": {**GOOD["test"], "accuracy": accuracy}, "test_split": split and {"sha256": split}}
+        (folder / "metrics.json").write_text(json.dumps(document))
+        bundle.amend(folder, config={"wrong": [int(row) for row in wrong]}, metrics={"accuracy": accuracy}, dataset=dataset)
+        settings = {"bundle": str(folder), "registry": str(tmp_path / "registry"), "gate_file": str(tmp_path / "gate.yaml")}
+        return promote.promote(PromoteConfig(**{**settings, "dataset": str(tmp_path / dataset), **changes}))
+
+    return run
+
+
+def errors(count: int, seed: int) -> np.ndarray:
+    """So many rows, at random: two such models disagree on many headlines, and a pair of them tells little apart."""
+    return np.random.default_rng(seed).choice(ROWS, count, replace=False)
+
+
+def check(outcome: Outcome, name: str) -> dict[str, Any]:
+    (found,) = [item for item in (outcome.verdict or {})["checks"] if item["name"] == name]
+    return dict(found)
+
+
+def test_fifty_promotions_that_each_lose_two_in_a_thousand_end_at_the_floor(submit: Callable[..., Outcome], registry: Registry) -> None:
+    promoted = [step for step in range(51) if submit(errors(10 + 2 * step, seed=step)).decision == "promoted"]
+    accuracies = [registry.manifest(version).metrics["accuracy"] or 0.0 for version in registry.versions()]
+    assert accuracies[0] == 0.99
+    assert min(accuracies) >= 0.99 - 0.005, "the champion's accuracy went down step by step"
+    assert promoted == [0, 1, 2]
+
+
+def test_the_floor_outlives_a_rollback_and_an_alias_moved_by_hand(submit: Callable[..., Outcome], registry: Registry) -> None:
+    submit(range(10))
+    submit(range(4))
+    submit(range(6))
+    registry.rollback("production")
+    for version in ("v1", "v3", "v1"):
+        registry.set_alias(version, "production")
+    outcome = submit(range(10))
+    assert outcome.decision == "refused"
+    assert check(outcome, "champion_p_value")["value"] == 1.0, "it is the champion"
+    floor = check(outcome, "accuracy_vs_best")
+    assert (floor["value"], floor["bound"]) == (pytest.approx(0.990), pytest.approx(0.996 - 0.005))
+    assert "v2 is the best of 3" in floor["note"]
+
+
+def test_a_version_that_the_alias_never_named_sets_no_floor(submit: Callable[..., Outcome]) -> None:
+    submit(range(10))
+    submit([], publish_only=True)
+    submit([], alias="staging")
+    outcome = submit(range(10))
+    assert outcome.decision == "promoted"
+    assert "v1 is the best of 1" in check(outcome, "accuracy_vs_best")["note"]
+
+
+def test_only_versions_of_the_same_test_split_set_the_floor(submit: Callable[..., Outcome]) -> None:
+    """A dataset has another name when its headlines are cut elsewhere; the test split tells itself."""
+    submit(range(2), split="b")
+    submit(range(3), split="a", dataset="1" * 16)
+    outcome = submit(range(7), split="a", dataset="2" * 16)
+    assert outcome.decision == "promoted"
+    floor = check(outcome, "accuracy_vs_best")
+    assert floor["bound"] == pytest.approx(0.997 - 0.005)
+    assert "v2 is the best of 1" in floor["note"]
+    assert "v2 was trained on 1111111111111111" in check(outcome, "champion_p_value")["note"]
+    elsewhere = submit(range(8), split="c", dataset="3" * 16)
+    assert "accuracy_vs_best" not in {item["name"] for item in (elsewhere.verdict or {})["checks"]}
+
+
+def test_a_best_version_that_is_torn_or_gone(submit: Callable[..., Outcome], registry: Registry, tmp_path: Path) -> None:
+    submit([])
+    submit(range(3))
+    submit(range(5))
+    best = Path(registry.uri) / "versions" / "v1"
+    (best / "model.onnx").write_bytes(b"torn")
+    outcome = submit(range(6))
+    floor = check(outcome, "accuracy_vs_best")
+    assert (outcome.decision, floor["bound"]) == ("refused", pytest.approx(0.995))
+    assert "its accuracy is its manifest's" in floor["note"]
+    shutil.rmtree(best)
+    assert "v2 is the best of 2" in check(submit(range(6)), "accuracy_vs_best")["note"]
