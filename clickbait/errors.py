@@ -24,7 +24,7 @@ to a status (`serve.api`). What only a bug can cause is an `assert`, never one o
         ├── InvalidText        empty or too long
         ├── TooManyTexts       more texts than a batch takes
         ├── BodyTooLarge       more bytes than a body takes
-        ├── Overloaded         more requests wait than the replica takes
+        ├── Overloaded         more work waits than the replica can do in time
         ├── DeadlineExceeded   the answer did not come in time
         └── NotReady           no model is loaded
 """
@@ -117,7 +117,11 @@ class BodyTooLarge(RequestError):
 
 
 class Overloaded(RequestError):
-    """More requests wait than the replica takes."""
+    """More work waits than the replica can do in time. `retry_after_s`: seconds after which it could take the request; 0: not known."""
+
+    def __init__(self, message: str, *, retry_after_s: int = 0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineExceeded(RequestError):

@@ -81,7 +81,7 @@ class Api:
         self._posts = posts(service, settings)
         self._keys = Keys(settings.api_keys.get_secret_value())
         self._count = service.metrics.count_answer
-        self._retry_after = b"%d" % settings.retry_after_s
+        self._retry_after_s = settings.retry_after_s
         self._echo_id = not under_ray
         server = secrets.token_hex(8).encode()
         self._ids = (b"%b%08x" % (server, number) for number in itertools.count())  # nobody else's, and a uuid costs ten times as much
@@ -157,7 +157,7 @@ class Api:
         else:
             log.error("request %s failed", request.request_id.decode(), exc_info=error)
         if status in _RETRY:
-            more = [(b"retry-after", self._retry_after)]
+            more = [(b"retry-after", b"%d" % max(self._retry_after_s, getattr(error, "retry_after_s", 0)))]
         elif status == 401:
             more = [(b"www-authenticate", CHALLENGE)]
         body = orjson.dumps({"error": told, "error_type": kind, "request_id": request.request_id.decode()})

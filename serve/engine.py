@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,16 +14,19 @@ from clickbait import backends, prepared
 from clickbait.errors import BundleError
 from clickbait.registry import Registry
 from clickbait.scorer import Scorer
-from serve.batching import Batch, Batcher, closing
+from serve.batching import Batch, Batcher
 from serve.settings import Settings
 
 _WARM_WORDS = (1, 8, 32, 512)  # headlines of these many words: short, usual, long, and cut to the model's longest
+_WARM_USUAL = 8
 _WARM_BATCH = 32
 # A batch of a small model is computed on the loop, which is kept from its sockets for so long. Loop and engine have one core, and where the
 # scheduler has them take turns on it, each finds the other's numbers in the caches: on a thread a headline takes a tenth longer.
 # What makes this bearable for connections is that the batcher then lets the loop work until nothing more comes (`Batcher._others`).
 _INLINE_S = 0.020
 _INLINE_TEXTS = 64  # tokenized on the loop: half a millisecond; more go to a thread
+_FORGET = 0.1  # the newest request's share in the estimate of a character's tokens
+_SURE = 0.8  # of the estimated tokens: whoever is refused before tokenizing would be refused after it too
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,10 @@ class Answer:
 class Engine:
     """Made by `load`; `score` until `close`."""
 
-    def __init__(self, scorer: Scorer, settings: Settings, observe: Callable[[Batch], None]) -> None:
+    def __init__(self, scorer: Scorer, settings: Settings, observe: Callable[[Batch], None], token_s: float = 0.0) -> None:
+        """`token_s`: seconds that a token takes, as the warm-up has it."""
         self.scorer = scorer
+        self._character_tokens = 0.0  # tokens of a character, estimated
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
         budget = settings.batch_tokens or scorer.token_budget
         self._batcher: Batcher[list[int]] = Batcher(
@@ -53,6 +59,7 @@ class Engine:
             max_tokens=budget,
             max_waiting=settings.max_waiting,
             inline_s=_INLINE_S if settings.device == backends.CPU else 0.0,  # beside a GPU the loop's core is free
+            token_s=token_s,
             observe=observe,
         )
 
@@ -70,7 +77,10 @@ class Engine:
             for count in (1, _WARM_BATCH):
                 if not np.isfinite(scorer.score(["word " * words] * count)).all():
                     raise BundleError(f"{folder}: the model's scores are not numbers; export it again")
-        return cls(scorer, settings, observe)
+        rows = scorer.encode(["word " * _WARM_USUAL] * _WARM_BATCH)
+        began = time.perf_counter()
+        scorer.score_tokens(rows)
+        return cls(scorer, settings, observe, (time.perf_counter() - began) / sum(map(len, rows)))
 
     @property
     def version(self) -> str:
@@ -87,6 +97,11 @@ class Engine:
         """Requests that wait."""
         return self._batcher.waiting
 
+    @property
+    def work_s(self) -> float:
+        """Seconds of work that was accepted and is not computed yet, estimated."""
+        return self._batcher.work_s
+
     async def score(self, texts: list[str], deadline: float) -> Answer:
         """The texts' scores. `deadline` is a time of the running loop's clock.
 
@@ -95,10 +110,12 @@ class Engine:
         """
         if len(texts) <= _INLINE_TEXTS:
             rows = self.scorer.encode(texts)
-        elif self._batcher.closing:
-            raise closing()
         else:
+            characters = sum(map(len, texts))
+            self._batcher.check(int(_SURE * self._character_tokens * characters), deadline)
             rows = await asyncio.get_running_loop().run_in_executor(self._encoder, self.scorer.encode, texts)
+            newest = sum(map(len, rows)) / max(characters, 1)
+            self._character_tokens += (_FORGET if self._character_tokens else 1.0) * (newest - self._character_tokens)
         lengths = [len(row) for row in rows]
         outcome = await self._batcher.submit(rows, lengths, deadline)
         return Answer(outcome.scores, self.scorer, sum(lengths), outcome.queued_s, outcome.computed_s)

@@ -36,6 +36,7 @@ class Metrics:
         self._batch_seconds = Histogram("batch_seconds", "Seconds a batch takes the engine", buckets=_SECONDS, **own)
         self._waited = Histogram("batch_wait_seconds", "The longest wait of a batch's requests", buckets=_SECONDS, **own)
         self._waiting = Gauge("waiting_requests", "Requests that wait for the engine", **own)
+        self._work = Gauge("waiting_work_seconds", "Seconds of work that wait for the engine, estimated", **own)
         self._version = Gauge("version", "1 for the version that is served, by its role", ("role", "version"), **own)
         self._swaps = Counter("swaps", "Versions taken over or refused while serving", ("role", "result"), **own)
         self._compared = Counter("shadow_texts", "Texts that the shadow scored too: with the same verdict or another", ("verdict",), **own)
@@ -74,6 +75,7 @@ class Metrics:
         self._batch_seconds.observe(batch.seconds)
         self._waited.observe(batch.waited_s)
         self._waiting.set(batch.waiting)
+        self._work.set(batch.work_s)
 
     def serves(self, role: str, version: str, before: str | None) -> None:
         """A role has a version; `before` was the one until now."""

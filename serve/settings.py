@@ -42,14 +42,15 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(1 << 20, ge=64, le=1 << 30)
     """Bytes of a body: 256 texts of 512 characters take half of it in UTF-8, and three quarters as \\uXXXX."""
     max_waiting: int = Field(256, ge=1, le=100_000)
-    """Requests that wait for the model, a replica. At some 800 a second, 256 is a third of a second: longer queues only add latency."""
+    """Requests that may wait for the model in one replica. It bounds the memory for their texts, and the wait of single headlines: a
+    third of a second at 800 headlines a second. Whether a request can be answered in time is judged by its work (`serve.batching`)."""
     batch_tokens: int | None = Field(None, ge=1, le=1 << 20)
     """Tokens computed at a time, padding counted; None: 256 on a CPU core, some 17 headlines, and 16,384 on a GPU. Fewer give less a
     second, and for more a new request waits longer than the 10 to 15 ms of the batch before it."""
     timeout_s: float = Field(5.0, gt=0.0, le=600.0)
     """Seconds from a request's first byte to its answer. Who waited longer has gone, and is not computed."""
     retry_after_s: int = Field(1, ge=0, le=3600)
-    """`Retry-After` of 429 and 503: a full queue is empty again within a second."""
+    """The least `Retry-After` of 429 and 503, in seconds. A 429 names more where the work that waits takes longer."""
     api_keys: SecretStr = Field(SecretStr(""), exclude=True)
     """Keys that a client must send (`Authorization: Bearer` or `X-API-Key`), with commas between; none asks for none. Excluded from every
     dump: a replica reads its own machine's CLICKBAIT_API_KEYS, so no key lies in Ray's state."""

@@ -44,7 +44,7 @@ def samples() -> list[Any]:
     metrics = Metrics()
     metrics.count_answer("/classify", 200, 0.01)
     metrics.count_texts("v1", [0.5])
-    metrics.count_batch(Batch(items=1, tokens=8, padded=8, seconds=0.01, waited_s=0.0, waiting=0))
+    metrics.count_batch(Batch(items=1, tokens=8, padded=8, seconds=0.01, waited_s=0.0, waiting=0, work_s=0.0))
     metrics.serves("main", "v2", "v1")
     metrics.refused("main")
     metrics.compared(True, 0.01)

@@ -76,7 +76,7 @@ def ask(port: int, path: str, body: Any = None) -> Any:
 
 
 def measure(registry: str, device: str, folder: Path) -> dict[str, Any]:
-    """A server's figures. `max_waiting` is above what the clients have under way: nothing is refused."""
+    """A server's figures. `max_waiting` is above what the clients have under way: nothing is refused for its number."""
     port = free_port()
     command = [sys.executable, "-m", "serve.standalone", "--registry", registry, "--port", str(port)]
     environment = {**os.environ, "CLICKBAIT_DEVICE": device, "CLICKBAIT_MAX_WAITING": "4096"}

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
-from clickbait.errors import BundleError, RequestError, UnknownModel
+from clickbait.errors import BundleError, Overloaded, RequestError, UnknownModel
 from clickbait.registry import Registry
 from serve.api import STATUS, create_app
 from serve.engine import Answer
@@ -162,6 +162,12 @@ def test_the_error_table(settings: Settings, kind: type[Exception], status: int)
     assert (answer.status_code, answer.json()["error"], answer.json()["error_type"]) == (status, "what to do", kind.__name__)
     assert ("retry-after" in answer.headers) == (status in (429, 503))
     assert ("www-authenticate" in answer.headers) == (status == 401)
+
+
+@pytest.mark.parametrize(("known", "expected"), [(0, "2"), (1, "2"), (7, "7")])
+def test_retry_after_is_what_the_queue_needs_and_never_less_than_the_setting(settings: Settings, known: int, expected: str) -> None:
+    full = stubbed(Overloaded("full", retry_after_s=known), settings.model_copy(update={"retry_after_s": 2}))
+    assert full.post(ONE, {"text": SECRET}).headers["retry-after"] == expected
 
 
 def test_every_error_of_a_request_has_a_status() -> None:
@@ -487,6 +493,33 @@ def test_a_full_queue_is_a_429_and_a_client_that_goes_is_not_computed(settings: 
         half.feed(b'{"te', more=True)
         half.feed(gone=True)
         assert await half.status() == 0
+        await service.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_that_cannot_be_answered_in_time_is_a_429_before_it_is_tokenized(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        app, service = loaded(settings, max_texts=256, timeout_s=60.0)
+        gate = Gate(service)
+        batch = json.dumps({"texts": ["seven words of one secret in two"] * 100}).encode()
+        first = Call(app, path="/classify/batch")
+        first.feed(batch)
+        await until(lambda: gate.computed)
+        gate.batcher._full_token_s = 60.0  # by this measure the first one takes hours
+
+        def never(texts: list[str]) -> list[list[int]]:
+            raise AssertionError("tokenized")
+
+        monkeypatch.setattr(service._main.engine.scorer, "encode", never)  # type: ignore[union-attr]
+        second = Call(app, path="/classify/batch")
+        second.feed(batch)
+        assert await second.status() == 429
+        assert int(dict(second.sent[0]["headers"])[b"retry-after"]) > 3600
+        gate.open.release(1000)
+        assert await first.status() == 200
         await service.close()
 
     asyncio.run(scenario())

@@ -1,7 +1,7 @@
 """The batcher's promises, on an engine that the test starts and stops by hand: no clock, no sleep.
 
 Work-conserving, bounded, in order of arrival, without starvation; whoever has gone is not computed; who fails fails alone; what was
-accepted is answered.
+accepted is answered, and in time (there on a clock of the test's own).
 """
 
 from __future__ import annotations
@@ -9,22 +9,29 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import selectors
 import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvloop
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clickbait.errors import DeadlineExceeded, NotReady, Overloaded
-from serve.batching import Batch, Batcher
+from serve.batching import Batch, Batcher, Outcome
 
 NEVER = 1e9  # a deadline that does not come
 POISON = "poison"
+
+
+def number_of(text: str) -> int:
+    """The request's, of a text that `Bench.submit` made."""
+    return int(text.split()[1])
 
 
 def value(text: str) -> float:
@@ -58,7 +65,7 @@ class Engine:
 class Bench:
     """A batcher on an engine, and requests whose texts tell whose they are."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.engine = Engine()
         self.batcher = Batcher(self.engine, **limits)
         self.requests: list[asyncio.Task[list[float]]] = []
@@ -265,7 +272,7 @@ def test_whatever_the_engine_raises_reaches_the_caller_and_the_next_is_served(ra
 
 def test_an_engine_that_miscounts_is_an_error_and_not_another_ones_score() -> None:
     async def scenario() -> None:
-        batcher = Batcher(lambda texts: [0.5])
+        batcher: Batcher[str] = Batcher(lambda texts: [0.5])
         with pytest.raises(RuntimeError, match="1 scores for 2 items"):
             await batcher.submit(["one", "two"], [1, 1], NEVER)
         await batcher.close()
@@ -273,13 +280,13 @@ def test_an_engine_that_miscounts_is_an_error_and_not_another_ones_score() -> No
     asyncio.run(scenario())
 
 
-def test_small_requests_wait_for_one_slice_of_a_large_one() -> None:
+def test_small_requests_wait_for_one_slice_of_a_large_one_and_for_nothing_else_of_it() -> None:
     async def scenario(bench: Bench) -> None:
         large = await bench.submit(12)
         await bench.settle()
         small = [await bench.submit() for _ in range(3)]
-        assert await bench.step() == [*bench.texts[1], *bench.texts[2], *bench.texts[3], *bench.texts[0][4:5]]
-        assert await bench.step() == bench.texts[0][5:9]
+        assert await bench.step() == [*bench.texts[1], *bench.texts[2], *bench.texts[3]]
+        assert await bench.step() == bench.texts[0][4:8]
         assert all(request.done() for request in small)
         await bench.drain()
         assert await large == [value(text) for text in bench.texts[0]]
@@ -287,15 +294,20 @@ def test_small_requests_wait_for_one_slice_of_a_large_one() -> None:
     run(scenario, max_tokens=4)
 
 
-def test_a_large_request_that_got_the_rest_of_a_batch_is_next() -> None:
+def test_large_requests_are_computed_one_after_the_other() -> None:
     async def scenario(bench: Bench) -> None:
-        await bench.submit(4)
+        first = await bench.submit(7)
         await bench.settle()
-        for size in (3, 9, 2):
-            await bench.submit(size)
-        assert await bench.step() == bench.texts[1] + bench.texts[2][:1]
-        assert await bench.step() == bench.texts[2][1:5]
-        assert await bench.step() == bench.texts[3] + bench.texts[2][5:7]
+        second, third = await bench.submit(6), await bench.submit(5)
+        assert await bench.step() == bench.texts[0][4:] + bench.texts[1][:1]
+        assert await bench.step() == bench.texts[1][1:5]
+        assert first.done()
+        assert await bench.step() == bench.texts[1][5:] + bench.texts[2][:3]
+        assert not second.done()
+        assert await bench.step() == bench.texts[2][3:]
+        assert second.done()
+        await bench.drain()
+        assert third.done()
 
     run(scenario, max_tokens=4)
 
@@ -317,7 +329,7 @@ def test_who_goes_while_a_failed_batch_is_tried_again_is_not_computed() -> None:
 
 
 def test_a_large_request_is_done_however_many_small_ones_come() -> None:
-    """A flood that fills the queue again after each batch: each slice takes a bounded number of batches."""
+    """A flood that fills the queue again after each batch: every second batch is the large one's."""
 
     async def scenario(bench: Bench) -> None:
         large = await bench.submit(20)
@@ -328,7 +340,7 @@ def test_a_large_request_is_done_however_many_small_ones_come() -> None:
                 await bench.submit()
             await bench.step()
             batches += 1
-            assert batches <= 5 * (8 // 4 + 1)
+            assert batches <= 5 * 2
 
     run(scenario, max_tokens=4, max_waiting=8)
 
@@ -400,7 +412,10 @@ def test_any_history(operations: list[Any], max_tokens: int, max_waiting: int, c
                     gone[index] = len(bench.engine.batches)
             elif kind == "step" and bench.engine.busy:
                 batch = await bench.step()
-                assert poisoned or not bench.batcher.waiting or len(batch) == max_tokens  # full, where something is left over
+                if not poisoned:
+                    large = any(len(bench.texts[number_of(text)]) > max_tokens for text in batch)
+                    left = bench.batcher._short.queue or (large and bench.batcher._long.queue)
+                    assert not left or len(batch) == max_tokens  # full, where something is left over that may come with it
             await bench.settle()
             assert bench.batcher.waiting <= max_waiting + 1  # the rest of a large one has its place
             assert bench.engine.busy or not bench.batcher.waiting  # work-conserving
@@ -427,6 +442,42 @@ def test_any_history(operations: list[Any], max_tokens: int, max_waiting: int, c
                 assert poisoned or all(computed.count(text) == 1 for text in texts)
 
     run(scenario, max_tokens=max_tokens, max_waiting=max_waiting)
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrivals=st.lists(st.lists(st.integers(1, 14), max_size=4), max_size=25), max_tokens=st.integers(1, 5))
+def test_large_and_small_requests_take_turns(arrivals: list[list[int]], max_tokens: int) -> None:
+    """Whoever waits, waits for at most one batch of the other kind before each batch of the own, and both kinds keep their order."""
+
+    async def scenario(bench: Bench) -> None:
+        passed = {True: 0, False: 0}  # batches since the kind (large or not) had one, while it waited
+        begun: dict[bool, list[int]] = {True: [], False: []}
+        waiting_before = {True: False, False: False}
+
+        def is_large(number: int) -> bool:
+            return len(bench.texts[number]) > max_tokens
+
+        for sizes in [*arrivals, *[[]] * 200]:
+            for size in sizes:
+                await bench.submit(size)
+            await bench.settle()
+            if not bench.engine.busy:
+                continue
+            batch = bench.engine.batches[-1]
+            numbers = list(dict.fromkeys(number_of(text) for text in batch))
+            for kind in (True, False):
+                of_kind = [number for number in numbers if is_large(number) == kind]
+                begun[kind] += [number for number in of_kind if number not in begun[kind]]
+                passed[kind] = 0 if of_kind or not waiting_before[kind] else passed[kind] + 1
+                assert passed[kind] <= 1
+            lines = {True: bench.batcher._long, False: bench.batcher._short}
+            waiting_before = {kind: bool(line.queue) for kind, line in lines.items()}
+            bench.engine.release()
+            await bench.settle()
+        for kind in (True, False):
+            assert begun[kind] == sorted(begun[kind])
+
+    run(scenario, max_tokens=max_tokens)
 
 
 class Lengths:
@@ -525,3 +576,209 @@ def test_a_loop_that_computes_takes_its_connections() -> None:
         return before[-1]
 
     assert uvloop.run(main()) < batches / 4
+
+
+TOKEN_S = 0.001  # of the engine below
+TIMEOUT_S = 5.0
+
+
+class Clock(selectors.DefaultSelector):
+    """Time that passes only while an engine computes or everybody sleeps: five seconds of a loop take milliseconds, and always the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        assert timeout is not None, "everybody waits, and nobody will come"
+        self.now += timeout
+        return super().select(0)
+
+
+class Timed:
+    """A batcher whose engine takes TOKEN_S for a token, on a loop with a clock of its own."""
+
+    def __init__(self, clock: Clock, factor: float = 1.0, **limits: Any) -> None:
+        self.computed = 0  # tokens
+        self.answered = 0  # tokens, of requests that were answered in time
+        self.late = 0
+        self.refused: list[int] = []
+        self.waits: list[float] = []  # of single items
+        self.factor = factor  # by which the engine is slower than it was when it was warmed
+
+        def compute(items: list[int]) -> list[float]:
+            clock.now += sum(items) * TOKEN_S * self.factor
+            self.computed += sum(items)
+            return [1.0] * len(items)
+
+        self.batcher = Batcher(compute, **({"max_tokens": 20, "token_s": TOKEN_S} | limits))
+
+    async def ask(self, items: list[int]) -> int:
+        """Retry-After where it was refused, else 0."""
+        loop = asyncio.get_running_loop()
+        came = loop.time()
+        try:
+            await self.batcher.submit(items, items, came + TIMEOUT_S)
+        except Overloaded as error:
+            self.refused.append(error.retry_after_s)
+            return error.retry_after_s
+        except DeadlineExceeded:
+            self.late += 1
+        else:
+            self.answered += sum(items)
+            if len(items) == 1:
+                self.waits.append(loop.time() - came)
+        return 0
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Timed], Awaitable[None]]], Timed]:
+    """Runs a scenario on a clock of its own."""
+
+    def run_timed(scenario: Callable[[Timed], Awaitable[None]], **limits: Any) -> Timed:
+        clock = Clock()
+        loop = asyncio.SelectorEventLoop(clock)
+        loop.time = lambda: clock.now  # type: ignore[method-assign]
+
+        def on_the_loop(_: Any, function: Any, *args: Any) -> asyncio.Future[Any]:  # a thread would have real time
+            future = loop.create_future()
+            loop.call_soon(lambda: future.set_result(function(*args)))
+            return future
+
+        loop.run_in_executor = on_the_loop  # type: ignore[assignment, method-assign]
+        monkeypatch.setattr("serve.batching.time", SimpleNamespace(perf_counter=lambda: clock.now))
+        bench = Timed(clock, **limits)
+        try:
+            loop.run_until_complete(scenario(bench))
+            loop.run_until_complete(bench.batcher.close())
+        finally:
+            loop.close()
+        return bench
+
+    return run_timed
+
+
+LARGE = [5] * 50  # a quarter of a second: twelve of them take three seconds, and forty take ten
+
+
+@pytest.mark.parametrize("clients", [12, 40])
+def test_clients_of_large_requests_get_what_the_engine_can_do(clients: int, timed: Any) -> None:
+    """They ask again at once, or after Retry-After. Nothing is computed in vain, and a single item beside them hardly waits."""
+
+    async def scenario(bench: Timed) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 40.0
+
+        async def client() -> None:
+            while loop.time() < end:  # noqa: ASYNC110  # it asks meanwhile
+                await asyncio.sleep(await bench.ask(LARGE))
+
+        async def singles() -> None:
+            while loop.time() < end:
+                await asyncio.sleep(0.1)
+                await bench.ask([5])
+
+        await asyncio.gather(singles(), *(client() for _ in range(clients)))
+
+    bench = timed(scenario)
+    assert bench.late == 0
+    assert bench.answered == bench.computed > 0.98 * 40.0 / TOKEN_S
+    assert bool(bench.refused) == (clients == 40)
+    assert max(bench.waits) <= 2 * 20 * TOKEN_S + 0.01
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(arrivals=st.lists(st.tuples(st.floats(0.0, 0.6), st.integers(1, 150)), max_size=60))
+def test_what_is_admitted_is_answered_in_time(arrivals: list[tuple[float, int]], timed: Any) -> None:
+    """Whatever comes when, of large requests. Who is refused fits after the seconds that it was told, if nobody else comes."""
+
+    async def scenario(bench: Timed) -> None:
+        async with asyncio.TaskGroup() as group:
+            for pause, size in arrivals:
+                await asyncio.sleep(pause)
+                group.create_task(bench.ask([5] * (4 + size)))
+        refused = len(bench.refused)
+        if refused:
+            assert min(bench.refused) >= 1
+
+    bench = timed(scenario)
+    assert bench.late == 0
+    assert bench.answered == bench.computed
+
+
+def test_retry_after_is_when_the_request_fits(timed: Any) -> None:
+    async def scenario(bench: Timed) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(40):
+                group.create_task(bench.ask(LARGE))
+            await asyncio.sleep(0.1)
+            wait = await bench.ask(LARGE)
+            assert wait >= 1
+            await asyncio.sleep(wait)
+            assert await bench.ask(LARGE) == 0
+        assert bench.late == 0
+
+    timed(scenario)
+
+
+def test_an_engine_that_gets_slower_spends_nothing_on_who_will_be_late(timed: Any) -> None:
+    async def scenario(bench: Timed) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(40):
+                group.create_task(bench.ask(LARGE))
+            await asyncio.sleep(0.5)
+            bench.factor = 3.0
+
+    bench = timed(scenario)
+    assert bench.computed - bench.answered <= sum(LARGE) * max(bench.late, 1)
+    assert bench.late <= 1
+
+
+def test_an_estimate_that_is_wrong_is_put_right(timed: Any) -> None:
+    """A warm-up beside a busy neighbour: by its measure not even one request fits. The idle engine takes it, and measures."""
+
+    async def scenario(bench: Timed) -> None:
+        for _ in range(4):
+            assert await bench.ask(LARGE) == 0
+        await asyncio.gather(*(bench.ask(LARGE) for _ in range(4)))
+
+    bench = timed(scenario, token_s=100 * TOKEN_S)
+    assert (bench.late, bench.refused) == (0, [])
+
+
+def test_singles_that_cannot_be_answered_in_time_are_refused(timed: Any) -> None:
+    """Beside large requests singles have at least half of the engine; more than that is refused, and nobody is late."""
+
+    async def scenario(bench: Timed) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(10):
+                group.create_task(bench.ask(LARGE))
+            while loop.time() < 20.0:
+                for _ in range(30):  # one and a half times what the engine can do
+                    group.create_task(bench.ask([5]))
+                await asyncio.sleep(0.1)
+
+    bench = timed(scenario, max_waiting=100_000)
+    assert bench.late == 0
+    assert bench.refused
+    assert bench.answered == bench.computed
+
+
+def test_a_bug_in_the_batcher_is_seen_and_hangs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        raised = [ZeroDivisionError("in a metric")]
+
+        def observe(batch: Batch) -> None:
+            if raised:
+                raise raised.pop()
+
+        batcher = Batcher(Lengths(), max_tokens=1, observe=observe)
+        first, *others = await asyncio.gather(*(batcher.submit([1], [1], NEVER) for _ in range(3)), return_exceptions=True)
+        assert isinstance(first, Outcome)
+        assert all(isinstance(other, RuntimeError) for other in others)
+        assert (await batcher.submit([1], [1], NEVER)).scores == [10.0]
+        await batcher.close()
+
+    asyncio.run(scenario())
+    assert "the batcher failed" in caplog.text
