@@ -9,6 +9,7 @@ documents both.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import re
@@ -34,6 +35,7 @@ from clickbait.errors import (
 )
 from serve import pages, v2
 from serve.keys import CHALLENGE, Keys, needs_key
+from serve.metrics import CANCELLED, CLIENT_GONE
 from serve.parsing import TOLD, ClientGone, Incoming, headers_of
 from serve.routes import JSON, Header, posts
 from serve.service import Service
@@ -80,7 +82,7 @@ class Api:
         self._pages = pages.create(service, settings)
         self._posts = posts(service, settings)
         self._keys = Keys(settings.api_keys.get_secret_value())
-        self._count = service.metrics.count_answer
+        self._metrics = service.metrics
         self._retry_after_s = settings.retry_after_s
         self._echo_id = not under_ray
         server = secrets.token_hex(8).encode()
@@ -111,11 +113,16 @@ class Api:
                     self._keys.check(headers)
                 await post(request, receive, send, echoed)
                 status = 200
-            except ClientGone:
-                return
+            except (ClientGone, asyncio.CancelledError) as gone:
+                self._metrics.count_unanswered(name, CLIENT_GONE if isinstance(gone, ClientGone) else CANCELLED)
+                if told:
+                    told.route = name  # its status says already that nobody was answered
+                if isinstance(gone, ClientGone):
+                    return
+                raise
             except Exception as error:
                 status = await self._refuse(error, request, send, echoed)
-        self._count(name, status, perf_counter() - started)
+        self._metrics.count_answer(name, status, perf_counter() - started)
         if told:
             told.route, told.status = name, status
 

@@ -2,8 +2,9 @@
 
 Every `poll_s` seconds, give or take a fifth, the alias is read. Where it moved, the new version is loaded and warmed beside the old one,
 then new requests go to it, and the old one answers what it had accepted. A version that cannot be loaded is refused: the old one goes on,
-and the reason is in /readyz, the metrics and the log until the alias moves on. It is tried again, less and less often: a bucket that did
-not answer may answer later.
+and the reason is in /readyz, the metrics and the log until the alias moves on. It is loaded again, less and less often, because a bucket
+that did not answer may answer later; the alias itself is read as often as ever. A registry that does not answer changes nothing but the
+metrics.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from dataclasses import dataclass
 
 from clickbait.errors import ClickbaitError
 from clickbait.registry import Registry
+from serve.background import Background
 from serve.engine import Engine
 from serve.metrics import Metrics
 from serve.settings import Settings
@@ -22,6 +25,7 @@ from serve.settings import Settings
 log = logging.getLogger(__name__)
 _JITTER = 0.2
 _RETRY_AT_MOST_S = 300.0
+_DOUBLED_AT_MOST = 20  # tries; a wait has long reached its bound by then
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,9 @@ class Follower:
         self._settings = settings
         self._metrics = metrics
         self._registry = Registry(settings.registry)
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = Background(metrics.task_failed)  # versions before, until they have answered
         self._tries = 0  # of the refused version
+        self._retry_at = 0.0  # when it is loaded again, by `time.monotonic`
 
     def load(self) -> None:
         """Loads what the alias names; where that cannot be served and the alias named another version before, that one. Blocks.
@@ -52,6 +57,8 @@ class Follower:
             ClickbaitError: no version of the two can be served, or there is none.
         """
         version = self._registry.resolve(self.ref)
+        if self._settings.poll_s:  # else nobody reads it again, and its age says nothing
+            self._metrics.registry_read(self.role, time.time())
         try:
             self._take(self._loaded(version))
         except ClickbaitError as error:
@@ -68,8 +75,7 @@ class Follower:
     async def follow(self) -> None:
         """Looks again and again, until it is cancelled."""
         while True:
-            wait = self._settings.poll_s * min(2**self._tries, max(_RETRY_AT_MOST_S / self._settings.poll_s, 1.0))
-            await asyncio.sleep(wait * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311  # no secret
+            await asyncio.sleep(self._settings.poll_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311  # no secret
             await self.look()
 
     async def look(self) -> None:
@@ -77,10 +83,14 @@ class Follower:
         try:
             version = await asyncio.to_thread(self._registry.resolve, self.ref)
         except Exception as error:
-            log.warning("%s: cannot look where %s points: %s", self.role, self.ref, error)
+            self._metrics.registry_read(self.role, None)
+            log.warning("%s: cannot read where %s points: %s", self.role, self.ref, error)
             return
+        self._metrics.registry_read(self.role, time.time())
         if self.engine is not None and version == self.engine.version:
             self.refused, self._tries = None, 0
+            return
+        if self.refused is not None and self.refused.version == version and time.monotonic() < self._retry_at:
             return
         try:
             engine = await asyncio.to_thread(self._loaded, version)
@@ -90,15 +100,13 @@ class Follower:
         old = self.engine
         self._take(engine)
         if old is not None:
-            task = asyncio.get_running_loop().create_task(old.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._closing.once("close", old.close)
 
     async def close(self) -> None:
         """Takes nothing more; what was accepted is answered, by the versions before too."""
         if self.engine is not None:
             await self.engine.close()
-        await asyncio.gather(*self._closing)
+        await self._closing.finish()
 
     def _loaded(self, version: str) -> Engine:
         return Engine.load(self._registry, version, self._settings, self._metrics.count_batch)
@@ -123,6 +131,8 @@ class Follower:
     def _refuse(self, version: str, error: Exception) -> None:
         why = str(error) if isinstance(error, ClickbaitError) else f"{type(error).__name__}: it cannot be loaded"
         self._tries = self._tries + 1 if self.refused and self.refused.version == version else 1
+        wait = self._settings.poll_s * 2 ** min(self._tries, _DOUBLED_AT_MOST)
+        self._retry_at = time.monotonic() + min(wait, max(_RETRY_AT_MOST_S, self._settings.poll_s))
         self.refused = Refused(version, why)
         self._metrics.refused(self.role)
         log.error("%s: %s is refused, %s serves on: %s", self.role, version, self.engine.version if self.engine else "nobody", why)

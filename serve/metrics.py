@@ -17,6 +17,9 @@ _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SCORES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _DIFFERENCE = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 ROLES = ("main", "canary", "shadow")
+TASKS = (*(f"follow {role}" for role in ROLES), "beside", "shadow", "close")
+CLIENT_GONE, CANCELLED = "client_gone", "cancelled"
+UNANSWERED = (CLIENT_GONE, CANCELLED)
 
 
 class Metrics:
@@ -27,6 +30,9 @@ class Metrics:
         own: Any = {"registry": self.registry, "namespace": "clickbait"}
         self._answers = Counter("answers", "Requests answered, by route and status", ("route", "status"), **own)
         self._seconds = Histogram("answer_seconds", "From a request's first byte to its answer", ("route",), buckets=_SECONDS, **own)
+        self._unanswered = Counter(
+            "unanswered", "Requests that ended without an answer: their client had gone, or the server ended", ("route", "outcome"), **own
+        )
         self._texts = Counter("texts", "Texts scored, by the version that did", ("version",), **own)
         self._scores = Histogram("score", "Scores given, by the version that did", ("version",), buckets=_SCORES, **own)
         self._items = Histogram("batch_texts", "Texts computed at once", buckets=_ITEMS, **own)
@@ -39,6 +45,10 @@ class Metrics:
         self._work = Gauge("waiting_work_seconds", "Seconds of work that wait for the engine, estimated", **own)
         self._version = Gauge("version", "1 for the version that is served, by its role", ("role", "version"), **own)
         self._swaps = Counter("swaps", "Versions taken over or refused while serving", ("role", "result"), **own)
+        self._reachable = Gauge("registry_reachable", "1 where the last reading of the alias succeeded, else 0, by role", ("role",), **own)
+        self._read = Gauge("registry_read_timestamp_seconds", "When the alias was last read, in Unix time, by role", ("role",), **own)
+        self._read_failures = Counter("registry_read_failures", "Readings of the alias that failed, by role", ("role",), **own)
+        self._task_failures = Counter("task_failures", "Background tasks that raised an exception, by task", ("task",), **own)
         self._compared = Counter("shadow_texts", "Texts that the shadow scored too: with the same verdict or another", ("verdict",), **own)
         self._difference = Histogram("shadow_difference", "Difference of the shadow's score", buckets=_DIFFERENCE, **own)
         # labels() costs more than counting
@@ -57,6 +67,11 @@ class Metrics:
             self._by_route[route, status] = found
         found[0].inc()
         found[1].observe(seconds)
+
+    def count_unanswered(self, route: str, outcome: str) -> None:
+        """A request that ended without an answer; `outcome` is one of `UNANSWERED`."""
+        assert outcome in UNANSWERED
+        self._unanswered.labels(route, outcome).inc()
 
     def count_texts(self, version: str, scores: Sequence[float]) -> None:
         """Texts that a version scored for somebody."""
@@ -87,6 +102,19 @@ class Metrics:
     def refused(self, role: str) -> None:
         """A newer version was not taken."""
         self._swaps.labels(role, "refused").inc()
+
+    def registry_read(self, role: str, at: float | None) -> None:
+        """A role's alias was read at the Unix time `at`, or could not be read (None)."""
+        self._reachable.labels(role).set(at is not None)
+        if at is None:
+            self._read_failures.labels(role).inc()
+        else:
+            self._read.labels(role).set(at)
+
+    def task_failed(self, task: str) -> None:
+        """A background task raised an exception; `task` is one of `TASKS`."""
+        assert task in TASKS
+        self._task_failures.labels(task).inc()
 
     def compared(self, same: bool, difference: float) -> None:
         """A text that the shadow scored too."""

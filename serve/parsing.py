@@ -50,7 +50,7 @@ class ClientGone(Exception):
 class Incoming:
     """A request on its way: what the routes read of it. Plain slots: one is made a request."""
 
-    __slots__ = ("body", "headers", "path", "pinned", "request_id", "started")
+    __slots__ = ("body", "headers", "path", "request_id", "started", "version")
 
     def __init__(self, path: str, headers: dict[bytes, bytes], request_id: bytes, started: float) -> None:
         self.path = path
@@ -58,7 +58,7 @@ class Incoming:
         self.request_id = request_id
         self.started = started
         self.body = b""
-        self.pinned = False  # it names the version: no canary answers it
+        self.version: str | None = None  # the one that its path names: no other may answer it
 
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:

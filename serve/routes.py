@@ -55,7 +55,7 @@ class Post:
         arrived = perf_counter()
         texts, render = self._read(request)
         parsed = perf_counter()
-        work = self._service.score(texts, deadline, pinned=request.pinned)
+        work = self._service.score(texts, deadline, version=request.version)
         answer = await _unless_gone(work, receive)
         body, headers = render(answer)
         timing = b"parse;dur=%.2f, queue;dur=%.2f, compute;dur=%.2f, total;dur=%.2f" % (

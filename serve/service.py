@@ -13,9 +13,11 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
-from clickbait.errors import ClickbaitError, NotReady
+from clickbait.errors import ClickbaitError, NotReady, UnknownModel
+from serve.background import Background
 from serve.engine import Answer
 from serve.following import Follower
 from serve.metrics import Metrics
@@ -37,7 +39,7 @@ class Service:
         self._canary = Follower("canary", settings.canary, settings, self.metrics) if settings.canary else None
         self._shadow = Follower("shadow", settings.shadow, settings, self.metrics) if settings.shadow else None
         self._followers = [one for one in (self._main, self._canary, self._shadow) if one]
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background(self.metrics.task_failed)
 
     @property
     def ready(self) -> bool:
@@ -66,23 +68,26 @@ class Service:
         """Follows the aliases from now on, and does what is to be done beside, on the running loop."""
         if self._settings.poll_s:
             for follower in self._followers:
-                self._keep(follower.follow())
+                self._background.keep(f"follow {follower.role}", follower.follow)
         if self._beside:
-            self._keep(self._beside(self.metrics))
+            self._background.keep("beside", partial(self._beside, self.metrics))
 
-    async def score(self, texts: list[str], deadline: float, *, pinned: bool = False) -> Answer:
-        """The texts' scores. `deadline` is a time of the running loop's clock; with `pinned` the canary has no share.
+    async def score(self, texts: list[str], deadline: float, *, version: str | None = None) -> Answer:
+        """The texts' scores. `deadline` is a time of the running loop's clock. With `version` no other one computes them, and no canary.
 
         Raises:
+            UnknownModel: `version` is not the one that is served, or not any more: another took its place before this was computed.
             NotReady, Overloaded, DeadlineExceeded: as `Batcher.submit`.
         """
         follower = self._main
-        if not pinned and self._canary and self._canary.engine and random.random() < self._settings.canary_share:  # noqa: S311
+        if version is None and self._canary and self._canary.engine and random.random() < self._settings.canary_share:  # noqa: S311
             follower = self._canary
         while True:
             engine = follower.engine
             if engine is None:
                 raise NotReady("no model is loaded yet: try again after Retry-After seconds")
+            if version not in (None, engine.version):
+                raise not_served()
             try:
                 answer = await engine.score(texts, deadline)
             except NotReady:
@@ -91,7 +96,7 @@ class Service:
                 continue
             self.metrics.count_texts(engine.version, answer.scores)
             if self._shadow and random.random() < self._settings.shadow_share:  # noqa: S311
-                self._keep(self._compare(texts, answer))
+                self._background.once("shadow", partial(self._compare, texts, answer))
             return answer
 
     def summary(self) -> dict[str, Any]:
@@ -133,9 +138,7 @@ class Service:
 
     async def close(self) -> None:
         """Takes nothing more and answers what was accepted."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.cancel()
         for follower in self._followers:
             await follower.close()
 
@@ -157,7 +160,7 @@ class Service:
         if other:
             log.info("shadow: %s says otherwise than %s of %d of %d texts", engine.version, answer.scorer.version, other, len(texts))
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+def not_served() -> UnknownModel:
+    """What a request gets that names a version which is not served."""
+    return UnknownModel("this version is not served: GET /model names the one that is")

@@ -20,7 +20,7 @@ import orjson
 from clickbait.errors import BadRequest, NotReady, UnknownModel
 from serve.engine import Answer
 from serve.parsing import JSON_TYPES, Incoming, check_count, check_texts, flat, object_of
-from serve.service import Service
+from serve.service import Service, not_served
 from serve.settings import Settings
 
 SERVER = {"name": "clickbait", "version": "1", "extensions": ["binary_tensor_data"]}
@@ -51,7 +51,7 @@ def check_model(service: Service, name: str, version: str | None) -> str:
     if name != summary["name"]:
         raise UnknownModel("no such model: GET /model names the one that is served")
     if version not in (None, summary["version"]):
-        raise UnknownModel("this version is not served: GET /model names the one that is")
+        raise not_served()
     return str(summary["version"])
 
 
@@ -112,7 +112,7 @@ def asked_of(request: Incoming, service: Service, settings: Settings) -> Asked:
     path = _PATH.fullmatch(request.path)
     assert path is not None
     check_model(service, path["name"], path["version"])
-    request.pinned = path["version"] is not None
+    request.version = path["version"]
     head, binary = _split(request)
     document = object_of(head, _KEYS)
     request_id = document.get("id")

@@ -47,6 +47,10 @@ def samples() -> list[Any]:
     metrics.count_batch(Batch(items=1, tokens=8, padded=8, seconds=0.01, waited_s=0.0, waiting=0, work_s=0.0))
     metrics.serves("main", "v2", "v1")
     metrics.refused("main")
+    metrics.registry_read("main", 1.0)
+    metrics.registry_read("main", None)
+    metrics.task_failed("beside")
+    metrics.count_unanswered("/classify", "client_gone")
     metrics.compared(True, 0.01)
     registry: CollectorRegistry = metrics.registry
     return [sample for family in registry.collect() for sample in family.samples]

@@ -52,7 +52,7 @@ class Stub:
         scorer.manifest, scorer.version = manifest, "v1"
         self.scorer = scorer
 
-    async def score(self, texts: list[str], deadline: float, *, pinned: bool = False) -> Answer:
+    async def score(self, texts: list[str], deadline: float, *, version: str | None = None) -> Answer:
         return Answer([0.123456] * len(texts), self.scorer, 12, 0.0, 0.001)
 
     def start(self) -> None:

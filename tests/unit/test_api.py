@@ -102,7 +102,7 @@ class Stub(Service):
     ready = True  # type: ignore[assignment]
     version = "v1"  # type: ignore[assignment]
 
-    async def score(self, texts: list[str], deadline: float, *, pinned: bool = False) -> Answer:
+    async def score(self, texts: list[str], deadline: float, *, version: str | None = None) -> Answer:
         raise self._raised
 
     def start(self) -> None:
@@ -493,6 +493,14 @@ def test_a_full_queue_is_a_429_and_a_client_that_goes_is_not_computed(settings: 
         half.feed(b'{"te', more=True)
         half.feed(gone=True)
         assert await half.status() == 0
+        cut = Call(app)
+        await asyncio.sleep(0)
+        cut.task.cancel()  # the server ends
+        with pytest.raises(asyncio.CancelledError):
+            await cut.status()
+        text = service.metrics.render().decode()
+        assert 'clickbait_unanswered_total{outcome="client_gone",route="/classify"} 2.0' in text
+        assert 'clickbait_unanswered_total{outcome="cancelled",route="/classify"} 1.0' in text
         await service.close()
 
     asyncio.run(scenario())
@@ -520,6 +528,32 @@ def test_a_batch_that_cannot_be_answered_in_time_is_a_429_before_it_is_tokenized
         assert int(dict(second.sent[0]["headers"])[b"retry-after"]) > 3600
         gate.open.release(1000)
         assert await first.status() == 200
+        await service.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_infer_request_for_a_version_is_not_answered_by_the_one_after_it(settings: Settings, tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path / "registry"))
+    for number in range(2):
+        registry.publish(tiny_bundle(tmp_path / f"draft{number}", temperature=1.0 + number))
+    registry.set_alias("v1", "production")
+    body = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [100], "data": ["seven"] * 100}]}
+
+    async def scenario() -> None:
+        app, service = loaded(settings, registry=str(tmp_path / "registry"), max_texts=100)
+        assert service._main.engine is not None
+        encode, swapped = service._main.engine.scorer.encode, threading.Event()
+        service._main.engine.scorer.encode = lambda texts: swapped.wait(60) and encode(texts)  # type: ignore[method-assign]
+        pinned, free = (Call(app, path=f"/v2/models/clickbait-model{version}/infer") for version in ("/versions/v1", ""))
+        for call in (pinned, free):
+            call.feed(json.dumps(body).encode())
+        await asyncio.sleep(0)
+        registry.set_alias("v2", "production")
+        await service._main.look()
+        swapped.set()
+        assert (await pinned.status(), await free.status()) == (404, 200)
+        assert json.loads(free.sent[1]["body"])["model_version"] == "v2"
         await service.close()
 
     asyncio.run(scenario())

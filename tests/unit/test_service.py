@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clickbait.errors import BundleError, NotReady
+from clickbait.errors import BundleError, NotReady, UnknownModel
 from clickbait.registry import Registry
 from serve.service import Service
 from serve.settings import Settings, load
@@ -53,9 +54,9 @@ def spoil(registry: Registry, version: str) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"x")
 
 
-def metric(service: Service, name: str) -> str:
+def metric(service: Service, name: str) -> str | None:
     lines = service.metrics.render().decode().splitlines()
-    return next(line for line in lines if line.startswith(name)).rsplit(" ", 1)[1]
+    return next((line.rsplit(" ", 1)[1] for line in lines if line.startswith(name)), None)
 
 
 def test_a_swap_under_load_loses_nothing_and_each_answer_names_who_computed_it(registry: Registry) -> None:
@@ -127,6 +128,38 @@ def test_a_request_that_is_tokenized_while_a_swap_happens_is_answered_by_the_new
     run(service, scenario)
 
 
+def test_a_request_for_a_version_that_is_swapped_meanwhile_is_answered_by_no_other(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(settings(registry))
+    service.load()
+    assert service._main.engine is not None
+    scorer, swapped = service._main.engine.scorer, threading.Event()
+    encode = scorer.encode
+
+    def slow(texts: list[str]) -> list[list[int]]:
+        assert swapped.wait(60)
+        return encode(texts)
+
+    monkeypatch.setattr(scorer, "encode", slow)
+
+    async def scenario() -> None:
+        waiting = asyncio.ensure_future(service.score([BAIT] * 100, soon(), version="v1"))
+        await asyncio.sleep(0)
+        registry.set_alias("v2", "production")
+        await service._main.look()
+        for _ in range(5):
+            await asyncio.sleep(0)  # the old engine closes
+        swapped.set()
+        with pytest.raises(UnknownModel, match="not served"):
+            await waiting
+        with pytest.raises(UnknownModel):
+            await service.score([BAIT], soon(), version="v1")
+        assert (await service.score([BAIT], soon(), version="v2")).scorer.version == "v2"
+
+    run(service, scenario)
+
+
 def test_a_closed_service_says_so(registry: Registry) -> None:
     service = Service(settings(registry))
     service.load()
@@ -177,12 +210,84 @@ def test_a_registry_that_does_not_answer_changes_nothing(registry: Registry) -> 
     service.load()
 
     async def scenario() -> None:
-        Path(registry.uri, "aliases", "production.json").write_text("torn")  # noqa: ASYNC240
         await service._main.look()
+        assert read(service) == ("1.0", None)
+        alias = Path(registry.uri, "aliases", "production.json")
+        whole = alias.read_text()  # noqa: ASYNC240
+        alias.write_text("torn")  # noqa: ASYNC240
+        for _ in range(2):
+            await service._main.look()
         assert service.ready
         assert (await service.score([BAIT], soon())).scorer.version == "v1"
+        assert read(service) == ("0.0", "2.0")
+        alias.write_text(whole)  # noqa: ASYNC240
+        await service._main.look()
+        assert read(service) == ("1.0", "2.0")
+
+    def read(service: Service) -> tuple[str | None, str | None]:
+        """Whether the registry was reached the last time, and how often it was not."""
+        return tuple(metric(service, f'clickbait_registry_{name}{{role="main"}}') for name in ("reachable", "read_failures_total"))  # type: ignore[return-value]
+
+    before = time.time()
+    run(service, scenario)
+    last = metric(service, 'clickbait_registry_read_timestamp_seconds{role="main"}')
+    assert last is not None
+    assert before <= float(last) <= time.time()
+
+
+def test_a_refused_version_is_loaded_less_and_less_often_and_the_alias_read_as_often_as_ever(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(settings(registry, poll_s=0.01))
+    service.load()
+    spoil(registry, "v2")
+    registry.set_alias("v2", "production")
+    follower = service._main
+    resolve, loaded = follower._registry.resolve, follower._loaded
+    reads, loads = [], []
+    monkeypatch.setattr(follower._registry, "resolve", lambda ref: reads.append(ref) or resolve(ref))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(follower, "_loaded", lambda version: loads.append(version) or loaded(version))  # type: ignore[func-returns-value]
+
+    async def scenario() -> None:
+        async with asyncio.timeout(20):
+            while len(reads) < 60:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert 2 <= len(loads) <= 12
+            registry.rollback("production")
+            while follower.refused is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     run(service, scenario)
+
+
+def test_what_runs_beside_is_started_again_when_it_fails(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.background._AGAIN_S", 0.0)
+    runs: list[str] = []
+
+    async def beside(metrics: Any) -> None:
+        runs.append("started")
+        if len(runs) < 3:
+            raise OSError("the agent is away")
+        await asyncio.sleep(3600)
+
+    service = Service(settings(registry, poll_s=0.01), beside=beside)
+    service.load()
+    looks: list[str] = []
+
+    async def look() -> None:
+        looks.append("looked")
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(service._main, "look", look)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(20):
+            while len(runs) < 3 or len(looks) < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    run(service, scenario)
+    assert metric(service, 'clickbait_task_failures_total{task="beside"}') == "2.0"
+    assert float(metric(service, 'clickbait_task_failures_total{task="follow main"}') or 0) >= 2
 
 
 def test_the_alias_is_followed_without_being_told(registry: Registry) -> None:
@@ -229,12 +334,11 @@ def test_a_shadow_is_compared_and_answers_nobody(registry: Registry) -> None:
     async def scenario() -> None:
         for _ in range(5):
             assert (await service.score([BAIT, NEWS], soon())).scorer.version == "v1"
-        while service._tasks:
-            await asyncio.gather(*service._tasks)
+        await service._background.finish()
 
     run(service, scenario)
     assert metric(service, 'clickbait_shadow_texts_total{verdict="same"') == "10.0"
-    assert float(metric(service, "clickbait_shadow_difference_sum")) > 0
+    assert float(metric(service, "clickbait_shadow_difference_sum") or 0) > 0
 
 
 def test_what_is_computed_is_counted(registry: Registry) -> None:
