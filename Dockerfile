@@ -131,7 +131,10 @@ COPY serve serve
 COPY tuning tuning
 COPY configs configs
 RUN sed --in-place 's/^  host: 127.0.0.1 .*/  host: 0.0.0.0/' configs/serve.yaml
-ENV WANDB_DIR=/app/artifacts
+# Where GKE and Vertex AI mount the driver of a GPU: pip's CUDA finds no libcuda.so.1 without it. Elsewhere the folder is not there.
+ENV WANDB_DIR=/app/artifacts \
+    LD_LIBRARY_PATH=/usr/local/nvidia/lib64 \
+    PATH=/usr/local/nvidia/bin:$PATH
 ARG GIT_COMMIT=""
 ENV GIT_COMMIT=${GIT_COMMIT}
 LABEL org.opencontainers.image.revision="${GIT_COMMIT}"

@@ -49,6 +49,10 @@ serve: $(VENV)/.run
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
 
+# What `make test` needs, without the tests: inv, the checks of the cluster, everything that docs name.
+.PHONY: install
+install: $(VENV)/.dev
+
 # The manifests, images, workflows and Terraform alone, without the rest of the tests.
 check-cluster: $(VENV)/.dev
 	$(BIN)/python -m cluster.manifests --project example-project --tag check

@@ -1,9 +1,9 @@
 """The clouds without Kubernetes by invoke: Vertex AI and Cloud Run, and the benchmark of either. Each task prints the command it runs.
 
-    inv vertex-train --project my-project-123456 --tag 4f2a91c --gpu --dry-run
-    inv deploy-cloudrun --service api --project my-project-123456 --tag 4f2a91c
+    inv vertex-train --project my-project-123456 --region europe-west4 --tag 4f2a91c --gpu --dry-run
+    inv deploy-cloudrun --service api --project my-project-123456 --region europe-west4 --tag 4f2a91c
     inv cloud-bench --url https://clickbait-api-123456789012.europe-west4.run.app
-    inv cloud-check --project my-project-123456 --tag 4f2a91c
+    inv cloud-check --project my-project-123456 --region europe-west4 --tag 4f2a91c
 
 What can be mended is said in one line, before anything is changed: first what can be seen here (the project's id, the region, the tag),
 then what gcloud must say (logged in, the project is there, the image was pushed). `--dry-run` looks at the first half and prints.
@@ -28,7 +28,6 @@ from cluster.vertex import job
 
 FOLDER = Path(__file__).parent / "cloudrun"
 IMAGES = {"api": "clickbait-standalone", "onnx": "clickbait-standalone", "bento": "clickbait-bento", "frontend": "clickbait-frontend"}
-REGION = "europe-west4"
 _ASK_S = 60  # gcloud answers in two or three; where it hangs, it waits for a network
 
 
@@ -75,7 +74,7 @@ def _project(given: str) -> str:
 
 
 @task
-def cloud_check(_: Context, project: str = "", region: str = REGION, tag: str = "", gpu: bool = False) -> None:
+def cloud_check(_: Context, project: str = "", region: str = "", tag: str = "", gpu: bool = False) -> None:
     """Whether the other tasks could start: project, region (L4 with --gpu), login, and the images with --tag. Changes nothing."""
     place = Place.of(_project(project), region, gpu=gpu)
     names = sorted({"clickbait-train", "clickbait-serve", *IMAGES.values()}) if tag else []
@@ -87,7 +86,7 @@ def cloud_check(_: Context, project: str = "", region: str = REGION, tag: str = 
 def vertex_train(
     context: Context,
     project: str = "",
-    region: str = REGION,
+    region: str = "",
     tag: str = "",
     dataset: str = "",
     name: str = "clickbait",
@@ -124,7 +123,7 @@ def service_yaml(place: Place, name: str, tag: str, api: str) -> str:
 
 @task
 def deploy_cloudrun(
-    context: Context, service: str = "", project: str = "", region: str = REGION, tag: str = "", api: str = "", dry_run: bool = False
+    context: Context, service: str = "", project: str = "", region: str = "", tag: str = "", api: str = "", dry_run: bool = False
 ) -> None:
     """Deploys one of api, onnx, bento, frontend to Cloud Run; the frontend needs --api https://...."""
     place = Place.of(_project(project), region)

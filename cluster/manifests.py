@@ -1,11 +1,11 @@
 """Builds the overlays of cluster/kuberay, checks every document, and prints what kubectl applies. Nothing here changes a cluster.
 
-    python -m cluster.manifests --project my-project --tag 4f2c9e1                                 # checks everything
-    python -m cluster.manifests --overlay gke --project my-project --tag 4f2c9e1 --output gke.yaml # checks, then writes
-    python -m cluster.manifests --overlay gke --job train --project my-project --tag 4f2c9e1 --output train.yaml
-    python -m cluster.manifests --overlay gke --project my-project --tag 4f2c9e1 --live            # and asks for the secrets
-    python -m cluster.manifests --health-checks clickbait-x7k2p-serve-svc                          # a HealthCheckPolicy for each service
-    python -m cluster.manifests --write                                                            # the generated files
+    python -m cluster.manifests --project P --region R --tag T                                    # checks everything
+    python -m cluster.manifests --overlay gke --project P --region R --tag T --output gke.yaml    # checks, then writes
+    python -m cluster.manifests --overlay gke --job train --project P --region R --tag T --output train.yaml
+    python -m cluster.manifests --overlay gke --project P --region R --tag T --live               # and asks for the secrets
+    kubectl get services --output json | python -m cluster.manifests --health-checks -            # a HealthCheckPolicy for each
+    python -m cluster.manifests --write                                                           # the generated files
 
 Each document is held against its schema (`cluster.kuberay.schemas`), the operator's rules and ours (`.rules`), and the rest of the
 repository (`.agreement`). Exit code: 0, 1 with a line for each fault, 2 for what is to be set first.
@@ -21,6 +21,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -34,9 +35,10 @@ from cluster.places import Place
 from cluster.shell import BIN, ROOT
 
 OVERLAYS = ROOT / "cluster" / "kuberay" / "overlays"
-REGION = "europe-west4"
 _BUILD_S = 120
 _ASK_S = 30
+_STAMP = re.compile(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?")
+_SERVE_SERVICE = "-serve-svc"  # the end of the name that KubeRay gives to the Service of a Ray cluster's replicas
 
 
 def kubectl() -> str:
@@ -80,13 +82,20 @@ def _kustomize(folder: Path) -> str:
     return done.stdout
 
 
-def fill(documents: Sequence[Document], project: str, region: str, tag: str) -> list[Document]:
-    """The documents with PROJECT, REGION and TAG filled in; without those words they need none of it.
+def fill(documents: Sequence[Document], project: str, region: str, tag: str, stamp: str = "") -> list[Document]:
+    """The documents with PROJECT, REGION, TAG and STAMP filled in; without those words they need none of it.
+
+    Args:
+        stamp: names one run of a job; the time in UTC if not given.
 
     Raises:
         ConfigError: one of them is there and is not given, or is nothing that can be.
     """
-    text = json.dumps(documents)
+    stamp = stamp or time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    if not _STAMP.fullmatch(stamp):
+        raise ConfigError(f"--stamp {stamp}: give 1 to 20 of a-z, 0-9 and hyphens, a letter or digit at both ends")
+    text = re.sub(r"\bSTAMP\b", stamp, json.dumps(documents))
+    documents = json.loads(text)
     wanted = {word for word in rules.PLACEHOLDERS if re.search(rf"\b{word}\b", text)}
     if not wanted:
         return list(documents)
@@ -155,18 +164,32 @@ def _secret(name: str, namespace: str) -> str | None:
     raise ConfigError(f"kubectl get secret {name}: {' '.join(done.stderr.split())[:300]}")
 
 
-def health_checks(services: Sequence[str]) -> list[Document]:
-    """A HealthCheckPolicy for each service, as the gke overlay's: KubeRay names those of an upgrade's clusters itself."""
-    (template,) = [one for one in build(OVERLAYS / "gke") if one["kind"] == "HealthCheckPolicy"]
-    made = []
-    for name in services:
+def health_checks(services: str) -> list[Document]:
+    """A HealthCheckPolicy for each Service of a Ray cluster's replicas, owned by it, so that it goes when KubeRay removes the Service.
+
+    Args:
+        services: what `kubectl get services --output json` prints.
+
+    Raises:
+        ConfigError: it is not that.
+    """
+    try:
+        items = json.loads(services)["items"]
+        found = [(one["metadata"]["name"], one["metadata"]["uid"]) for one in items if one["metadata"]["name"].endswith(_SERVE_SERVICE)]
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError("--health-checks: give what `kubectl get services --output json` prints, in a file or by -") from None
+    template = yaml.safe_load((OVERLAYS / "gke" / "health-check.yaml").read_text(encoding="utf-8"))
+    policies = []
+    for name, uid in found:
         policy = copy.deepcopy(template)
-        policy["metadata"]["name"] = policy["spec"]["targetRef"]["name"] = name
-        made.append(policy)
-    return made
+        owner = {"apiVersion": "v1", "kind": "Service", "name": name, "uid": uid}
+        policy["metadata"] = {"name": name, "ownerReferences": [owner]}
+        policy["spec"]["targetRef"]["name"] = name
+        policies.append(policy)
+    return policies
 
 
-def render(overlay: str, job: str | None, project: str, region: str, tag: str) -> tuple[list[Document], list[str]]:
+def render(overlay: str, job: str | None, project: str, region: str, tag: str, stamp: str = "") -> tuple[list[Document], list[str]]:
     """The documents of an overlay, or of one of its jobs, ready to apply, and their faults.
 
     Raises:
@@ -179,7 +202,7 @@ def render(overlay: str, job: str | None, project: str, region: str, tag: str) -
         return platform, check(platform)
     if job not in jobs(overlay):
         raise ConfigError(f"--job {job}: {overlay} has no such job; it has: {', '.join(jobs(overlay)) or 'none'}")
-    documents = fill(build(OVERLAYS / overlay / "jobs" / job), project, region, tag)
+    documents = fill(build(OVERLAYS / overlay / "jobs" / job), project, region, tag, stamp)
     return documents, check(documents, platform)
 
 
@@ -195,7 +218,8 @@ def _run(given: argparse.Namespace) -> None:
             print(path.relative_to(ROOT))
         return
     if given.health_checks:
-        print(yaml.safe_dump_all(health_checks(given.health_checks), sort_keys=False), end="")
+        services = sys.stdin.read() if given.health_checks == "-" else _read(given.health_checks)
+        print(yaml.safe_dump_all(health_checks(services), sort_keys=False), end="")
         return
     if (given.output or given.job or given.live) and not given.overlay:
         raise ConfigError("--overlay is needed with --output, --job and --live: " + ", ".join(overlays()))
@@ -204,7 +228,7 @@ def _run(given: argparse.Namespace) -> None:
         print(f"note: no CRDs ({schemas.CRDS_VARIABLE}): of Ray's kinds only the pod templates are held against a schema", file=sys.stderr)
     faults = 0
     for name, job in builds:
-        documents, found = render(name, job, given.project, given.region, given.tag)
+        documents, found = render(name, job, given.project, given.region, given.tag, given.stamp)
         where = f"{name}/jobs/{job}" if job else name
         for line in found:
             print(f"{where}: {line}", file=sys.stderr)
@@ -219,7 +243,17 @@ def _run(given: argparse.Namespace) -> None:
         if given.output == "-":
             print(text, end="")
         else:
-            Path(given.output).write_text(text, encoding="utf-8")
+            try:
+                Path(given.output).write_text(text, encoding="utf-8")
+            except OSError as error:
+                raise ConfigError(f"--output {given.output}: {error.strerror}: give a file in a folder that is there") from None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--health-checks {path}: {error.strerror}") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -227,11 +261,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overlay", default="", help="one of cluster/kuberay/overlays; all if not given")
     parser.add_argument("--job", help="one of the overlay's jobs instead of the overlay")
     parser.add_argument("--project", default="", help="the Google project's id")
-    parser.add_argument("--region", default=REGION, help="the region of the images (%(default)s)")
+    parser.add_argument("--region", default="", help="the region of the images")
     parser.add_argument("--tag", default="", help="the images' tag")
     parser.add_argument("--output", help="write the checked documents to this file; - prints them")
     parser.add_argument("--live", action="store_true", help="ask the cluster of kubectl's context whether every secret is there")
-    parser.add_argument("--health-checks", nargs="+", metavar="SERVICE", help="print a HealthCheckPolicy for each service")
+    parser.add_argument("--stamp", default="", help="names this run of the job; the time in UTC if not given")
+    parser.add_argument("--health-checks", metavar="SERVICES", help="print a HealthCheckPolicy for each Service in kubectl's JSON")
     parser.add_argument("--write", action="store_true", help="write the generated files")
     return parser
 

@@ -40,8 +40,10 @@ class Place:
             raise ConfigError("no project: set GOOGLE_CLOUD_PROJECT or --project to its id (gcloud projects list)")
         if not _PROJECT.fullmatch(project):
             raise ConfigError(f"--project {project}: not a project id (its name or number?): gcloud projects list has it, as PROJECT_ID")
+        if not region:
+            raise ConfigError("no region: set --region to the one of the cluster and the images, such as europe-west4")
         if not _REGION.fullmatch(region):
-            raise ConfigError(f"--region {region or '(none)'}: not a region, such as europe-west4 (europe-west4-a would be a zone)")
+            raise ConfigError(f"--region {region}: not a region, such as europe-west4 (europe-west4-a would be a zone)")
         if gpu and region not in l4_zones():
             near = did_you_mean(region, list(l4_zones()))
             raise ConfigError(f"--region {region}: no L4 GPU there{near}; those that have: {', '.join(l4_zones())}")

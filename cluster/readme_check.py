@@ -3,8 +3,8 @@
     python -m cluster.readme_check [page.md]
 
 Of each command in a code block: the program is among those that the page asks for; the module, task, make target, overlay, job, target of
-the Dockerfile, Terraform output or variable is there; it has each flag; and each shell variable was set further up. Of the text: each path
-and link. A line for each that is not, and exit code 1.
+the Dockerfile, Terraform output or variable is there; it has each flag; each shell variable was set further up; and what the command needs
+was given by one before it (`cluster.readme_walk`). Of the text: each path and link. A line for each that is not, and exit code 1.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from invoke.tasks import Task
 from clickbait import cli, config
 from clickbait.config import keys
 from clickbait.errors import Refused
+from cluster import readme_walk
 from cluster.kuberay.agreement import SECRETS
 from cluster.shell import ROOT
 
 PAGE = ROOT / "cluster" / "README.md"
 TASK_MODULES = ("tasks", "cluster.cloud", "cluster.images", "cluster.submit")
-BUILTINS = {"export", "cp", "printf"}  # the shell's, and what every machine has
+BUILTINS = {"export", "cp", "date", "printf"}  # the shell's, and what every machine has
 TERRAFORM = ROOT / "cluster" / "terraform"
 OVERLAYS = ROOT / "cluster" / "kuberay" / "overlays"
 Words = list[str]
@@ -45,7 +46,7 @@ def split(block: str) -> list[str]:
 
 def simple(line: str) -> Iterator[Words]:
     """The words of each command in a line: what stands in $(...), and between pipes, apart. A substitution leaves `$()` where it stood."""
-    while inner := re.search(r"\$\(([^()]*)\)", line):
+    while inner := re.search(r"\$\(((?:[^()]|\([^()]*\))*)\)", line):
         yield from simple(inner[1])
         line = f"{line[: inner.start()]}$<>{line[inner.end() :]}"
     words: Words = []
@@ -213,6 +214,12 @@ def faults(page: Path = PAGE) -> list[str]:
     return found
 
 
+def order(page: Path = PAGE) -> list[str]:
+    """A line for the first command that comes before what it needs."""
+    text = page.read_text(encoding="utf-8")
+    return list(readme_walk.walk([words for block in blocks(text) for line in split(block) for words in simple(line)]))
+
+
 def main() -> int:
     """Prints a line for each fault; the exit code is `clickbait.cli.Code`, and 1 where there is one."""
     return cli.exit_code(_run)
@@ -220,7 +227,7 @@ def main() -> int:
 
 def _run() -> None:
     page = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE
-    found = faults(page)
+    found = [*faults(page), *order(page)]
     for line in found:
         print(f"{page.name}: {line}", file=sys.stderr)
     commands = sum(len(list(simple(line))) for block in blocks(page.read_text(encoding="utf-8")) for line in split(block))

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from cluster.kuberay.rules import Document, cluster_spec, containers
+from cluster.kuberay.rules import Document, cluster_spec, containers, operator_services
 from cluster.kuberay.schemas import RAY_KINDS, pod_templates
 from cluster.shell import ROOT
 from serve.haproxy import ENVIRONMENT
@@ -86,6 +86,16 @@ def images(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str
         yield f"images: {len(tags)} tags in one build: {', '.join(sorted(tags))}"
 
 
+def services(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]:
+    """A Service that is referred to is there: among the documents, or made by the operator under a name that is known beforehand."""
+    there = {document["metadata"]["name"] for document in documents if document["kind"] == "Service"}
+    there = there.union(*(operator_services(document) for document in documents))
+    for document in documents:
+        target = document.get("spec", {}).get("targetRef", {})
+        if target.get("kind") == "Service" and target.get("name") not in there:
+            yield f"{document['kind']}/{document['metadata']['name']}: targets the Service {target.get('name')}, which nobody makes"
+
+
 def selectors(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]:
     """A budget, a policy or a spread that selects no pod guards nothing."""
     labels = [template.get("metadata", {}).get("labels", {}) for document in documents for _, template in pod_templates(document)]
@@ -138,6 +148,8 @@ def serving(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[st
         config = yaml.safe_load(document["spec"].get("serveConfigV2", "")) or {}
         cluster = cluster_spec(document)
         for path, container in containers(document):
+            if ".initContainers." in path:  # no Ray runs there
+                continue
             port = {one.get("name"): one.get("containerPort") for one in container.get("ports", [])}.get("serve")
             if port != config.get("http_options", {}).get("port"):
                 yield f"RayService: {path}.ports: serve is {port}, serveConfigV2 has {config.get('http_options', {}).get('port')}"
@@ -205,4 +217,4 @@ def terraform(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[
                 yield f"{where}: the operator is in {', '.join(operator)} (cluster/terraform), not in {space}"
 
 
-AGREEMENTS: tuple[Agreement, ...] = (references, images, selectors, network, serving, files, terraform)
+AGREEMENTS: tuple[Agreement, ...] = (references, images, services, selectors, network, serving, files, terraform)

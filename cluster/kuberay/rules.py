@@ -16,11 +16,11 @@ Document = dict[str, Any]
 Rule = Callable[[Document], Iterator[str]]
 NAME_LIMIT = {"RayCluster": 53, "RayService": 47, "RayJob": 47}
 OPERATORS_OWN = {"Gateway": "clickbait-gateway", "HTTPRoute": "clickbait-httproute"}
+MAX_IDLE_S = 3600  # of a finished job's cluster
 DRAIN_S = 30  # SIGTERM to the end of Ray Serve's drain
 PLACEHOLDERS = {"PROJECT": "--project", "REGION": "--region", "TAG": "--tag"}
 _DNS = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _PLACEHOLDER = re.compile(rf"\b({'|'.join(PLACEHOLDERS)})\b")
-_ORDER = ("DeleteWorkers", "DeleteCluster", "DeleteSelf")
 _QUEUE = "kueue.x-k8s.io/queue-name"
 
 
@@ -116,43 +116,23 @@ def service(document: Document) -> Iterator[str]:
 
 
 def job(document: Document) -> Iterator[str]:
-    """Deletion, tries and queues that the operator and Kueue take."""
+    """A job's cluster goes after every end; tries and queues are what the operator and Kueue take."""
     if document["kind"] != "RayJob":
         return
     spec = document["spec"]
-    strategy, shutdown = spec.get("deletionStrategy"), spec.get("shutdownAfterJobFinishes", False)
-    if strategy and shutdown:
-        yield "spec.deletionStrategy: KubeRay refuses it beside shutdownAfterJobFinishes: one of the two"
-    if not strategy and not shutdown:
-        yield "spec: neither deletionStrategy nor shutdownAfterJobFinishes: the cluster of a finished job would stay, and cost"
-    if spec.get("ttlSecondsAfterFinished", 0) and not shutdown:
-        yield "spec.ttlSecondsAfterFinished: only beside shutdownAfterJobFinishes"
-    if spec.get("suspend") and not shutdown:
-        yield "spec.suspend: KubeRay refuses it without shutdownAfterJobFinishes"
+    shutdown = spec.get("shutdownAfterJobFinishes", False)
+    if spec.get("deletionStrategy"):
+        yield "spec.deletionStrategy: its rules see neither a stopped job nor every deadline: shutdownAfterJobFinishes: true instead"
+    if not shutdown:
+        yield "spec.shutdownAfterJobFinishes: is not true: the cluster of a finished job would stay, and cost"
+    if spec.get("ttlSecondsAfterFinished", 0) > MAX_IDLE_S:
+        yield f"spec.ttlSecondsAfterFinished: above {MAX_IDLE_S}: a finished job's cluster would stay that long, and cost"
+    if not spec.get("activeDeadlineSeconds"):
+        yield "spec.activeDeadlineSeconds: none: a job that hangs would keep its machines for ever"
     if spec.get("backoffLimit", 0) < 1:
         yield "spec.backoffLimit: 0: a machine that goes would end the job, which could have resumed"
-    if _QUEUE in document["metadata"].get("labels", {}):
-        if not shutdown:
-            yield f"{_QUEUE}: Kueue asks for shutdownAfterJobFinishes: true"
-        if cluster_spec(document).get("enableInTreeAutoscaling"):
-            yield f"{_QUEUE}: Kueue counts a fixed number of workers: enableInTreeAutoscaling: false"
-    yield from _deletion_rules(strategy or {}, autoscaled=bool(cluster_spec(document).get("enableInTreeAutoscaling")))
-
-
-def _deletion_rules(strategy: Document, *, autoscaled: bool) -> Iterator[str]:
-    seen: dict[tuple[str, str], int] = {}
-    for index, rule in enumerate(strategy.get("deletionRules", [])):
-        condition = rule.get("condition", {})
-        key = (str(condition.get("jobStatus") or condition.get("jobDeploymentStatus")), rule.get("policy", ""))
-        if key in seen:
-            yield f"spec.deletionStrategy.deletionRules.{index}: {key[1]} for {key[0]} is there already"
-        if autoscaled and key[1] == "DeleteWorkers":
-            yield f"spec.deletionStrategy.deletionRules.{index}: DeleteWorkers is refused where the autoscaler is on"
-        seen[key] = condition.get("ttlSeconds", 0)
-    for status in {status for status, _ in seen}:
-        times = [seen[status, policy] for policy in _ORDER if (status, policy) in seen]
-        if times != sorted(times):
-            yield f"spec.deletionStrategy.deletionRules: {status}: {', '.join(_ORDER)} have to come in this order"
+    if _QUEUE in document["metadata"].get("labels", {}) and cluster_spec(document).get("enableInTreeAutoscaling"):
+        yield f"{_QUEUE}: Kueue counts a fixed number of workers: enableInTreeAutoscaling: false"
 
 
 def pods(document: Document) -> Iterator[str]:
@@ -172,6 +152,19 @@ def pods(document: Document) -> Iterator[str]:
             yield f"{path}.spec.securityContext.runAsNonRoot: is not true"
     for path, container in containers(document):
         yield from _container(path, container)
+
+
+def operator_services(document: Document) -> set[str]:
+    """The Services that the operator makes for a RayService under a name that is known beforehand.
+
+    With `NewClusterWithIncrementalUpgrade` KubeRay 1.7.0 names the Service of the replicas for each Ray cluster
+    (`<cluster>-serve-svc`, where <cluster> is in .status.activeServiceStatus.rayClusterName), with the other strategies once.
+    """
+    if document["kind"] != "RayService":
+        return set()
+    name = document["metadata"]["name"]
+    by_cluster = document["spec"].get("upgradeStrategy", {}).get("type") == "NewClusterWithIncrementalUpgrade"
+    return {f"{name}-head-svc"} | (set() if by_cluster else {f"{name}-serve-svc"})
 
 
 def _container(path: str, container: Document) -> Iterator[str]:
@@ -210,7 +203,11 @@ def containers(document: Document) -> Iterator[tuple[str, Document]]:
 def autoscaler(document: Document) -> Iterator[str]:
     """The container that KubeRay puts beside the head is held to the same as ours."""
     if document["kind"] in RAY_KINDS and cluster_spec(document).get("enableInTreeAutoscaling"):
-        yield from _container("autoscalerOptions", cluster_spec(document).get("autoscalerOptions", {}))
+        options = cluster_spec(document).get("autoscalerOptions", {})
+        yield from _container("autoscalerOptions", options)
+        script = " ".join(options.get("args", []))
+        if "trap" not in script or "while" not in script:
+            yield "autoscalerOptions.args: no shell that passes SIGTERM on and starts an autoscaler again that exited"
 
 
 def budgets(document: Document) -> Iterator[str]:

@@ -79,6 +79,14 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
             "resourceGroups!": [{"coveredResources!": [str], "flavors!": [{"name!": str, "resources!": [_RESOURCE]}]}],
         },
     ),
+    "GatewayClass": (
+        "gateway.networking.k8s.io/v1",
+        {"controllerName!": str, "parametersRef": {"group!": str, "kind!": str, "name!": str, "namespace": str}, "description": str},
+    ),
+    "EnvoyProxy": (
+        "gateway.envoyproxy.io/v1alpha1",
+        {"provider!": {"type!": ("Kubernetes",), "kubernetes": {"envoyService": {"type": ("ClusterIP", "NodePort", "LoadBalancer")}}}},
+    ),
     "LocalQueue": ("kueue.x-k8s.io/v1beta1", {"clusterQueue!": str}),
 }
 

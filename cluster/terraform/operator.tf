@@ -1,22 +1,16 @@
-# The charts also install the custom resource definitions; the manifests of cluster/kuberay are checked against this KubeRay's.
+# The charts also install the custom resource definitions; the manifests of cluster/kuberay are checked against
+# those of KubeRay 1.7.0: 1.7.1 mends the operator and changes no field (its CRDs are not at hand here).
 resource "helm_release" "kuberay" {
   name             = "kuberay-operator"
   repository       = "https://ray-project.github.io/kuberay-helm/"
   chart            = "kuberay-operator"
-  version          = "1.7.0"
+  version          = "1.7.1"
   namespace        = "kuberay-system" # the one that cluster/kuberay's NetworkPolicy lets in
   create_namespace = true
   atomic           = true # a release that does not come up is taken back
   timeout          = 600
 
-  # What the manifests use, said here so that no chart's default decides it.
-  values = [yamlencode({
-    featureGates = [
-      { name = "RayClusterStatusConditions", enabled = true },
-      { name = "RayJobDeletionPolicy", enabled = true },
-      { name = "RayServiceIncrementalUpgrade", enabled = true },
-    ]
-  })]
+  values = [file("${path.module}/../kuberay/operator-values.yaml")]
 
   depends_on = [google_container_node_pool.pool]
 }

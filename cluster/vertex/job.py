@@ -1,6 +1,6 @@
 """The gcloud command that trains on Vertex AI, printed, and run with --submit.
 
-    python -m cluster.vertex.job --project my-project-123456 --tag 4f2a91c --dataset gs://my-project-123456-clickbait-data/datasets/latest
+    python -m cluster.vertex.job --project my-project-123456 --region europe-west4 --tag 4f2a91c --dataset gs://my-project-123456-clickbait-data/datasets/latest
     python -m cluster.vertex.job ... --gpu --submit
 
 The CustomJobSpec (`cpu.yaml`, `gpu.yaml`) is filled in and written to artifacts/vertex/<name>.yaml, which the command names.

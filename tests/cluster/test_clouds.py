@@ -28,7 +28,7 @@ from serve import settings
 from tests.conftest import ROOT
 
 PLACE = Place("my-project-123456", "europe-west4")
-WHERE = {"project": PLACE.project, "tag": "4f2a91c"}
+WHERE = {"project": PLACE.project, "region": PLACE.region, "tag": "4f2a91c"}
 SERVICES = ["api", "onnx", "bento", "frontend"]
 API = "https://clickbait-api.example.run.app"
 Json = dict[str, Any]
@@ -330,7 +330,7 @@ def test_what_gcloud_refuses_stops_the_task_before_it_changes_anything(gcloud: P
 def test_without_gcloud_the_task_says_where_it_is_had(gcloud: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(gcloud))
     with pytest.raises(Exit) as excinfo:
-        cloud.cloud_check(Recorder(), project=PLACE.project)
+        cloud.cloud_check(Recorder(), project=PLACE.project, region=PLACE.region)
     assert "gcloud: not installed" in said(excinfo)
 
 

@@ -26,6 +26,7 @@ from ray_jobs.score_config import ScoreConfig
 from tests.conftest import ROOT
 from tuning.sweep_config import SweepConfig
 
+REGION = ["--region", "europe-west4"]
 PLACE = {"project": "test-project", "region": "europe-west4", "tag": "abc1234"}
 NO_CRDS = "no CRDs of KubeRay (KUBERAY_CRDS_DIR): unknown and missing fields of RayService and RayJob outside their pods were not checked"
 BUILDS = [(overlay, job) for overlay in manifests.overlays() for job in [None, *manifests.jobs(overlay)]]
@@ -73,9 +74,9 @@ def test_ray_kinds_were_held_against_the_operators_crds() -> None:
 
 def test_there_is_something_to_check() -> None:
     assert {"kind", "gke", "gke-gpu"} <= set(manifests.overlays())
-    assert set(manifests.jobs("gke")) == {"preprocess", "train", "sweep", "score"}
+    assert set(manifests.jobs("gke")) == {"preprocess", "train", "sweep", "score", "retrain"}
     kinds = {document["kind"] for document in built("gke")}
-    wanted = {"RayService", "StatefulSet", "NetworkPolicy", "PodDisruptionBudget", "HealthCheckPolicy", "PodMonitoring", "Rules", "CronJob"}
+    wanted = {"RayService", "StatefulSet", "NetworkPolicy", "PodDisruptionBudget", "PodMonitoring", "Rules"}
     assert wanted <= kinds
 
 
@@ -132,9 +133,7 @@ SERVICE: dict[str, tuple[str, Breaking, str]] = {
     "budget in percent": ("PodDisruptionBudget", lambda d: d["spec"].update(minAvailable="50%"), "as a number"),
     "budget for nobody": ("PodDisruptionBudget", lambda d: d["spec"].update(selector={"matchLabels": {"a": "b"}}), "which no pod has"),
     "built-in kind, unknown field": ("StatefulSet", lambda d: d["spec"].update(replica=1), "replica"),
-    "a schedule that is none": ("CronJob", lambda d: d["spec"].update(schedule=17), "schedule"),
-    "health check, unknown field": ("HealthCheckPolicy", lambda d: d["spec"]["default"].update(interval=5), "interval"),
-    "health check of another port": ("HealthCheckPolicy", lambda d: health(d).update(port=80), "asks port 80"),
+    "an autoscaler that nothing starts again": ("RayService", lambda d: rules.cluster_spec(d)["autoscalerOptions"].pop("args"), "exited"),
     "monitoring, missing field": ("PodMonitoring", lambda d: d["spec"]["endpoints"][0].pop("interval"), "interval: is missing"),
     "a rule without an expression": ("Rules", lambda d: d["spec"]["groups"][0]["rules"][0].pop("expr"), "expr: is missing"),
     "a kind that nobody knows": ("PodMonitoring", lambda d: d.update(kind="PodMonitorings"), "not known"),
@@ -165,10 +164,6 @@ def variables(document: Document) -> Any:
     return container(worker(document))["env"]
 
 
-def health(document: Document) -> Any:
-    return document["spec"]["default"]["config"]["httpHealthCheck"]
-
-
 NEEDS_CRDS = {"unknown field", "a type"}
 
 
@@ -184,18 +179,15 @@ def test_a_broken_service_is_refused(name: str) -> None:
     assert all("\n" not in line and len(line) < 400 for line in faults)
 
 
+RULES_OF_OLD = {"deletionRules": [{"policy": "DeleteCluster", "condition": {"jobStatus": "SUCCEEDED"}}]}
 # The same of a job: which, what breaks it, what the line says.
 JOBS: dict[str, tuple[str, str, Breaking, str]] = {
-    "rules and shutdown": ("gke", "train", lambda d: d["spec"].update(shutdownAfterJobFinishes=True), "one of the two"),
-    "neither": ("gke", "train", lambda d: d["spec"].pop("deletionStrategy"), "would stay, and cost"),
-    "time without shutdown": ("gke", "train", lambda d: d["spec"].update(ttlSecondsAfterFinished=5), "ttlSecondsAfterFinished"),
-    "suspended": ("gke", "train", lambda d: d["spec"].update(suspend=True), "spec.suspend"),
+    "deletion rules": ("gke", "train", lambda d: d["spec"].update(deletionStrategy=RULES_OF_OLD), "see neither a stopped job"),
+    "no shutdown": ("gke", "train", lambda d: d["spec"].pop("shutdownAfterJobFinishes"), "would stay, and cost"),
+    "a long rest": ("gke", "train", lambda d: d["spec"].update(ttlSecondsAfterFinished=86400), "above 3600"),
+    "no deadline": ("gke", "train", lambda d: d["spec"].pop("activeDeadlineSeconds"), "keep its machines for ever"),
     "no second try": ("gke", "train", lambda d: d["spec"].update(backoffLimit=0), "backoffLimit"),
-    "queue without shutdown": ("gke", "train", lambda d: queue(d), "Kueue asks"),
     "queue and autoscaler": ("gke-gpu", "train", lambda d: scaled(d), "Kueue counts"),
-    "the same rule twice": ("gke", "score", lambda d: deletion(d).append(deletion(d)[0]), "is there already"),
-    "workers, autoscaled": ("gke", "score", lambda d: deletion(d)[0].update(policy="DeleteWorkers"), "DeleteWorkers is refused"),
-    "order": ("gke", "score", lambda d: deletion(d)[0]["condition"].update(ttlSeconds=90000), "in this order"),
     "name too long": ("gke", "score", lambda d: d["metadata"].update(name="s" * 48), "47 characters"),
     "no such file": (
         "gke",
@@ -213,16 +205,8 @@ JOBS: dict[str, tuple[str, str, Breaking, str]] = {
 }
 
 
-def queue(document: Document) -> None:
-    document["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "clickbait"
-
-
 def scaled(document: Document) -> None:
     rules.cluster_spec(document).update(enableInTreeAutoscaling=True, autoscalerOptions={"version": "v2"})
-
-
-def deletion(document: Document) -> Any:
-    return document["spec"]["deletionStrategy"]["deletionRules"]
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -281,8 +265,9 @@ def test_a_broken_neighbourhood_is_refused(name: str) -> None:
 def test_an_overlay_without_a_tag_a_project_or_a_possible_one_stops(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     target = tmp_path / "gke.yaml"
     for flags, said in (
-        (["--project", "test-project"], "no image tag: set --tag"),
-        (["--project", "test-project", "--tag", "latest"], "--tag latest"),
+        (["--project", "test-project"], "no region: set --region"),
+        (["--project", "test-project", *REGION], "no image tag: set --tag"),
+        (["--project", "test-project", *REGION, "--tag", "latest"], "--tag latest"),
         (["--tag", "abc1234"], "no project: set"),
         (["--tag", "abc1234", "--project", "My Project"], "not a project id"),
         (["--tag", "abc1234", "--project", "test-project", "--region", "europe-west4-a"], "not a region"),
@@ -297,7 +282,7 @@ def test_an_overlay_without_a_tag_a_project_or_a_possible_one_stops(capsys: pyte
 
 def test_what_is_written_is_what_was_checked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     target = tmp_path / "gke.yaml"
-    assert manifests.main(["--overlay", "gke", "--project", "test-project", "--tag", "abc1234", "--output", str(target)]) == 0
+    assert manifests.main(["--overlay", "gke", "--project", "test-project", *REGION, "--tag", "abc1234", "--output", str(target)]) == 0
     documents = list(yaml.safe_load_all(target.read_text()))
     assert documents == built("gke")
     text = target.read_text()
@@ -336,12 +321,6 @@ def test_missing_secrets_are_told_with_the_command_that_makes_them() -> None:
     assert all("kubectl --namespace clickbait create secret generic" in line for line in lines)
     there.update({"clickbait-redis": {"password": "eA=="}, "clickbait-api-keys": {"keys": "eA=="}})
     assert manifests.missing_secrets(documents, ask=ask) == []
-
-
-def test_a_health_check_for_each_service_of_an_upgrade() -> None:
-    made = manifests.health_checks(["clickbait-a-serve-svc", "clickbait-b-serve-svc"])
-    assert [each["spec"]["targetRef"]["name"] for each in made] == ["clickbait-a-serve-svc", "clickbait-b-serve-svc"]
-    assert not [line for each in made for line in schemas.faults(each)]
 
 
 def test_without_kubectl_there_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -389,7 +368,7 @@ def test_the_serve_configuration_is_configs_serve_yaml_key_by_key() -> None:
 def test_the_entrypoints_are_commands_that_their_jobs_take() -> None:
     models: dict[str, Any] = {"preprocess": PreprocessConfig, "train": TrainConfig, "sweep": SweepConfig, "score": ScoreConfig}
     for overlay, job in BUILDS:
-        if job is None:
+        if job in (None, "retrain"):
             continue
         entrypoint = one(built(overlay, job), "RayJob")["spec"]["entrypoint"]
         words = shlex.split(entrypoint.replace("/app/", f"{ROOT}/").replace("$CLICKBAIT_", "gs://bucket/"))
@@ -406,8 +385,11 @@ def test_scripts_of_containers_are_shell_and_their_commands_are_taken() -> None:
         "evaluate": EvaluateConfig,
         "promote": PromoteConfig,
     }
-    for overlay, kind, path in (("kind", "Job", ("spec", "template")), ("gke", "CronJob", ("spec", "jobTemplate", "spec", "template"))):
-        template = one(built(overlay), kind)
+    for overlay, job, kind, path in (
+        ("kind", None, "Job", ("spec", "template")),
+        ("gke", "retrain", "CronJob", ("spec", "jobTemplate", "spec", "template")),
+    ):
+        template = one(built(overlay, job), kind)
         for name in path:
             template = template[name]
         (script,) = container({"template": template})["args"]
@@ -427,5 +409,5 @@ def test_the_command_line_is_what_the_module_says() -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "kind: 16 documents, 0 faults" in done.stderr
+    assert "kind: 19 documents, 0 faults" in done.stderr
     assert "clickbait-serve:kind" in done.stdout

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from cluster import readme_check
-from cluster.readme_check import PAGE, faults
+from cluster.readme_check import PAGE, faults, order
+
+APPLY = "kubectl apply --server-side --force-conflicts --filename"
 
 
 def test_everything_that_the_page_names_is_there() -> None:
@@ -17,7 +19,7 @@ def test_everything_that_the_page_names_is_there() -> None:
 @pytest.mark.parametrize(
     ("there", "instead", "said"),
     [
-        (".venv/bin/inv promote", ".venv/bin/inv promot", "inv promot: no such task"),
+        (".venv/bin/inv cloud-bench", ".venv/bin/inv cloud-banch", "inv cloud-banch: no such task"),
         ("--service api", "--servise api", "inv deploy-cloudrun: no flag --servise"),
         ("--bundle artifacts/demo/bundle", "--bundel artifacts/demo/bundle", "promote: no flag --bundel"),
         ("-m cluster.manifests", "-m cluster.manifest", "python -m cluster.manifest: no such module"),
@@ -52,6 +54,52 @@ def test_what_is_not_there_is_seen(tmp_path: Path, there: str, instead: str, sai
     assert any(said in line for line in found), found
 
 
+def test_the_page_can_be_walked_in_its_order() -> None:
+    assert order() == []
+
+
+def reordered(page: Path, moved: str, before: str) -> list[str]:
+    """What the walk says where the line `moved` stands after the line that starts with `before`."""
+    text = PAGE.read_text(encoding="utf-8")
+    (line,) = [each for each in text.splitlines() if each.startswith(moved)]
+    late = next(each for each in text.splitlines() if each.startswith(before))
+    page.write_text(text.replace(f"{line}\n", "", 1).replace(f"{late}\n", f"{late}\n{line}\n", 1), encoding="utf-8")
+    return order(page)
+
+
+@pytest.mark.parametrize(
+    ("moved", "behind", "said"),
+    [
+        (
+            "make install",
+            ".venv/bin/inv cloud-check",
+            "needs the tools of make install",
+        ),
+        ("gcloud auth login", "terraform -chdir=cluster/terraform init", "needs a login with gcloud"),
+        ("gcloud services enable", "gcloud storage buckets create", "needs the first services"),
+        ("terraform -chdir=cluster/terraform apply clickbait.tfplan", "gcloud container clusters", "needs Terraform's resources"),
+        ("docker push $IMAGES/clickbait-serve", f"{APPLY} artifacts/gke", "needs pushed"),
+        ("kubectl create namespace", "kubectl --namespace clickbait create secret", "needs the namespace"),
+        ("gcloud storage cp headlines.csv", f"{APPLY} artifacts/preprocess", "headlines"),
+        (
+            "kubectl wait --filename artifacts/preprocess",
+            f"{APPLY} artifacts/train",
+            "ended",
+        ),
+        ("kubectl wait --filename artifacts/train", ".venv/bin/python -m ray_jobs.export", "needs ended artifacts/train.yaml"),
+    ],
+)
+def test_a_command_before_what_it_needs_is_seen(tmp_path: Path, moved: str, behind: str, said: str) -> None:
+    (found,) = reordered(tmp_path / "README.md", moved, behind)
+    assert said in found
+
+
+def test_a_command_that_no_rule_knows_is_seen(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("```sh\nhelm install x\n```\n", encoding="utf-8")
+    assert order(page) == ["helm install x: cluster/readme_walk.py has no rule for it: say there what it needs and gives"]
+
+
 def test_substitutions_pipes_and_continued_lines_are_commands_of_their_own() -> None:
     (line,) = readme_check.split("export A=$(git rev-parse \\\n  HEAD) # why\n# a comment\n")
     assert [words[0] for words in readme_check.simple(line)] == ["git", "export"]
@@ -66,4 +114,7 @@ def test_the_script_ends_with_one_where_something_is_missing(
     monkeypatch.setattr("sys.argv", ["readme_check", str(page)])
     assert readme_check.main() == 1
     captured = capsys.readouterr()
-    assert captured.err == "page.md: helm: not among what the page says is needed\n"
+    assert captured.err.splitlines() == [
+        "page.md: helm: not among what the page says is needed",
+        "page.md: helm install x: cluster/readme_walk.py has no rule for it: say there what it needs and gives",
+    ]
