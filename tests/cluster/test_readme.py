@@ -117,4 +117,5 @@ def test_the_script_ends_with_one_where_something_is_missing(
     assert captured.err.splitlines() == [
         "page.md: helm: not among what the page says is needed",
         "page.md: helm install x: cluster/readme_walk.py has no rule for it: say there what it needs and gives",
+        "refused: page.md: 2 faults: the lines above say which",
     ]
