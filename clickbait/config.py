@@ -54,6 +54,8 @@ class PreprocessConfig(Config):
     """The base model whose tokenizer cuts the headlines: a hub name, a folder, or `package:<module>`."""
     max_characters: int = Field(MAX_CHARACTERS, ge=16, le=100_000)
     """A longer headline, counted after cleaning, goes to quarantine."""
+    max_quarantined: Fraction = 0.1
+    """Share of the rows that may go to quarantine. With more the dataset is written, but the job fails and `latest` stays where it was."""
     max_tokens: int = Field(64, ge=8, le=512)
     """Tokens kept of a headline, special ones counted. The longest real headline has 38."""
     validation_fraction: float = Field(0.1, gt=0.0, lt=0.5)

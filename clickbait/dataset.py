@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import uuid
 from collections import Counter
@@ -37,7 +38,14 @@ LATEST = "latest"
 MANIFEST, SUCCESS = "manifest.json", "_SUCCESS"
 ATTEMPTS = "attempts"
 ROW_GROUP = 20_000
-FREE = {"source", "sample_size", "output", "model", "num_workers"}  # config that changes no byte, or is named by what it gives
+FREE = {
+    "source",
+    "sample_size",
+    "output",
+    "model",
+    "num_workers",
+    "max_quarantined",
+}  # config that changes no byte, or is named by what it gives
 MENDED = "delete the folder and run python -m ray_jobs.preprocess again"
 
 PART = pa.schema([*headlines.KEPT, ("input_ids", pa.list_(pa.int32())), ("length", pa.int16())])
@@ -82,6 +90,26 @@ class Dataset:
         names = list(columns) if columns is not None else schema.names
         empty = pa.table({name: pa.array([], schema.field(name).type) for name in names})
         return pa.concat_tables([empty, *(pq.read_table(io.BytesIO(self._read(key)), columns=names).select(names) for key in keys)])
+
+    def check_quarantine(self, most: float) -> None:
+        """Refuses a dataset whose source mostly failed.
+
+        Raises:
+            DataError: more than the share `most` of its rows is in quarantine.
+        """
+        counts = self.manifest["counts"]
+        share = counts["quarantined"] / max(counts["in"], 1)
+        if share <= most:
+            return
+        reasons = sorted((-rows, reason) for reason, rows in counts["reasons"].items() if rows)
+        listed = ", ".join(f"{-rows:,} {reason}" for rows, reason in reasons)
+        rows = self.table("quarantine", ["source", "row", "reason"]).sort_by([("source", "ascending"), ("row", "ascending")]).to_pylist()
+        first = next(row for row in rows if row["reason"] == reasons[0][1])
+        raise DataError(
+            f"{self.manifest['source']}: {counts['quarantined']:,} of {counts['in']:,} rows are in quarantine ({listed}; "
+            f"the first is row {first['row']} of {first['source']}), more than max_quarantined: {most:g}. "
+            f"Look at {self.uri}/quarantine and fix the source, or accept it with --max-quarantined {math.ceil(share * 100) / 100:g}"
+        )
 
     def summary(self) -> str:
         """What became of the rows, as a small table; it says where the headlines are synthetic."""

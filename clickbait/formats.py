@@ -1,7 +1,7 @@
 """The formats that headlines come in: bytes in, rows out, each a headline, a label and, where it is broken, a reason.
 
 Headlines stay bytes until they are judged (`clickbait.headlines.validate`), so that what cannot be decoded costs one row. `name` is what
-an error calls the file.
+an error calls the file. `Records` and `check_beginning` are `ray_jobs.score`'s too.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import csv
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,9 +24,12 @@ from clickbait.headlines import MALFORMED_ROW, NOT_TEXT, RAW
 BLOCK_ROWS = 20_000
 BLOCK_BYTES = 16 << 20
 MAX_LINE = 1 << 20  # bytes of a line that are looked at: no headline is so long, and a file without line ends is not read into memory
+MAX_RECORD = 16 << 20  # bytes of a row of csv: more is not a row, but quotes that are not closed where they should be
+SWALLOWED_LINES, SWALLOWED_SHARE = 5, 0.9  # see `Records`
 LABEL_CHARACTERS = 100  # of a label that are kept: enough to recognise what went wrong
 
 Row = tuple[bytes | None, str | None, str | None]  # headline, label, reason
+L = TypeVar("L")
 
 
 def blocks(rows: Iterable[Row]) -> Iterator[pa.Table]:
@@ -55,9 +59,7 @@ def lines(stream: io.BufferedReader, name: str) -> Iterator[bytes]:
         line = stream.readline(MAX_LINE)
         if not line:
             raise DataError(f"{name}: the file is empty")
-        if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise DataError(f"{name}: the file is UTF-16: save it as UTF-8")
-        line = line.removeprefix(b"\xef\xbb\xbf")
+        line = check_beginning(line, name)
         while line:
             yield line
             while line and not line.endswith(b"\n") and len(line) == MAX_LINE:
@@ -67,37 +69,101 @@ def lines(stream: io.BufferedReader, name: str) -> Iterator[bytes]:
         raise DataError(f"{name}: cannot be read to its end ({error}): write or fetch it again") from None
 
 
-def delimited(source: Iterator[bytes], delimiter: str, headline: str, label: str, name: str) -> Iterator[Row]:
-    """Rows of a csv or tsv file, by Python's reader.
+def check_beginning(line: bytes, name: str) -> bytes:
+    """A file's first line without the byte order mark.
 
-    Undecodable bytes pass as lone surrogates and come out as the bytes they were. pyarrow's reader is faster, but drops the rest of a
-    file without a word after a quote that nothing closes; this one gives an error for the row, and goes on. Tokenizing costs far more.
+    Raises:
+        DataError: UTF-16, or a file whose lines end in a carriage return alone: all of it would be one line.
     """
-    consumed: list[bytes] = []  # the lines of the row at hand
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{name}: the file is UTF-16: save it as UTF-8")
+    if b"\r" in line.rstrip(b"\r\n"):
+        raise DataError(f"{name}: its lines end in \\r alone, as on an old Mac: write it again with \\n (tr '\\r' '\\n' < old > new)")
+    return line.removeprefix(b"\xef\xbb\xbf")
 
-    def decoded() -> Iterator[str]:
-        for line in source:
-            consumed.append(line)
-            yield line.decode("utf-8", "surrogateescape")
 
-    reader = csv.reader(decoded(), delimiter=delimiter, strict=True)
-    try:
-        header = next((row for row in reader if row), [])
-    except csv.Error as error:
-        raise DataError(f"{name}: the header cannot be read ({error}): is it {'tab' if delimiter != ',' else 'comma'}-separated?") from None
-    at, label_at = _column(header, headline, name), _column(header, label, name)
-    while True:
-        consumed.clear()
+class Records(Generic[L]):
+    """Rows of a csv or tsv file: each as its lines and its fields, None where it is no row. An empty line has no field.
+
+    A quoted field may hold line ends, and a quote that nothing closes looks the same at first. So a row that ends in an error (no closing
+    quote in 128 KiB or before the file's end, text behind a closing quote) costs its first line alone: reading goes on with the next line.
+    So does a row of SWALLOWED_LINES lines or more, SWALLOWED_SHARE of which have the delimiters of a whole row: its quote was never closed,
+    and the quote that seems to close it is another row's. No line is left out, and none is given twice.
+
+    `lines`: the lines; `decode`: one of them as text. The csv reader is Python's. pyarrow's is faster, but drops the rest of a file without
+    a word after a quote that nothing closes, and tokenizing costs far more.
+    """
+
+    def __init__(self, lines: Iterator[L], decode: Callable[[L], str], delimiter: str, width: int | None = None) -> None:
+        self.width = width
+        """Fields of a row; None takes a row of any."""
+        self._feed = _Feed(lines, decode)
+        self._delimiter = delimiter
+        self._reader = csv.reader(self._feed, delimiter=delimiter, strict=True)
+
+    def __iter__(self) -> Iterator[tuple[list[L], list[str] | None]]:
+        return self
+
+    def __next__(self) -> tuple[list[L], list[str] | None]:
+        feed = self._feed
+        feed.taken, feed.characters = [], 0
+        fields: list[str] | None
         try:
-            row = next(reader)
-        except StopIteration:
-            return
+            fields = next(self._reader)
         except csv.Error:
-            row = None
-        if row is None or len(row) not in (0, len(header)):
-            yield b"".join(consumed).rstrip(b"\r\n"), None, MALFORMED_ROW
-        elif row:  # an empty line is no row
-            yield row[at].encode("utf-8", "surrogateescape"), _label(row[label_at]), None
+            fields = None
+        taken = feed.taken
+        if len(taken) > 1 and (fields is None or self._swallowed(taken)):
+            feed.again.extendleft(reversed(taken[1:]))
+            return taken[:1], None
+        if fields and len(fields) != self.width and self.width is not None:
+            return taken, None
+        return taken, fields
+
+    def _swallowed(self, taken: list[L]) -> bool:
+        if self.width is None or len(taken) < SWALLOWED_LINES:
+            return False
+        alone = sum(self._feed.decode(line).count(self._delimiter) == self.width - 1 for line in taken)
+        return alone >= SWALLOWED_SHARE * len(taken)
+
+
+class _Feed(Generic[L]):
+    """What the csv reader reads. No generator: one is over for good once the last line was taken, and lines may be given back."""
+
+    def __init__(self, lines: Iterator[L], decode: Callable[[L], str]) -> None:
+        self.decode = decode
+        self.again: deque[L] = deque()  # lines that were looked at, to be read again
+        self.taken: list[L] = []  # the lines of the row at hand
+        self.characters = 0  # of these
+        self._lines = lines
+
+    def __iter__(self) -> _Feed[L]:
+        return self
+
+    def __next__(self) -> str:
+        if self.characters > MAX_RECORD:
+            raise csv.Error
+        line = self.again.popleft() if self.again else next(self._lines)
+        self.taken.append(line)
+        text = self.decode(line)
+        self.characters += len(text)
+        return text
+
+
+def delimited(source: Iterator[bytes], delimiter: str, headline: str, label: str, name: str) -> Iterator[Row]:
+    """Rows of a csv or tsv file. Undecodable bytes pass as lone surrogates and come out as the bytes they were."""
+    records = Records(source, lambda line: line.decode("utf-8", "surrogateescape"), delimiter)
+    header = next((fields for _, fields in records if fields is None or fields), [])
+    if header is None:
+        kind = "tab" if delimiter == "\t" else "comma"
+        raise DataError(f"{name}: the header cannot be read: is it {kind}-separated, with its quotes closed?")
+    records.width = len(header)
+    at, label_at = _column(header, headline, name), _column(header, label, name)
+    for taken, fields in records:
+        if fields is None:
+            yield b"".join(taken).rstrip(b"\r\n"), None, MALFORMED_ROW
+        elif fields:  # an empty line is no row
+            yield fields[at].encode("utf-8", "surrogateescape"), _label(fields[label_at]), None
 
 
 def _column(columns: Iterable[str], wanted: str, name: str) -> int:
@@ -107,6 +173,8 @@ def _column(columns: Iterable[str], wanted: str, name: str) -> int:
         near = did_you_mean(wanted, shown)
         listed = "" if near.startswith("; known") else f" (columns: {', '.join(shown)})"
         raise DataError(f'{name}: no column "{wanted}"{near.replace("; known", "; columns")}{listed}')
+    if known.count(wanted) > 1:
+        raise DataError(f'{name}: the column "{wanted}" stands twice: rename one, or take it out')
     return known.index(wanted)
 
 

@@ -23,7 +23,7 @@ def preprocess(config: PreprocessConfig) -> str:
     """Writes the dataset, unless it is there, and returns its URI.
 
     Raises:
-        DataError: a source that cannot be read, or too few headlines of a label.
+        DataError: a source that cannot be read, too few headlines of a label, or too many rows in quarantine.
         ModelError: no tokenizer for `config.model`.
     """
     headlines.classes(config)
@@ -39,6 +39,7 @@ def preprocess(config: PreprocessConfig) -> str:
     except DataError:
         with dataset.attempt(uri):
             _write(uri, head, pieces, tokens, config)
+    dataset.open_dataset(uri).check_quarantine(config.max_quarantined)
     dataset.set_latest(config.output, head["fingerprint"])
     return uri
 

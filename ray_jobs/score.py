@@ -83,6 +83,10 @@ def main(config: ScoreConfig) -> None:
     for reason, rows in counts["reasons"].items():
         print(f"{'':>12} {rows:>14,} {reason}")
     print(f"scores: {storage.join(config.output, score_output.SCORES)}")
+    if counts["quarantined"] > counts["in"] / 2:
+        log.warning(
+            "most rows could not be scored: look at %s, and at --headline-column", storage.join(config.output, score_output.QUARANTINE)
+        )
 
 
 if __name__ == "__main__":

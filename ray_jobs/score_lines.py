@@ -3,14 +3,13 @@
     with lines(uri, name, offset, number, count) as source:
         for row in delimited(source, ","): ...
 
-Python's csv reader and one JSON value a line, as in `clickbait.formats`: a broken row costs one row. Here every column is kept, and
+The csv reader is `clickbait.formats.Records`, and JSON is one value a line: a broken row costs one row. Here every column is kept, and
 reading may begin at any end of a row.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import gzip
 import io
 import json
@@ -22,7 +21,7 @@ import pyarrow as pa
 
 from clickbait import storage
 from clickbait.errors import DataError
-from clickbait.formats import MAX_LINE
+from clickbait.formats import MAX_LINE, Records, check_beginning
 from clickbait.headlines import MALFORMED_ROW, NOT_TEXT, UNDECODABLE
 from clickbait.sources import opened
 
@@ -32,6 +31,9 @@ OBJECTS = (".jsonl", ".ndjson", ".json")
 KINDS = (*DELIMITERS, *OBJECTS, TEXT, PARQUET)
 
 
+Mark = tuple[int, int]  # a place in a file: bytes and lines before it
+
+
 class Row(NamedTuple):
     """A row of text: its values in the file's order, or a reason."""
 
@@ -39,6 +41,7 @@ class Row(NamedTuple):
     values: Sequence[Any] | None
     reason: str | None
     raw: bytes
+    end: Mark
 
 
 def is_zipped(uri: str) -> bool:
@@ -56,34 +59,44 @@ def explained(name: str) -> Iterator[None]:
         raise DataError(f"{name}: cannot be read to its end ({told}): write or fetch it again") from None
 
 
+class Line(NamedTuple):
+    """A line of a file."""
+
+    data: bytes
+    number: int
+    """From 1."""
+    end: int
+    """Bytes of the file, unzipped, up to its end."""
+    cut: bool
+    """It is longer than MAX_LINE, and `data` is its beginning."""
+
+
 class Lines:
     """`count` lines of a file (None: all that are left), counted, from `offset` on."""
 
     def __init__(self, stream: io.BufferedReader, name: str, offset: int = 0, number: int = 0, count: int | None = None) -> None:
         self.offset = offset  # bytes before the next line
         self.number = number  # of the last line
-        self.cut = False  # the last line was longer than MAX_LINE, and only its beginning was given
         self._stream = stream
         self._name = name
         self._last = None if count is None else number + count
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[Line]:
         while self.number != self._last:
+            start = self.offset
             with explained(self._name):
-                line = rest = self._stream.readline(MAX_LINE)
-                self.offset += len(line)
+                data = rest = self._stream.readline(MAX_LINE)
+                self.offset += len(data)
                 while len(rest) == MAX_LINE and not rest.endswith(b"\n"):
                     rest = self._stream.readline(MAX_LINE)
                     self.offset += len(rest)
-            if not line:
+            if not data:
                 return
-            self.cut = rest is not line
             self.number += 1
+            cut = self.offset - start > len(data)
             if self.number == 1:
-                if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                    raise DataError(f"{self._name}: the file is UTF-16: save it as UTF-8")
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            yield line
+                data = check_beginning(data, self._name)
+            yield Line(data, self.number, self.offset, cut)
 
 
 @contextlib.contextmanager
@@ -98,69 +111,50 @@ def lines(uri: str, name: str, offset: int = 0, number: int = 0, count: int | No
 
 
 def delimited(source: Lines, delimiter: str, width: int | None = None) -> Iterator[Row]:
-    """Rows of a csv or tsv file; `width` None takes the first as it is. Nothing is read beyond the row at hand.
+    """Rows of a csv or tsv file; `width` None takes rows of any. Beyond the row at hand it reads only where that row is broken.
 
     Raises:
         DataError: from the file.
     """
-    consumed: list[bytes] = []  # the lines of the row at hand
-    broken: list[str] = []  # and what is wrong with them
-
-    def decoded() -> Iterator[str]:
-        for line in source:
-            consumed.append(line)
-            if source.cut:
-                broken.append(MALFORMED_ROW)
-            if not line.isascii() and not _is_utf8(line):
-                broken.append(UNDECODABLE)
-            yield line.decode("utf-8", "replace")
-
-    reader = csv.reader(decoded(), delimiter=delimiter, strict=True)
-    while True:
-        consumed.clear()
-        broken.clear()
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error:
-            row = None
-        number = source.number - len(consumed) + 1
-        if row is None or (width is not None and len(row) not in (0, width)):
-            yield Row(number, None, MALFORMED_ROW, b"".join(consumed))
-        elif row:  # an empty line is no row
-            yield Row(number, None if broken else row, broken[0] if broken else None, b"".join(consumed))
+    for taken, fields in Records(iter(source), lambda line: line.data.decode("utf-8", "replace"), delimiter, width):
+        number, end, raw = taken[0].number, (taken[-1].end, taken[-1].number), b"".join(line.data for line in taken)
+        if fields is None or any(line.cut for line in taken):
+            yield Row(number, None, MALFORMED_ROW, raw, end)
+        elif fields:  # an empty line is no row
+            reason = None if raw.isascii() or _is_utf8(raw) else UNDECODABLE
+            yield Row(number, fields if reason is None else None, reason, raw, end)
 
 
 def objects(source: Lines, columns: Sequence[str], headline: str) -> Iterator[Row]:
     """Rows of one JSON object a line. Blank lines are no rows."""
-    for line in source:
+    for line, number, offset, _ in source:
         if not (stripped := line.strip()):
             continue
+        end = (offset, number)
         try:
             value = json.loads(stripped.decode())
         except UnicodeDecodeError:
-            yield Row(source.number, None, UNDECODABLE, line)
+            yield Row(number, None, UNDECODABLE, line, end)
             continue
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict) or headline not in value:
-            yield Row(source.number, None, MALFORMED_ROW, line)
+            yield Row(number, None, MALFORMED_ROW, line, end)
         elif not isinstance(value[headline], str | None):
-            yield Row(source.number, None, NOT_TEXT, line)
+            yield Row(number, None, NOT_TEXT, line, end)
         elif b"\\u" in line and not is_unicode(value):
-            yield Row(source.number, None, UNDECODABLE, line)
+            yield Row(number, None, UNDECODABLE, line, end)
         else:
-            yield Row(source.number, [value.get(column) for column in columns], None, line)
+            yield Row(number, [value.get(column) for column in columns], None, line, end)
 
 
 def texts(source: Lines) -> Iterator[Row]:
     """A headline a line."""
-    for line in source:
+    for line, number, offset, _ in source:
         try:
-            yield Row(source.number, [line.rstrip(b"\r\n").decode()], None, line)
+            yield Row(number, [line.rstrip(b"\r\n").decode()], None, line, (offset, number))
         except UnicodeDecodeError:
-            yield Row(source.number, None, UNDECODABLE, line)
+            yield Row(number, None, UNDECODABLE, line, (offset, number))
 
 
 def _is_utf8(line: bytes) -> bool:

@@ -35,7 +35,7 @@ from ray_jobs.score_config import ScoreConfig
 from ray_jobs.score_rows import Block, Part, Reader
 from ray_jobs.score_source import Source
 
-SCHEMA = 1
+SCHEMA = 2  # raise it when the same input gives other bytes
 PLAN, SCORES, QUARANTINE, DONE = "plan.json", "scores", "quarantine", "done"
 BATCH = 1024  # headlines a call of the model: 512 to 4096 are equally fast, and a call's activations stay small
 BUFFERED = 16 << 20  # bytes of finished rows that wait for their row group, a part

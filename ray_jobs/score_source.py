@@ -33,6 +33,7 @@ from ray_jobs.score_lines import (
     PARQUET,
     TEXT,
     Lines,
+    Mark,
     delimited,
     explained,
     is_unicode,
@@ -44,7 +45,6 @@ from ray_jobs.score_rows import Part
 SCANNERS = 8  # files looked at at a time: object stores answer slowly and in parallel
 SHOWN = 100  # characters of a column's name in an error
 
-Mark = tuple[int, int]  # where a part may begin: bytes and lines before it
 Kinds = dict[str, set[str]]  # a key of JSON objects to the names of its values' types
 
 
@@ -156,7 +156,7 @@ def _scan(uri: str, name: str, config: ScoreConfig) -> _Scan:
         if is_zipped(uri):
             marks = [begin]
         elif suffix(uri) in DELIMITERS and quotes:
-            marks = [begin, *_row_ends(source, DELIMITERS[suffix(uri)], config.part_rows)]
+            marks = [begin, *_row_ends(source, DELIMITERS[suffix(uri)], len(schema), config.part_rows)]
         else:
             marks = [begin, *(mark for mark in marks if mark > begin)]
     if not is_zipped(uri):
@@ -189,20 +189,21 @@ def _bytes(uri: str, name: str, part_rows: int) -> tuple[str, int, bool, list[Ma
     return digest.hexdigest(), size, quotes, marks
 
 
-def _row_ends(source: Lines, delimiter: str, part_rows: int) -> list[Mark]:
+def _row_ends(source: Lines, delimiter: str, width: int, part_rows: int) -> list[Mark]:
     """Where parts may begin in a file with quotes: the end of a line inside of quotes is not the end of a row, so all rows are read."""
     marks: list[Mark] = []
     begin = source.number
-    for _ in delimited(source, delimiter):
-        if source.number - begin >= part_rows:
-            begin = source.number
-            marks.append((source.offset, source.number))
+    for row in delimited(source, delimiter, width):
+        if row.end[1] - begin >= part_rows:
+            begin = row.end[1]
+            marks.append(row.end)
     return marks
 
 
 def _text_schema(source: Lines, uri: str, name: str, headline: str) -> pa.Schema:
-    """The columns of a csv, tsv or txt file; nothing but the header is read."""
+    """The columns of a csv, tsv or txt file; nothing but the first row is read."""
     if suffix(uri) == TEXT:
+        next(iter(source), None)  # raises where the file cannot be read as lines
         return pa.schema([(headline, pa.string())])
     header = next(delimited(source, DELIMITERS[suffix(uri)]), None)
     if header is None or header.values is None:
@@ -214,7 +215,7 @@ def _text_schema(source: Lines, uri: str, name: str, headline: str) -> pa.Schema
 def _json_kinds(source: Lines, name: str) -> Kinds:
     """Every key of every object."""
     found: Kinds = {}
-    for line in source:
+    for line, *_ in source:
         with contextlib.suppress(ValueError, RecursionError):
             value = json.loads(line)
             whole = isinstance(value, dict) and not (b"\\u" in line and not is_unicode(value))  # else it goes to quarantine

@@ -315,3 +315,19 @@ def test_sealing_twice_never_takes_the_dataset_away(uri: str, monkeypatch: pytes
     monkeypatch.setattr(storage.LocalStorage, "delete", delete)
     dataset.seal(uri, manifest)
     assert open_dataset(uri).manifest == manifest
+
+
+def test_a_source_that_mostly_fails_moves_latest_only_where_that_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "h.csv"
+    path.write_text("headline,clickbait\n" + "".join(f"Headline number {at},{at % 2}\nHeadline {at}\n" for at in range(30)))
+    config = PreprocessConfig(source=str(path), output=str(tmp_path / "out"))
+    uri = build(config)
+    (tmp_path / "out" / "latest.json").unlink()
+    with pytest.raises(DataError) as caught:
+        job.preprocess(config)
+    assert "h.csv: 30 of 60 rows are in quarantine (30 malformed_row; the first is row 2 of h.csv)" in str(caught.value)
+    assert "accept it with --max-quarantined 0.5" in str(caught.value)
+    assert not (tmp_path / "out" / "latest.json").exists()
+    assert open_dataset(uri).table("quarantine").num_rows == 30  # there to look at
+    assert job.preprocess(config.model_copy(update={"max_quarantined": 0.5})) == uri
+    assert open_dataset(str(tmp_path / "out" / "latest")).uri == uri

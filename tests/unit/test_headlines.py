@@ -61,6 +61,12 @@ def parquet(**columns: Any) -> bytes:
     return sink.getvalue()
 
 
+def twice(name: str) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table([["a"], ["b"], [1]], names=[name, name, "clickbait"]), sink)
+    return sink.getvalue()
+
+
 WRITERS: dict[str, Callable[[], bytes]] = {
     "h.csv": lambda: delimited(","),
     "bom.csv": lambda: b"\xef\xbb\xbf" + delimited(","),
@@ -99,16 +105,58 @@ def test_rows_with_other_columns_are_malformed_and_blank_lines_are_no_rows(tmp_p
     assert [row[0] for row in rows] == [b"good", b"a,b,c", b"alone", b'"x"y,1', b"good too"]
 
 
-def test_a_quote_that_nothing_closes_loses_nothing_silently(tmp_path: Path) -> None:
-    good = b"".join(b"headline %d,1\n" % at for at in range(20_000))
-    (tmp_path / "h.csv").write_bytes(b'headline,clickbait\nbefore,1\n"open,1\n' + good)
+def test_a_quote_that_nothing_closes_costs_its_own_line(tmp_path: Path) -> None:
+    good = [b"headline %d,1" % at for at in range(20_000)]  # more than the csv reader takes for a field
+    lines = [b"headline,clickbait", b"before,1", b'"open,1', *good, b'say "no",0', b'"open to the end,0', b"after,1"]
+    (tmp_path / "h.csv").write_bytes(b"\n".join(lines))
     rows = read(tmp_path / "h.csv")
-    assert rows[0] == (b"before", "1", None)
-    assert rows[1][2] == "malformed_row"
-    assert rows[1][0] is not None
-    assert rows[-1] == (b"headline 19999", "1", None)
-    swallowed = rows[1][0].count(b"\n")
-    assert len(rows) == 2 + len(good.splitlines()) - swallowed  # what the bad row holds, and no more, is missing
+    assert [row[0] for row in rows] == [
+        b"before",
+        lines[2],
+        *(b"headline %d" % at for at in range(20_000)),
+        b'say "no"',
+        lines[-2],
+        b"after",
+    ]
+    assert [at for at, row in enumerate(rows) if row[2]] == [1, len(rows) - 2]
+
+
+def test_a_quote_that_another_row_seems_to_close_costs_its_own_line(tmp_path: Path) -> None:
+    rows = ["news of the day,0"] * 20
+    (tmp_path / "h.csv").write_text("\n".join(["headline,clickbait", '"Nobody saw this coming,1', *rows, 'The screen is 50",1', "last,0"]))
+    assert [row[2] for row in read(tmp_path / "h.csv")] == ["malformed_row"] + [None] * 22
+
+
+def test_a_field_of_many_lines_is_one_field(tmp_path: Path) -> None:
+    body = "\n".join(["A paragraph, a comma.", "", "Another one", *["and, so, on"] * 30, 'with a ""quote""'])
+    (tmp_path / "h.csv").write_text(f'body,headline,clickbait\n"{body}","Two lines\nof text",1\nshort,Good,0\n')
+    assert read(tmp_path / "h.csv") == [(b"Two lines\nof text", "1", None), (b"Good", "0", None)]
+
+
+LINES = st.lists(st.text(alphabet='ab",\n', max_size=12).map(lambda line: line.replace("\n", "") + "\n"), max_size=30)
+
+
+@settings(deadline=None)
+@given(LINES, st.sampled_from([None, 1, 2]))
+def test_every_line_belongs_to_one_row_whatever_the_quotes(lines: list[str], width: int | None) -> None:
+    looked_at = 0
+
+    def decode(line: str) -> str:
+        nonlocal looked_at
+        looked_at += 1
+        return line
+
+    records = list(formats.Records(iter(lines), decode, ",", width))
+    assert [line for taken, _ in records for line in taken] == lines
+    assert all(fields is None or width is None or len(fields) in (0, width) for _, fields in records)
+    assert looked_at <= 4 * len(lines)  # once more where a quote opens, once to count delimiters: never a square
+
+
+@pytest.mark.parametrize("name", ["h.csv", "h.jsonl"])
+def test_lines_that_end_in_a_carriage_return_alone_are_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(WRITERS[name]().replace(b"\r", b"").replace(b"\n", b"\r"))
+    with pytest.raises(DataError, match=rf"{name}: its lines end in \\r alone"):
+        read(tmp_path / name)
 
 
 def test_a_line_without_end_is_not_read_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +220,9 @@ UNREADABLE: dict[str, tuple[str, bytes, str]] = {
     "empty_gz": ("h.jsonl.gz", gzip.compress(b""), "the file is empty"),
     "utf16": ("h.csv", "headline,clickbait\n".encode("utf-16"), "save it as UTF-8"),
     "column": ("h.csv", b"headlin,clickbait\na,1\n", 'no column "headline"; did you mean "headlin"?'),
+    "open_header": ("h.csv", b'headline,"clickbait\na,1\n', "the header cannot be read"),
+    "column_twice": ("h.csv", b"headline,clickbait,headline\na,1,b\n", 'the column "headline" stands twice'),
+    "parquet_column_twice": ("h.parquet", twice("headline"), 'the column "headline" stands twice'),
     "far_column": ("h.csv", b"text,target\na,1\n", 'no column "headline"; columns: text, target'),
     "json_column": ("h.jsonl", b'{"title": "a", "clickbait": 1}\n', "columns: title, clickbait"),
     "parquet_column": ("h.parquet", parquet(headline=["a"], y=[1]), 'no column "clickbait"'),

@@ -129,6 +129,31 @@ def test_a_quarantined_row_is_kept_with_its_line_its_reason_and_its_bytes(tmp_pa
     assert table(config)["id"].to_pylist() == ["0", "1", "2"]
 
 
+@pytest.mark.parametrize("part_rows", [1, 3, 50, 1000])
+def test_a_quote_that_nothing_closes_costs_its_own_line_wherever_it_is_cut(part_rows: int, tmp_path: Path) -> None:
+    good = [f"{at},the market {at}" for at in range(100)]
+    broken = {12: '5,"Nobody saw this', 40: '"6,Nobody', 101: '7,"The end'}
+    lines = ["id,headline", *good]
+    for number, line in broken.items():
+        lines.insert(number - 1, line)
+    lines[70:70] = ['x,"two', 'lines"', 'y,The screen is 50"', ""]
+    (tmp_path / "h.csv").write_text("\n".join(lines))
+    config = configured(tmp_path, tmp_path / "h.csv", part_rows=part_rows)
+    counts = scored(config)[0]["counts"]
+    quarantined = {row["row"]: row["raw"].decode() for row in table(config, score_output.QUARANTINE).to_pylist()}
+    assert {lines[number - 1] for number in quarantined} == set(broken.values()) == set(quarantined.values())
+    assert table(config)["id"].to_pylist() == [*map(str, range(67)), "x", "y", *map(str, range(67, 100))]
+    assert (counts["in"], counts["scored"], counts["reasons"]) == (105, 102, {"malformed_row": 3})
+
+
+@pytest.mark.parametrize("name", ["h.csv", "h.jsonl", "h.txt"])
+def test_lines_that_end_in_a_carriage_return_alone_are_told(tmp_path: Path, name: str) -> None:
+    data = FORMATS[name](GOOD[:3]) if name in FORMATS else b"the market\na word\n"
+    (tmp_path / name).write_bytes(data.replace(b"\n", b"\r"))
+    with pytest.raises(DataError, match=rf"{name}: its lines end in \\r alone"):
+        plan(configured(tmp_path, tmp_path / name))
+
+
 def test_bad_text_in_parquet_is_kept_and_the_other_columns_too(tmp_path: Path) -> None:
     text = _unchecked([b"the market", b"\xff", None])
     (tmp_path / "h.parquet").write_bytes(parquet_bytes(pa.table({"headline": text, "day": pa.array([1, 2, 3], pa.date32())})))
