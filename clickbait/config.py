@@ -226,7 +226,7 @@ class GateConfig(Config):
     max_ece: Fraction = 0.03
     """Expected calibration error, 15 bins of equal width."""
     min_int8_agreement: Fraction = 0.99
-    """Share of validation verdicts on which the served form agrees with torch."""
+    """Share of validation verdicts, at the bundle's threshold, on which the served form agrees with torch."""
     max_latency_ratio: float = Field(1.25, gt=0.0)
     """The candidate's median latency over the champion's, measured in turn in the same minute."""
     max_latency_ms: float = Field(50.0, gt=0.0)

@@ -13,7 +13,7 @@ import numpy as np
 
 from clickbait import behaviour, metrics
 from clickbait.dataset import Dataset
-from clickbait.errors import DataError
+from clickbait.errors import BundleError, DataError
 from clickbait.labelled import read_labelled
 
 Score = Callable[[list[str]], np.ndarray]
@@ -67,13 +67,19 @@ def transfer_split(source: str, dataset: Dataset, headline_column: str, label_co
 def measure(
     score: Score, test: Split, *, transfer: Split | None, cases: Sequence[behaviour.Case], threshold: float, worst: int
 ) -> dict[str, Any]:
-    """The metrics document's threshold, test, slices, flips, transfer, behaviour and worst. `score` is called once, with everything."""
+    """The metrics document's threshold, test, slices, flips, transfer, behaviour and worst. `score` is called once, with everything.
+
+    Raises:
+        BundleError: the model gives a headline no number as its score.
+    """
     parts = {"test": test.texts, **{name: [change(text) for text in test.texts] for name, change in metrics.PERTURBATIONS.items()}}
     parts["behaviour"] = behaviour.texts(cases)
     if transfer:
         parts["transfer"] = transfer.texts
         parts["transfer_lower"] = [text.lower() for text in transfer.texts]
     flat = np.asarray(score([text for part in parts.values() for text in part]))
+    if broken := int(np.count_nonzero(~np.isfinite(flat))):
+        raise BundleError(f"the model scores {broken:,} of {len(flat):,} headlines as not a number: train it again with a smaller lr")
     ends = np.cumsum([len(part) for part in parts.values()])[:-1]
     scores = dict(zip(parts, np.split(flat, ends), strict=True))
     found: dict[str, Any] = {

@@ -92,8 +92,7 @@ def build(
         "verdict": None,
     }
     bundle.seal(folder, **fields)
-    found, scores = compare(model, folder, runtimes, dataset, temperature, config.threads)
-    threshold = metrics.best_threshold(validation.labels, scores[fields["default_runtime"]])
+    found, threshold = compare(model, folder, runtimes, fields["default_runtime"], dataset, temperature, config.threads)
     document = {
         "model": {"name": MODEL_NAME, "version": None, "base_model": train["model"], "parameters": modeling.parameters(model)},
         "synthetic": dataset.synthetic,
@@ -137,12 +136,20 @@ def quantize(source: Path, target: Path) -> None:
 
 
 def compare(
-    model: transformers.PreTrainedModel, folder: Path, runtimes: dict[str, str], dataset: Dataset, temperature: float, threads: int
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Each exported form against torch (fp32) on the validation split, the speed of each, side by side; and each form's scores there.
+    model: transformers.PreTrainedModel,
+    folder: Path,
+    runtimes: dict[str, str],
+    served: str,
+    dataset: Dataset,
+    temperature: float,
+    threads: int,
+) -> tuple[dict[str, Any], float]:
+    """Each exported form against torch (fp32) on the validation split, the speed of each, side by side; and the bundle's threshold.
 
-    `agreement`: share of headlines with the same verdict; `max_difference`: largest difference of P(clickbait); `per_second`:
-    headlines a second in batches of 16 on `threads` threads, median of interleaved rounds; ONNX from text, torch from tokens.
+    The threshold is the best for the scores of the runtime `served` (`metrics.best_threshold`).
+
+    `agreement`: share of headlines with the same verdict at the threshold; `max_difference`: largest difference of P(clickbait);
+    `per_second`: headlines a second in batches of 16 on `threads` threads, median of interleaved rounds; ONNX from text, torch from tokens.
     """
     table = dataset.table("validation", ["headline", "input_ids", "label"])
     texts: list[str] = table["headline"].to_pylist()
@@ -150,10 +157,11 @@ def compare(
     reference = metrics.probabilities(torch_margins(model, rows), temperature)
     scorers = {name: Scorer(folder, runtime=name, threads=threads) for name in runtimes}
     scores = {name: scorer.score(texts) for name, scorer in scorers.items()}
-    found: dict[str, Any] = {"rows": len(texts), "threads": threads}
+    threshold = metrics.best_threshold(rows.labels, scores[served])
+    found: dict[str, Any] = {"rows": len(texts), "threads": threads, "threshold": threshold}
     for name, ours in scores.items():
         found[name] = {
-            "agreement": float(np.mean((ours >= 0.5) == (reference >= 0.5))),
+            "agreement": 1.0 - metrics.flip_rate(reference, ours, threshold),
             "max_difference": float(np.abs(ours - reference).max()),
         }
     sample = np.linspace(0, len(texts) - 1, min(SPEED_HEADLINES, len(texts)), dtype=np.int64)
@@ -163,7 +171,7 @@ def compare(
     for name, speed in speeds(runs, sample, threads).items():
         found.setdefault(name, {})["per_second"] = speed
     found["size_mb"] = {name: round((folder / file).stat().st_size / 1e6, 1) for name, file in runtimes.items()}
-    return found, scores
+    return found, threshold
 
 
 def speeds(runs: dict[str, Callable[[np.ndarray], Any]], rows: np.ndarray, threads: int) -> dict[str, float]:

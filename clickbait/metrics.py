@@ -28,24 +28,28 @@ _SENTENCE_END = ".,;:!?…"  # not quotes, brackets or %: to drop one of those c
 def classification(labels: Labels, scores: Scores, threshold: float = 0.5) -> dict[str, Any]:
     """The figures of one split: labels (n,) and scores (n,), n at least 1.
 
-    Keys: rows, accuracy, precision, recall, f1, auc, log_loss, ece, confusion ([[tn, fp], [fn, tp]]). Precision, recall and F1 are
-    of clickbait, and 0 where they are 0 / 0. auc is None where the split has one class only: it is not defined there.
+    Keys: rows, only_class, accuracy, precision, recall, f1, auc, log_loss, ece, confusion ([[tn, fp], [fn, tp]]). Precision, recall and F1
+    are of clickbait. A figure that is not defined is None: one of these three where it is 0 / 0, and auc where the split has one class
+    only. `only_class` is then that class, `news` or `clickbait`; with both classes it is None.
     """
     from sklearn import metrics as sk  # 3 s, with scipy and pandas
 
     labels, scores = _checked(labels, scores)
     verdicts = scores >= threshold
-    precision, recall, f1, _ = sk.precision_recall_fscore_support(labels, verdicts, average="binary", zero_division=0.0)
+    confusion = sk.confusion_matrix(labels, verdicts, labels=[0, 1]).tolist()
+    (_, called_wrongly), (missed, hits) = confusion
+    both = _both_classes(labels)
     return {
         "rows": len(labels),
+        "only_class": None if both else "clickbait" if labels[0] else "news",
         "accuracy": float(np.mean(verdicts == labels)),
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(f1),
-        "auc": float(sk.roc_auc_score(labels, scores)) if _both_classes(labels) else None,
+        "precision": _ratio(hits, hits + called_wrongly),
+        "recall": _ratio(hits, hits + missed),
+        "f1": _ratio(2 * hits, 2 * hits + called_wrongly + missed),
+        "auc": float(sk.roc_auc_score(labels, scores)) if both else None,
         "log_loss": float(sk.log_loss(labels, scores, labels=[0, 1])),
         "ece": expected_calibration_error(labels, scores),
-        "confusion": sk.confusion_matrix(labels, verdicts, labels=[0, 1]).tolist(),
+        "confusion": confusion,
     }
 
 
@@ -258,6 +262,10 @@ def _checked(labels: Labels, scores: Scores) -> tuple[Labels, Scores]:
     return labels, scores
 
 
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
 def _both_classes(labels: Labels) -> bool:
     return bool(labels.min() != labels.max())
 
@@ -268,7 +276,7 @@ def _slice(labels: Labels, verdicts: npt.NDArray[np.bool_]) -> dict[str, Any]:
     return {
         "rows": len(labels),
         "accuracy": float(np.mean(verdicts == labels)),
-        "f1": 2 * hits / called if called else None,
+        "f1": _ratio(2 * hits, called),
         "share_clickbait": float(labels.mean()),
     }
 

@@ -7,6 +7,7 @@ The results go into the bundle: metrics.json, report.html, and the card.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from clickbait import behaviour, card, cli, drafts, evaluation, report
 from clickbait.config import EvaluateConfig
 from clickbait.dataset import Dataset, open_dataset
 from clickbait.errors import DataError
+from clickbait.evaluation import Split
 from clickbait.scorer import Scorer
 from ray_jobs.scoring import score_texts
 
@@ -43,10 +45,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 def measure(config: EvaluateConfig, scorer: Scorer, dataset: Dataset) -> dict[str, Any]:
     """All that is measured of a bundle: `evaluation.measure` over the cluster, and the latency in this process."""
-    cases = behaviour.load(config.behaviour_file)
-    transfer = None
-    if config.transfer:
-        transfer = evaluation.transfer_split(config.transfer, dataset, config.headline_column, config.label_column)
+    cases, transfer = inputs(config, dataset)
     test = evaluation.test_split(dataset)
 
     def score(texts: list[str]) -> np.ndarray:
@@ -59,19 +58,42 @@ def measure(config: EvaluateConfig, scorer: Scorer, dataset: Dataset) -> dict[st
     return {**found, "test_split": evaluation.test_identity(dataset), "latency": evaluation.speed(scorer.score, test.texts, config.threads)}
 
 
+def inputs(config: EvaluateConfig, dataset: Dataset) -> tuple[tuple[behaviour.Case, ...], Split | None]:
+    """What a bundle is measured on beside its dataset: the behavioural cases, and the transfer set where one is given.
+
+    Raises:
+        ConfigError: the behavioural file does not fit.
+        DataError: the transfer set cannot be read, or every headline of it was trained on.
+    """
+    cases = behaviour.load(config.behaviour_file)
+    if not config.transfer:
+        return cases, None
+    return cases, evaluation.transfer_split(config.transfer, dataset, config.headline_column, config.label_column)
+
+
 def main(config: EvaluateConfig) -> None:
     """Evaluate and print the figures that the gate reads."""
-    document = evaluate(config)
-    if document["synthetic"]:
-        print("synthetic headlines: the figures say that the pipeline works, and nothing of real headlines")
-    for name in card.SUMMARY:
-        print(f"{name:>12}: {document['test'][name]:.4f}")
-    for name, share in document["flips"].items():
-        print(f"{'flip ' + name:>16}: {share:.2%}")
-    print(f"{'behaviour':>12}: {document['behaviour']['passed']} of {document['behaviour']['cases']} cases hold")
-    if document["transfer"]:
-        print(f"{'transfer auc':>12}: {document['transfer']['auc']:.4f}")
+    print(table(evaluate(config)))
     print(f"report: {config.bundle}/report.html")
+
+
+def table(document: Mapping[str, Any]) -> str:
+    """The figures of the metrics document for a terminal. A figure that is not defined is `none`."""
+    test, transfer = document["test"], document["transfer"]
+    lines = ["synthetic headlines: the figures say that the pipeline works, and nothing of real headlines"] if document["synthetic"] else []
+    lines += [f"{name:>12}: {_number(test[name])}" for name in card.SUMMARY]
+    lines += [f"{'flip ' + name:>16}: {share:.2%}" for name, share in document["flips"].items()]
+    lines.append(f"{'behaviour':>12}: {document['behaviour']['passed']} of {document['behaviour']['cases']} cases hold")
+    if transfer:
+        lines.append(f"{'transfer':>12}: {transfer['rows']:,} headlines, accuracy {_number(transfer['accuracy'])}")
+        lines.append(f"{'transfer auc':>12}: {_number(transfer['auc'])}")
+        if transfer["only_class"]:
+            lines.append(f"{'':>14}every headline of the transfer set is {transfer['only_class']}: AUC needs both classes")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
 
 
 if __name__ == "__main__":

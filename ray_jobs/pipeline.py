@@ -22,7 +22,7 @@ from typing import Any
 
 from clickbait import cli, storage
 from clickbait.checkpoints import description
-from clickbait.config import PipelineConfig, TrainConfig
+from clickbait.config import GateConfig, PipelineConfig, TrainConfig, load
 from clickbait.dataset import Dataset, open_dataset
 from clickbait.errors import Refused
 from clickbait.registry import Registry
@@ -62,24 +62,27 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
         ClickbaitError: what a user can mend, by the step that found it.
     """
     ports.bind("127.0.0.1", config.port).close()  # now, not after twenty minutes of training
+    load(GateConfig, config.promote.gate_file)
     clock = Clock()
     work = config.work
+    draft = storage.join(work, "bundle")
     source = config.data or config.preprocess.source
     with clock.step("ray"):
         session.connect()
     with clock.step("preprocess"):
         uri = preprocess.preprocess(config.preprocess.model_copy(update={"source": source, "output": storage.join(work, "datasets")}))
     dataset = open_dataset(uri)
+    measuring = {"bundle": draft, "dataset": uri, "transfer": config.transfer or config.evaluate.transfer}
+    evaluating = config.evaluate.model_copy(update=measuring)
+    evaluate.inputs(evaluating, dataset)  # a transfer set that cannot be read is told before training too
     with clock.step("train"):
         training = config.train.model_copy(update={"dataset": uri, "output": storage.join(work, "runs")})
         training = training.model_copy(update={"name": run_name(training, dataset)})
         run = train.train(training)
-    draft = storage.join(work, "bundle")
     with clock.step("export"):
         export.export(config.export.model_copy(update={"run": run, "dataset": uri, "output": draft}))
     with clock.step("evaluate"):
-        measuring = {"bundle": draft, "dataset": uri, "transfer": config.transfer or config.evaluate.transfer}
-        metrics = evaluate.evaluate(config.evaluate.model_copy(update=measuring))
+        metrics = evaluate.evaluate(evaluating)
     with clock.step("gate and publish"):
         registry = storage.join(work, "registry")
         outcome = promote.promote(config.promote.model_copy(update={"bundle": draft, "dataset": uri, "registry": registry}))
@@ -177,7 +180,7 @@ def main(config: PipelineConfig) -> None:
         Refused: the gate let the candidate not through.
     """
     summary = pipeline(config)
-    if summary["gate"] != "promoted":
+    if summary["gate"] == "refused":
         raise Refused(f"no alias was moved; the gate's checks that failed: {', '.join(summary['failed_checks'])}")
 
 

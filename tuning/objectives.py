@@ -20,7 +20,6 @@ from clickbait.dataset import Dataset
 from clickbait.scorer import Scorer
 
 LATENCY_HEADLINES = 100  # enough for a median
-THRESHOLD = 0.5  # a bundle's own is chosen on validation; here all trials are judged by the same
 
 
 def measure(run: str, dataset: Dataset, objectives: Sequence[str], headlines: int) -> dict[str, float]:
@@ -34,24 +33,29 @@ def measure(run: str, dataset: Dataset, objectives: Sequence[str], headlines: in
     """
     if not {"flip_rate", "latency_ms"} & set(objectives):
         return {}
-    texts: list[str] = dataset.table("validation", ["headline"])["headline"].to_pylist()
-    texts = [texts[row] for row in np.linspace(0, len(texts) - 1, min(headlines, len(texts)), dtype=np.int64)]
+    table = dataset.table("validation", ["headline", "label"])
+    table = table.take(np.linspace(0, table.num_rows - 1, min(headlines, table.num_rows), dtype=np.int64))
+    texts: list[str] = table["headline"].to_pylist()
     found = {}
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
         scorer = exported(run, dataset, Path(folder))
         if "flip_rate" in objectives:
-            found["flip_rate"] = flip_rate(scorer, texts)
+            found["flip_rate"] = flip_rate(scorer, texts, table["label"].to_numpy().astype(np.int64))
         if "latency_ms" in objectives:
             evaluation.latency(scorer.score, texts[:10])  # warm
             found["latency_ms"] = statistics.median(evaluation.latency(scorer.score, texts[:LATENCY_HEADLINES]))
     return found
 
 
-def flip_rate(scorer: Scorer, texts: Sequence[str]) -> float:
-    """The largest share of verdicts that flip under one of `metrics.PERTURBATIONS`."""
+def flip_rate(scorer: Scorer, texts: Sequence[str], labels: np.ndarray) -> float:
+    """The largest share of verdicts that flip under one of `metrics.PERTURBATIONS`, at the threshold that an export would choose.
+
+    An export chooses it on the whole validation split, this on the `texts` with the `labels`, int64 (n,).
+    """
     before = scorer.score(texts)
+    threshold = metrics.best_threshold(labels, before)
     changed = (scorer.score([change(text) for text in texts]) for change in metrics.PERTURBATIONS.values())
-    return max(metrics.flip_rate(before, after, THRESHOLD) for after in changed)
+    return max(metrics.flip_rate(before, after, threshold) for after in changed)
 
 
 def exported(run: str, dataset: Dataset, folder: Path) -> Scorer:
@@ -71,7 +75,7 @@ def exported(run: str, dataset: Dataset, folder: Path) -> Scorer:
         synthetic=dataset.synthetic,
         max_tokens=dataset.max_tokens,
         max_characters=int(dataset.manifest["config"]["max_characters"]),
-        temperature=1.0,  # moves no score over the threshold
+        temperature=1.0,  # changes no verdict: the threshold is chosen on these scores
         runtimes={"int8": exporting.INT8, "fp32": exporting.FP32},
         default_runtime="int8",
         config={},

@@ -15,10 +15,11 @@ from clickbait.batches import Headlines
 from clickbait.checkpoints import Run
 from clickbait.config import EvaluateConfig, ExportConfig, PipelineConfig, PreprocessConfig, PromoteConfig, TrainConfig
 from clickbait.dataset import open_dataset
-from clickbait.errors import BundleError, PortInUse
+from clickbait.errors import BundleError, ConfigError, DataError, PortInUse, Refused
 from clickbait.registry import Registry
 from clickbait.scorer import Scorer
 from clickbait.training import Place, fit
+from ray_jobs import pipeline as pipeline_job
 from ray_jobs.evaluate import evaluate
 from ray_jobs.export import export
 from ray_jobs.pipeline import pipeline
@@ -26,6 +27,7 @@ from ray_jobs.preprocess import preprocess
 from ray_jobs.promote import promote
 from tests.conftest import Cluster, free_port
 from tests.integration.test_jobs import GATE
+from tests.unit.test_dataset import build
 
 OWED = "rows_in rows_kept rows_duplicate rows_quarantined accuracy auc flip_lower flip_punctuation ece int8_agreement"
 OWED += " gate version answers seconds"
@@ -141,6 +143,34 @@ def test_a_port_in_use_ends_it_before_anything_is_done(config: PipelineConfig, t
         with pytest.raises(PortInUse, match="somebody listens there"):
             pipeline(config.model_copy(update={"port": taken.getsockname()[1], "work": str(tmp_path / "work")}))
     assert not (tmp_path / "work").exists()
+
+
+def test_what_the_last_steps_read_is_looked_at_before_training(
+    config: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "h.csv"
+    source.write_text("headline,clickbait\n" + "".join(f"Headline number {row},{row % 2}\n" for row in range(60)))
+    dataset = build(PreprocessConfig(source=str(source), output=str(tmp_path / "datasets"), partitions=1))
+    monkeypatch.setattr(pipeline_job.session, "connect", lambda: None)
+    monkeypatch.setattr(pipeline_job.preprocess, "preprocess", lambda _: dataset)
+    monkeypatch.setattr(pipeline_job.train, "train", lambda _: pytest.fail("trained"))
+    config = config.model_copy(update={"port": 0, "work": str(tmp_path / "work")})
+    with pytest.raises(DataError, match="nowhere"):
+        pipeline(config.model_copy(update={"transfer": str(tmp_path / "nowhere.csv")}))
+    with pytest.raises(ConfigError, match=r"cases\.yaml"):
+        pipeline(config.model_copy(update={"evaluate": EvaluateConfig(behaviour_file="cases.yaml")}))
+    with pytest.raises(ConfigError, match=r"bounds\.yaml"):
+        pipeline(config.model_copy(update={"promote": PromoteConfig(gate_file="bounds.yaml")}))
+
+
+def test_only_a_refusal_is_a_refusal(config: PipelineConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--promote.publish-only` moves no alias because nobody asked for it."""
+    for decision in ("promoted", "published"):
+        monkeypatch.setattr(pipeline_job, "pipeline", lambda _, decision=decision: {"gate": decision})
+        pipeline_job.main(config)
+    monkeypatch.setattr(pipeline_job, "pipeline", lambda _: {"gate": "refused", "failed_checks": ["ece"]})
+    with pytest.raises(Refused, match="ece"):
+        pipeline_job.main(config)
 
 
 def test_a_changed_byte_stops_the_evaluation(summary: dict[str, Any], config: PipelineConfig, tmp_path: Path) -> None:

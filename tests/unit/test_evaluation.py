@@ -10,6 +10,7 @@ import pytest
 
 from clickbait import behaviour, bundle, card, evaluation
 from clickbait.behaviour import Case, Functionality, Invariance
+from clickbait.errors import BundleError
 from clickbait.evaluation import Split
 from tests.tiny import tiny_bundle
 
@@ -61,6 +62,13 @@ def test_the_cases_are_judged_by_their_own_scores_and_the_threshold() -> None:
     (failed,) = found["failed"]
     assert (failed["name"], failed["text"], failed["expect"], failed["scores"]) == ("quiet", "Quiet", "clickbait", [0.1])
     assert measured(Exclaims(), threshold=0.05)["behaviour"]["passed"] == 3
+
+
+def test_a_model_whose_scores_are_no_numbers_is_one_line() -> None:
+    with pytest.raises(BundleError, match="scores 1 of 16 headlines as not a number: train it again with a smaller lr"):
+        evaluation.measure(
+            lambda texts: np.array([np.nan, *np.zeros(len(texts) - 1)]), TEST, transfer=None, cases=CASES, threshold=0.5, worst=5
+        )
 
 
 def test_without_a_transfer_set_nothing_of_it_is_scored_and_the_rest_stays() -> None:

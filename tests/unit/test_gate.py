@@ -148,6 +148,16 @@ def test_a_candidate_that_was_not_evaluated_is_no_candidate() -> None:
         decide({"export": {}}, None, GateConfig())
 
 
+def test_int8_agreement_counts_at_the_bundles_threshold_alone() -> None:
+    """An export of before the document named the threshold measured at 0.5."""
+    at = {**GOOD, "threshold": 0.9}
+    assert failed(at) == {"int8_agreement"}
+    (told,) = (item["note"] for item in decide(at, None, GateConfig())["checks"] if item["name"] == "int8_agreement")
+    assert told == "measured at the threshold 0.5, not at the bundle's: export again (ray_jobs.export)"
+    assert failed({**at, "export": {**GOOD["export"], "threshold": 0.9}}) == set()
+    assert failed({**GOOD, "threshold": 0.5}) == set()
+
+
 KINDS = {"behaviour_minimum_functionality", "behaviour_invariance", "behaviour_direction"}
 
 

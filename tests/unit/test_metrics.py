@@ -44,7 +44,7 @@ def test_the_threshold_moves_verdicts_and_nothing_else() -> None:
     low, high = metrics.classification(LABELS, SCORES, 0.0), metrics.classification(LABELS, SCORES, 0.95)
     assert low["confusion"] == [[0, 4], [0, 4]]
     assert high["confusion"] == [[4, 0], [4, 0]]
-    assert (high["precision"], high["recall"], high["f1"]) == (0.0, 0.0, 0.0)
+    assert (high["precision"], high["recall"], high["f1"]) == (None, 0.0, 0.0), "nothing is called clickbait: no precision"
     for same in ("auc", "log_loss", "ece"):
         assert low[same] == high[same]
 
@@ -52,7 +52,9 @@ def test_the_threshold_moves_verdicts_and_nothing_else() -> None:
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_has_no_auc_and_no_curves(label: int) -> None:
     labels, scores = np.full(3, label), np.array([0.2, 0.7, 1.0])
-    assert metrics.classification(labels, scores)["auc"] is None
+    figures = metrics.classification(labels, scores)
+    assert (figures["auc"], figures["only_class"]) == (None, ("news", "clickbait")[label])
+    assert figures["recall"] == (2 / 3 if label else None)
     curves = metrics.curves(labels, scores)
     assert curves["pr"] == {"precision": [], "recall": []}
     assert curves["roc"] == {"fpr": [], "tpr": []}
@@ -65,13 +67,34 @@ def test_what_only_a_bug_can_cause_is_asserted(labels: list[int], scores: list[f
         metrics.classification(np.array(labels, dtype=np.int64), np.array(scores, dtype=np.float64))
 
 
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_mcnemar_equals_the_sums_by_hand(first: int, second: int) -> None:
+    """Exact: of `first + second` throws of a coin, as few heads as `second`; and both ends."""
+    pair, total = metrics.Discordant(first, second), first + second
+    at_most = [sum(math.comb(total, k) for k in range(count + 1)) / 2**total for count in (second, min(first, second))]
+    assert pair.p_second_is_worse() == pytest.approx(at_most[0], rel=1e-9)
+    assert pair.p_differ() == pytest.approx(min(1.0, 2 * at_most[1]), rel=1e-9)
+    assert metrics.Discordant(second, first).p_differ() == pair.p_differ()
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.booleans(), st.booleans()), min_size=1))
+def test_discordant_headlines_are_those_that_one_model_alone_judges_right(rows: list[tuple[int, bool, bool]]) -> None:
+    labels, first, second = (np.array(column) for column in zip(*rows, strict=True))
+    pair = metrics.discordant(labels, first, second)
+    assert pair.only_first == sum(a == label != b for label, a, b in rows)
+    assert pair.only_second == sum(b == label != a for label, a, b in rows)
+    gain = np.mean(second == labels) - np.mean(first == labels)
+    assert gain == pytest.approx((pair.only_second - pair.only_first) / len(rows))
+
+
 @given(SPLITS)
 def test_every_answer_is_json_and_in_bounds(split: tuple[metrics.Labels, metrics.Scores]) -> None:
     labels, scores = split
     texts = ["Is it 12?" if i % 2 else "one more" for i in range(len(labels))]
     figures = metrics.classification(labels, scores.astype(np.float32))
     assert np.sum(figures["confusion"]) == figures["rows"] == len(labels)
-    assert all(0 <= figures[key] <= 1 for key in ("accuracy", "precision", "recall", "f1", "ece"))
+    assert all(0 <= figures[key] <= 1 for key in ("accuracy", "ece"))
+    assert all(figures[key] is None or 0 <= figures[key] <= 1 for key in ("precision", "recall", "f1"))
     curves = metrics.curves(labels, scores)
     assert sum(curves["histogram"]["news"]) + sum(curves["histogram"]["clickbait"]) == sum(curves["reliability"]["count"]) == len(labels)
     json.dumps([figures, curves, metrics.slices(texts, labels, scores, 0.5), metrics.worst(texts, labels, scores, 5)], allow_nan=False)
