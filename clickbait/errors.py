@@ -11,6 +11,9 @@ to a status (`serve.api`). What only a bug can cause is an `assert`, never one o
     │   ├── NotFound           nothing at that key
     │   ├── DiskFull           no space left for what is to be written
     │   └── PreconditionFailed the object changed since it was read
+    ├── RunInUse               a training run that another process is writing
+    │   └── LeaseLost          another process has taken the run over
+    ├── TrainingDiverged       a loss that is not a number
     ├── BundleError            a model version that is not whole: a file missing, a byte changed
     ├── RegistryError          a version or an alias that is not there
     │   └── AliasConflict      the alias moved since it was read
@@ -62,6 +65,18 @@ class DiskFull(StorageError):
 
 class PreconditionFailed(StorageError):
     """The object changed since it was read."""
+
+
+class RunInUse(ClickbaitError):
+    """Another process is writing this training run."""
+
+
+class LeaseLost(RunInUse):
+    """Another process has taken this training run over."""
+
+
+class TrainingDiverged(ClickbaitError):
+    """The loss is not a number any more."""
 
 
 class BundleError(ClickbaitError):

@@ -111,6 +111,10 @@ class GcsStorage:
         with self._explained(key), contextlib.suppress(api.NotFound):
             self._blob(key).delete(retry=DEFAULT_RETRY)  # removing twice is removing once
 
+    def delete_folder(self, prefix: str) -> None:
+        for key in self.list(prefix):
+            self.delete(key)
+
     @functools.cached_property
     def _bucket(self) -> Any:
         return gcs.Client().bucket(self._name)

@@ -73,6 +73,9 @@ class Storage(Protocol):
     def delete(self, key: str) -> None:
         """Removes `key`; nothing there is fine."""
 
+    def delete_folder(self, prefix: str) -> None:
+        """Removes every key below the folder `prefix`, and the folder. Nothing may write there meanwhile."""
+
 
 def absolute(uri: str) -> str:
     """A local path made absolute (`~` and `file://` understood), or `gs://bucket/prefix` without a slash at its end."""
@@ -247,6 +250,12 @@ class LocalStorage:
             if path.exists():
                 with self._locked(path):
                     path.unlink(missing_ok=True)
+
+    def delete_folder(self, prefix: str) -> None:
+        path = self._path(prefix)
+        with self._explained(prefix):
+            if path.exists():
+                shutil.rmtree(path)  # with its lock files, which deleting key by key leaves behind
 
     def _path(self, key: str) -> Path:
         return Path(self.uri) / check_key(self.uri, key)

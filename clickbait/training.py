@@ -7,8 +7,8 @@ checkpoints (`clickbait.checkpoints`) and goes on from the newest whole one, who
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
-import os
 import platform
 import tempfile
 import time
@@ -24,17 +24,19 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch.nn.parallel import DistributedDataParallel
 
-from clickbait import metrics, modeling, softlabels
+from clickbait import cores, metrics, modeling, softlabels
 from clickbait.batches import Batch, Headlines, Rewriter, epoch_steps, evaluation_batches, share
-from clickbait.checkpoints import SELECTED_BY, Run, State, description
+from clickbait.checkpoints import SELECTED_BY, Checkpoint, Run, State, claim
 from clickbait.config import TrainConfig
 from clickbait.dataset import Dataset
+from clickbait.errors import DataError, TrainingDiverged
 from clickbait.tokenizer import load as load_tokenizer
 from clickbait.tracking import Tracker
 
 EVALUATION_TOKENS = 8192  # tokens a forward pass of evaluation takes: 256 headlines of 32
 LOG_STEPS = 20  # steps between two points of the loss curve
 PROFILED_STEPS = 5
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,32 @@ def fit(
     make_bar: Callable[..., Bar] | None = None,
     *,
     group: str | None = None,
+    driver: str | None = None,
 ) -> None:
     """Trains until the epochs are done, `max_steps` is reached or patience is out; every worker calls it at once.
 
+    Rank 0 alone writes, and holds the run's lease while it does.
+
+    Args:
+        config: what to train, and how.
+        dataset: the headlines.
+        place: where this worker stands.
+        report: called after each epoch.
+        make_bar: a progress bar.
+        group: the W&B group.
+        driver: the command that the workers belong to: workers that it starts again take the lease over from those that died.
+
     Raises:
-        DataError: the run's folder holds another run.
-        ModelError: the base model is not to be had.
+        DataError: the run's folder holds another run, or a checkpoint that this worker cannot read.
+        ModelError: the base model is not available, or the dataset was cut by another tokenizer.
+        RunInUse: another process writes this run, or has taken it over.
+        TrainingDiverged: the loss is not a number any more.
     """
-    loop = Loop(config, dataset, place)
-    with Tracker.start(config, dataset, enabled=place.rank == 0, group=group) as tracker:
-        loop.run_epochs(report, tracker, make_bar if place.rank == 0 and config.progress else None)
+    run = Run(f"{config.output}/{config.name}")
+    with run.hold(driver) if place.rank == 0 else contextlib.nullcontext():
+        loop = Loop(config, dataset, place, run)
+        with Tracker.start(config, dataset, enabled=place.rank == 0, group=group) as tracker:
+            loop.run_epochs(report, tracker, make_bar if place.rank == 0 and config.progress else None)
 
 
 def training_split(config: TrainConfig, dataset: Dataset) -> tuple[Headlines, Rewriter | None]:
@@ -141,14 +159,13 @@ def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.A
 class Loop:
     """Model, optimizer and place in the data of one worker."""
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, place: Place) -> None:
-        self.config, self.dataset, self.place = config, dataset, place
-        torch.set_num_threads(config.threads or max((os.cpu_count() or 1) // place.local_world, 1))
+    def __init__(self, config: TrainConfig, dataset: Dataset, place: Place, run: Run) -> None:
+        self.config, self.dataset, self.place, self.run = config, dataset, place, run
+        torch.set_num_threads(cores.worker_threads(config, place.local_world))
         self.train, self.rewriter = training_split(config, dataset)
         self.validation = Headlines(dataset.table("validation", ["input_ids", "label"]))
-        self.run = Run(f"{config.output}/{config.name}")
         if place.rank == 0:
-            self.run.claim(description(config, dataset))
+            claim(self.run, config, dataset)
 
         self.model = modeling.load(config, dataset.tokenizer, dataset.max_tokens).to(place.device)
         self.pad_id = int(self.model.config.pad_token_id or 0)
@@ -220,6 +237,7 @@ class Loop:
         margins = np.zeros(len(self.validation))
         for rows, part in (pair for worker in parts for pair in worker):
             margins[rows] = part
+        self._check_loss(float(np.abs(margins).max()), self.state, "validation")
         labels = self.validation.labels
         found = metrics.classification(labels, metrics.probabilities(margins, 1.0))
         calibrated = metrics.probabilities(margins, metrics.temperature(labels, margins))
@@ -252,16 +270,30 @@ class Loop:
             if bar:
                 bar.update(1)
             if state.step % LOG_STEPS == 0:
-                tracker.log(
-                    {"train_loss": float(loss) * self.place.world, "lr": learning_rate(self.config, state.step, self.total)}, state.step
-                )
+                figures = {"train_loss": float(loss) * self.place.world, "lr": learning_rate(self.config, state.step, self.total)}
+                self._check_loss(figures["train_loss"], state)
+                tracker.log(figures, state.step)
             if self.config.checkpoint_steps and state.step % self.config.checkpoint_steps == 0 and state.position < len(steps):
                 self.state = state.model_copy(update={"loss_sum": self._total(loss_sum)})
+                self._check_loss(self.state.loss_sum, self.state)
                 self._save()
         seconds = time.perf_counter() - start
         self.rows_per_second = rows_seen / seconds if rows_seen else 0.0
         self.seconds = seconds
         self.state = state.model_copy(update={"loss_sum": self._total(loss_sum)})
+        self._check_loss(self.state.loss_sum, self.state)
+
+    def _check_loss(self, loss: float, state: State, which: str = "training") -> None:
+        """Before a checkpoint is written: a model whose loss is no number will never learn anything again.
+
+        Raises:
+            TrainingDiverged: the loss is not finite.
+        """
+        if not math.isfinite(loss):
+            raise TrainingDiverged(
+                f"{self.run.uri}: the {which} loss is {loss} at step {state.step}, epoch {state.epoch + 1}: the training has diverged. "
+                f"Lower lr ({self.config.lr:g} here, try {self.config.lr / 10:g}) or raise warmup_fraction, and give another --name"
+            )
 
     def _close_epoch(self) -> dict[str, float]:
         """Evaluates, notes the epoch in the history, writes the checkpoint and, where it is the best, says so."""
@@ -323,12 +355,38 @@ class Loop:
         self.run.prune(self.config.keep_checkpoints)
 
     def _resume(self) -> State:
-        """The newest whole checkpoint's weights, optimizer, RNG and place; the start where there is none."""
-        names = self.run.complete()
-        if not names:
+        """The newest whole checkpoint's weights, optimizer, RNG and place; the start where there is none.
+
+        Rank 0 chooses the checkpoint, and tells the others its name and its files' SHA-256s. A rank that looked for itself might see
+        another one, where the storage is slow to show what was written.
+        """
+        chosen: list[Checkpoint | None] = [self._load_newest() if self.place.rank == 0 else None]
+        if self.place.world > 1:
+            dist.broadcast_object_list(chosen, src=0, device=self.place.device)
+        checkpoint = chosen[0]
+        if checkpoint is None:
             return State(step=0, epoch=0, position=0, loss_sum=0.0, history=[])
+        if self.place.rank:
+            self._load(checkpoint)
+        return checkpoint.state
+
+    def _load_newest(self) -> Checkpoint | None:
+        """Loads the newest checkpoint whose bytes are as they were written; one that has changed is told of and deleted."""
+        for name in reversed(self.run.complete()):
+            try:
+                checkpoint = self.run.checkpoint(name)
+                self._load(checkpoint)
+            except DataError as error:
+                log.warning("%s; going on from the checkpoint before it", error)
+                self.run.discard([name])  # else it would count as the newest when others are pruned
+            else:
+                return checkpoint
+        return None
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        """The checkpoint's weights, optimizer and this rank's RNG."""
         device = self.place.device
-        with self.run.fetch(names[-1]) as folder:
+        with self.run.fetch(checkpoint) as folder:
             self.model.load_state_dict(modeling.load_checkpoint(folder).state_dict())
             restore_optimizer(self.optimizer, load_file(folder / "optimizer.safetensors"), device)
             rng = load_file(folder / "rng.safetensors")
@@ -336,7 +394,6 @@ class Loop:
             torch.set_rng_state(rng[f"{self.place.rank}.0"])
             if device.type == "cuda" and f"{self.place.rank}.1" in rng:
                 torch.cuda.set_rng_state(rng[f"{self.place.rank}.1"], device)
-        return self.run.state(names[-1])
 
     @contextlib.contextmanager
     def _profiler(self) -> Iterator[Callable[[], None]]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 
 import ray
 
 from clickbait import cli, hub, storage
-from clickbait.checkpoints import Run, description
+from clickbait.checkpoints import Run, claim
 from clickbait.config import TrainConfig
 from clickbait.dataset import open_dataset
 from clickbait.errors import DataError
@@ -26,22 +27,29 @@ def train(config: TrainConfig) -> str:
 
     Raises:
         DataError: no whole dataset there, or the run's folder holds another run.
-        ModelError: the base model is not to be had.
+        ModelError: the base model is not available, or the dataset was cut by another tokenizer.
+        RunInUse: another process is training this run.
+        TrainingDiverged: the loss is not a number any more.
     """
     dataset = open_dataset(config.dataset)
     # Off a terminal a bar is a page of log for each of its steps.
     config = config.model_copy(update={"dataset": dataset.uri, "progress": config.progress and sys.stderr.isatty()})
     hub.locate(config.model)  # here, for a clear error: what a worker raises is tried anew
     run = Run(storage.join(config.output, config.name))
-    run.claim(description(config, dataset))
+    claim(run, config, dataset)
     if run.read_json("done.json") is not None:
         return run.uri
-    if config.num_workers:
-        connect()
-        check_resources(config)
-    from ray_jobs.trainer import trainer  # 5 s of torch and Ray Train: what is wrong is told before
+    driver = uuid.uuid4().hex
+    # Held from here, for a clear error while somebody else trains; the first worker takes the lease over from this process.
+    with run.hold(driver):
+        if run.read_json("done.json") is not None:  # done while this process waited for the lease
+            return run.uri
+        if config.num_workers:
+            connect()
+            check_resources(config)
+        from ray_jobs.trainer import fit  # 5 s of torch and Ray Train: what is wrong is told before
 
-    trainer(config).fit()
+        fit(config, driver=driver)
     return run.uri
 
 

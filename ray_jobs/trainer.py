@@ -1,5 +1,8 @@
 """The TorchTrainer of `ray_jobs.train`, and what its workers run.
 
+A `ClickbaitError` that a worker raises comes out of `fit` as itself, and Ray does not start the workers again. The exception is a storage
+that does not answer: that may pass, so Ray tries again.
+
 Ray Train's controller and the process that starts it import this module: what only a worker needs (transformers, the loop) is imported
 there, and spares each of the two some seconds.
 """
@@ -9,10 +12,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +27,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.metrics import Gauge
 from tqdm import tqdm
 
-from clickbait import storage
+from clickbait import errors, storage
 from clickbait.config import TrainConfig
 from clickbait.dataset import open_dataset
+from clickbait.errors import ClickbaitError, StorageError
 
 log = logging.getLogger("ray.train.clickbait")  # below Ray Train's own, which a worker's console and log file show
 # Of the last epoch, to Prometheus as ray_clickbait_train_<name>{run}, from the machine of the first worker.
@@ -38,13 +43,64 @@ GAUGES = {
 }
 
 
-def trainer(config: TrainConfig, *, group: str | None = None, callbacks: Sequence[UserCallback] = ()) -> TorchTrainer:
-    """The TorchTrainer of a run: `group` is its W&B group, `callbacks` are told what the workers report (Ray Tune's is one)."""
+class NoRetry(UserCallback):  # type: ignore[misc]  # ray is untyped
+    """Ends the training where starting the workers again would end in the same error: Ray's own policy tells no error from another.
+
+    Ray Train calls it in its controller, and what it raises there is no worker's failure, so `max_failures` does not count.
+    """
+
+    def after_exception(self, *, worker_exceptions: dict[int, Exception], **_: Any) -> None:
+        error = ours(worker_exceptions)
+        if error is not None and not isinstance(error, StorageError):
+            raise error
+
+
+def ours(worker_exceptions: Mapping[int, Exception]) -> ClickbaitError | None:
+    """The first of our own errors that a worker raised, by rank; what other ranks raise is what a rank that ends does to them.
+
+    Ray hands over a worker's exception as the text of its traceback, whose last line has the class and the message.
+    """
+    for _, exception in sorted(worker_exceptions.items()):
+        lines = re.findall(rf"^{errors.__name__}\.(\w+): (.*)$", str(exception), re.MULTILINE)
+        if lines:
+            name, message = lines[-1]
+            error: ClickbaitError = getattr(errors, name)(message)
+            return error
+    return None
+
+
+def fit(config: TrainConfig, *, group: str | None = None, driver: str | None = None, callbacks: Sequence[UserCallback] = ()) -> None:
+    """Trains under a TorchTrainer until the run is over.
+
+    Args:
+        config: what to train, and how.
+        group: the W&B group.
+        driver: the command that the workers belong to (`clickbait.lease`).
+        callbacks: told what the workers report.
+
+    Raises:
+        ClickbaitError: what a worker raised of ours.
+        ray.train.TrainingFailedError: workers died or failed more than `max_failures` times.
+    """
+    try:
+        trainer(config, group=group, driver=driver or uuid.uuid4().hex, callbacks=callbacks).fit()
+    except ray.train.ControllerError as error:
+        if isinstance(error.controller_failure, ClickbaitError):
+            raise error.controller_failure from None
+        raise
+    except ray.train.WorkerGroupError as error:
+        if (cause := ours(error.worker_failures)) is not None:
+            raise cause from None
+        raise
+
+
+def trainer(config: TrainConfig, *, group: str | None, driver: str, callbacks: Sequence[UserCallback]) -> TorchTrainer:
+    """The TorchTrainer of a run."""
     # A worker waits at each report until the controller looks: at Ray's 2 s an epoch of a small model would be mostly that.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     return TorchTrainer(
         _worker,
-        train_loop_config={"config": config.model_dump(), "group": group},
+        train_loop_config={"config": config.model_dump(), "group": group, "driver": driver},
         torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.num_workers,
@@ -56,7 +112,7 @@ def trainer(config: TrainConfig, *, group: str | None = None, callbacks: Sequenc
             name=f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",
             storage_path=storage.join(config.output, "ray"),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-            callbacks=list(callbacks),
+            callbacks=[NoRetry(), *callbacks],
         ),
     )
 
@@ -94,7 +150,7 @@ def _worker(values: dict[str, Any]) -> None:
             ray.train.report(metrics, checkpoint=pointer)
 
     make_bar = _bar if config.num_workers else tqdm
-    fit(config, open_dataset(config.dataset), place, report, make_bar, group=values["group"])
+    fit(config, open_dataset(config.dataset), place, report, make_bar, group=values["group"], driver=values["driver"])
 
 
 def _bar(total: int, desc: str) -> Any:

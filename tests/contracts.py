@@ -194,6 +194,16 @@ class StorageContract:
         assert not store.exists("key")
         assert store.list() == []
 
+    def test_delete_folder(self, root: str) -> None:
+        store = open_storage(root)
+        for key in ("a/one", "a/deep/two", "ab/three"):
+            store.write(key, b"", expect="")
+        store.delete_folder("a")
+        store.delete_folder("a")
+        assert store.list() == ["ab/three"]
+        with pytest.raises(StorageError, match="is not a key below it"):
+            store.delete_folder("../a")
+
     def test_missing_names_its_uri(self, root: str, tmp_path: Path) -> None:
         store = open_storage(root)
         for call in (store.read, store.read_versioned, store.open, store.size, lambda key: store.download(key, tmp_path / "x")):

@@ -44,6 +44,8 @@ from tuning.sweep_progress import Progress
 from tuning.sweep_results import collect
 
 DRIVER_CPUS = 0.1  # of a trial whose training has workers of its own: more, and the waiting drivers would hold every CPU
+# Keys of `description` that change no trial: where things lie, what is shown, how often something is saved or tried.
+IGNORED = frozenset(f"train.{name}" for name in ("dataset", "output", "name", "progress", "profile", "wandb_project", "max_failures"))
 SAVE_S = "3"  # seconds between two savings of Tune's state: what a killed driver forgets
 
 
@@ -61,13 +63,13 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     home = Run(storage.join(config.output, config.name))
     described = description(config, dataset.fingerprint)
     if home.read_json("run.json") is not None:
-        home.claim(described)  # refuses another sweep
+        home.claim(described, defaults(), IGNORED)  # refuses another sweep
     done = home.read_json("trials.json")
     if done is not None:
         return done
     connect()
     concurrent = places(config)
-    home.claim(described)  # no earlier: one that asks for too much is mended under the same name
+    home.claim(described, defaults(), IGNORED)  # no earlier: one that asks for too much is mended under the same name
     with _stoppable(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Consider boosting PBT performance")  # by actors that are used again: a run each is worth more
         results = tuner(config, home.uri, concurrent).fit()
@@ -90,9 +92,12 @@ def description(config: SweepConfig, fingerprint: str) -> dict[str, Any]:
     flat: dict[str, Any] = {"dataset": fingerprint}
     for key, value in config.model_dump(mode="json", exclude={"output", "name"}).items():
         flat |= {f"{key}.{name}": part for name, part in value.items()} if isinstance(value, dict) else {key: value}
-    for place in ("dataset", "output", "name", "progress"):  # where things lie, and what is shown
-        del flat[f"train.{place}"]
-    return flat
+    return {key: value for key, value in flat.items() if key not in IGNORED}
+
+
+def defaults() -> dict[str, Any]:
+    """What `description` says of a setting that is not set: a run.json that was written before a setting existed lacks it."""
+    return {key: value for key, value in description(SweepConfig(), "").items() if key != "dataset" and not key.startswith("space.")}
 
 
 def needs(config: SweepConfig) -> dict[str, float]:

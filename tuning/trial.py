@@ -23,7 +23,7 @@ from ray.train import UserCallback
 from ray.util.queue import Empty, Queue
 
 from clickbait import storage
-from clickbait.checkpoints import SELECTED_BY, STATE, Run
+from clickbait.checkpoints import SELECTED_BY, Run
 from clickbait.config import TrainConfig
 from clickbait.dataset import Dataset, open_dataset
 from clickbait.errors import DataError
@@ -186,14 +186,14 @@ class Forward(UserCallback):  # type: ignore[misc]
 
 def _on_workers(config: TrainConfig, group: str) -> Iterator[dict[str, float]]:
     """Trains under a TorchTrainer and yields what rank 0 reports."""
-    from ray_jobs.trainer import trainer
+    from ray_jobs.trainer import fit
 
     reports = Queue(actor_options={"num_cpus": 0})
     raised: list[BaseException] = []
 
     def work() -> None:
         try:
-            trainer(config, group=group, callbacks=[Forward(reports)]).fit()
+            fit(config, group=group, callbacks=[Forward(reports)])
         except BaseException as error:
             raised.append(error)
 
@@ -239,6 +239,5 @@ def adopt(pointer: str, own: Run) -> None:
         raise DataError(f"{pointer}: the checkpoint to go on from is gone: remove the sweep's folder and start again")
     state = donor.state(name)
     with donor.fetch(name) as files:
-        (files / STATE).unlink()
         # Of the epochs only the last: the others' checkpoints stay with the donor, and the best of a run must be one of its own.
         own.save(files, state.model_copy(update={"history": state.history[-1:]}))

@@ -21,7 +21,7 @@ from clickbait.batches import Headlines
 from clickbait.checkpoints import SELECTED_BY, Run
 from clickbait.config import TrainConfig
 from clickbait.dataset import open_dataset
-from clickbait.errors import DataError, ModelError
+from clickbait.errors import DataError, ModelError, RunInUse, TrainingDiverged
 from clickbait.exporting import torch_margins
 from clickbait.training import Loop, Place, fit, learning_rate
 from ray_jobs.train import train
@@ -98,6 +98,110 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path: Path, tiny_encoder: Path, sm
     assert_same(before, weights(run_in_process(config)))
 
 
+def test_a_checkpoint_with_a_changed_byte_is_passed_over(
+    tmp_path: Path, tiny_encoder: Path, small_dataset: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings(tmp_path, tiny_encoder, small_dataset, epochs=2, keep_checkpoints=2)
+    run = run_in_process(config)
+    before = weights(run)
+    damaged = Path(run.checkpoint_uri(run.complete()[-1])) / "optimizer.safetensors"
+    data = bytearray(damaged.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(bytes(data))
+    run.storage.delete("done.json")
+    assert_same(before, weights(run_in_process(config)))
+    assert "optimizer.safetensors has changed since it was written" in caplog.text
+    assert "going on from the checkpoint before it" in caplog.text
+
+
+def test_all_ranks_resume_where_rank_0_says(
+    tmp_path: Path, tiny_encoder: Path, small_dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second rank's storage shows a checkpoint fewer, as after a mount that is slow to show what was written.
+
+    The faked broadcast keeps what the real one does: rank 0's object replaces the others'.
+    """
+    config = settings(tmp_path, tiny_encoder, small_dataset, epochs=2, keep_checkpoints=2)
+    run = run_in_process(config)
+    told: list[Any] = []
+
+    def broadcast(objects: list[Any], src: int, device: Any) -> None:
+        if not told:
+            told.append(objects[0])
+        objects[0] = told[0]
+
+    monkeypatch.setattr("clickbait.training.dist.broadcast_object_list", broadcast)
+    monkeypatch.setattr("clickbait.training.DistributedDataParallel", lambda model, **_: model)
+    first = Loop(config, open_dataset(small_dataset), Place(rank=0, world=2), run)
+    slow = Run(run.uri)
+    monkeypatch.setattr(slow, "complete", lambda: run.complete()[:-1])
+    second = Loop(config, open_dataset(small_dataset), Place(rank=1, world=2), slow)
+    assert first.state == second.state == run.state(run.complete()[-1])
+    assert_same(first.model.state_dict(), second.model.state_dict())
+
+
+def poisoned(encoder: Path, folder: Path) -> Path:
+    """The encoder with a weight that is no number: its loss is none from the first step on."""
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_bytes((encoder / name).read_bytes())
+    tensors = load_file(encoder / "model.safetensors")
+    tensors["classifier.bias"][0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+DIVERGED = r"the training loss is nan at step \d+, epoch 1: the training has diverged. Lower lr \(0\.0005 here, try 5e-05\)"
+
+
+@pytest.mark.parametrize("changes", [{}, {"max_steps": 3}, {"checkpoint_steps": 5}], ids=["after some steps", "short", "at a checkpoint"])
+def test_a_loss_that_is_no_number_ends_the_training(
+    tmp_path: Path, tiny_encoder: Path, small_dataset: str, changes: dict[str, Any]
+) -> None:
+    config = settings(tmp_path, poisoned(tiny_encoder, tmp_path / "poisoned"), small_dataset, **changes)
+    with pytest.raises(TrainingDiverged, match=DIVERGED) as told:
+        train(config)
+    assert "\n" not in str(told.value)
+    assert Run(f"{config.output}/{config.name}").complete() == [], "a model that cannot learn was kept"
+
+
+def test_a_validation_loss_that_is_no_number_ends_the_training(
+    tmp_path: Path, tiny_encoder: Path, small_dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(tmp_path, poisoned(tiny_encoder, tmp_path / "poisoned"), small_dataset, max_steps=1)
+    monkeypatch.setattr("clickbait.training.headline_losses", lambda config, logits, *_: torch.nan_to_num(logits).sum(-1))
+    with pytest.raises(TrainingDiverged, match="the validation loss is nan at step 1"):
+        run_in_process(config)
+
+
+def test_our_error_in_a_worker_comes_out_as_itself_and_is_not_tried_again(
+    ray_cluster: Cluster, tmp_path: Path, tiny_encoder: Path, small_dataset: str
+) -> None:
+    from ray.util.state import list_actors
+
+    def started() -> int:
+        return len(list_actors(filters=[("class_name", "=", "RayTrainWorker")], limit=10_000))
+
+    before = started()
+    config = settings(tmp_path, poisoned(tiny_encoder, tmp_path / "poisoned"), small_dataset, num_workers=1, cpus_per_worker=0.5)
+    with pytest.raises(TrainingDiverged, match=DIVERGED):
+        train(config)
+    assert started() == before + 1
+    with Run(f"{config.output}/{config.name}").hold():  # at once: the worker gave it back
+        pass
+
+
+def test_a_second_driver_is_refused_in_one_line(
+    tmp_path: Path, tiny_encoder: Path, small_dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clickbait.lease.BEAT_S", 0.1)
+    config = settings(tmp_path, tiny_encoder, small_dataset, num_workers=1)
+    with Run(f"{config.output}/{config.name}").hold(), pytest.raises(RunInUse, match=rf"process {os.getpid()} on .* holds this run"):
+        train(config)
+
+
 def test_killed_between_a_checkpoint_and_the_note_of_the_best(
     tmp_path: Path, tiny_encoder: Path, small_dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +244,7 @@ def test_accumulation_changes_the_memory_and_not_the_step(tmp_path: Path, tiny_e
     found = []
     for parts in (1, 4):
         config = settings(tmp_path, tiny_encoder, small_dataset, name=f"parts-{parts}", accumulation=parts)
-        loop = Loop(config, dataset, Place())
+        loop = Loop(config, dataset, Place(), Run(f"{config.output}/{config.name}"))
         loop.model.eval()  # dropout would differ
         loss = loop.step(np.arange(30), step=5)
         found.append((loss, {name: value.detach().clone() for name, value in loop.model.named_parameters()}))
@@ -168,7 +272,7 @@ def test_the_profiler_writes_a_trace(tmp_path: Path, tiny_encoder: Path, small_d
 
 def test_another_recipe_under_the_same_name_is_refused(tmp_path: Path, tiny_encoder: Path, small_dataset: str) -> None:
     train(settings(tmp_path, tiny_encoder, small_dataset, max_steps=1))
-    with pytest.raises(DataError, match=r"another config.*--name"):
+    with pytest.raises(DataError, match=r"another max_steps \(1 there, 2 here\).*--name"):
         train(settings(tmp_path, tiny_encoder, small_dataset, max_steps=2))
 
 
