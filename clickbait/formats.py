@@ -256,7 +256,7 @@ def _values(column: pa.Array) -> list[Any]:
     """The column's values; text as bytes, for Parquet does not say that it is UTF-8."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if column.type in (pa.string(), pa.large_string(), pa.string_view()):
         column = column.cast(pa.large_binary())
     values: list[Any] = column.to_pylist()
     return values

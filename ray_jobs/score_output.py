@@ -167,13 +167,20 @@ def scored_schema(schema: pa.Schema, config: ScoreConfig) -> pa.Schema:
 def scored(block: Block, good: Sequence[int], scorer: Scorer, schema: pa.Schema) -> pa.Table:
     """The rows at the places `good` with their scores, BATCH computed at a time: an int8 score depends a little on its neighbours."""
     every = len(good) == block.table.num_rows
-    table = block.table if every else block.table.take(pa.array(good, pa.int64()))
+    table = block.table if every else _rows(block.table, good)
     texts: list[Any] = list(block.texts) if every else [block.texts[place] for place in good]
     scores = np.concatenate([np.empty(0, np.float32), *(scorer.score(texts[at : at + BATCH]) for at in range(0, len(texts), BATCH))])
     news, clickbait = scorer.manifest.labels
     labels = pc.if_else(pa.array(scores.astype(np.float64) >= scorer.manifest.threshold), clickbait, news)
     columns = [*table.columns, pa.array(scores), labels, pa.repeat(pa.scalar(scorer.version), len(texts))]
     return pa.table(columns, schema=schema)
+
+
+def _rows(table: pa.Table, places: Sequence[int]) -> pa.Table:
+    """The rows at `places`, which ascend, as slices: Arrow's `take` knows no string_view, nor a list of them."""
+    ends = [at for at in range(1, len(places)) if places[at] != places[at - 1] + 1]
+    runs = zip([0, *ends], [*ends, len(places)], strict=True)
+    return pa.concat_tables([table.slice(0, 0), *(table.slice(places[begin], end - begin) for begin, end in runs if end > begin)])
 
 
 def _quarantined(block: Block, reasons: Sequence[str | None], part: Part) -> pa.Table:

@@ -190,7 +190,7 @@ def _strings(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     with contextlib.suppress(UnicodeDecodeError):
-        if not pa.types.is_binary(column.type) and not pa.types.is_large_binary(column.type):
+        if column.type in (pa.string(), pa.large_string(), pa.string_view()):
             return list(column.to_pylist())
     found: list[Any] = column.cast(pa.large_binary()).to_pylist()
     for place, value in enumerate(found):

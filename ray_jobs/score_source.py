@@ -114,7 +114,7 @@ def _check(schema: pa.Schema, name: str, config: ScoreConfig) -> None:
         raise DataError(f'{name}: has a column "{taken[0]}" already: give the new ones another name, such as --prefix clickbait_')
     found = schema.field(wanted).type
     found = found.value_type if pa.types.is_dictionary(found) else found
-    if found not in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary()):
+    if found not in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()):
         raise DataError(f'{name}: the column "{wanted}" holds {found}, not text: name another with --headline-column')
 
 

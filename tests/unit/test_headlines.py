@@ -207,6 +207,18 @@ def test_labels_of_any_type_in_parquet(tmp_path: Path, labels: pa.Array) -> None
     assert [row["class"] for row in judge(read(tmp_path / "h.parquet"))] == [1, 0]
 
 
+@pytest.mark.parametrize("kind", [pa.large_binary(), pa.string_view(), pa.binary_view()], ids=str)
+def test_text_of_every_type_of_arrow_is_read(tmp_path: Path, kind: pa.DataType) -> None:
+    text = pa.array([b"good", b"\xff", None], pa.binary()).cast(pa.binary_view())
+    text = text.view(kind) if kind == pa.string_view() else text.cast(kind)
+    (tmp_path / "h.parquet").write_bytes(parquet(headline=text, clickbait=pa.array(["1", "0", "1"]).cast(pa.string_view())))
+    assert [(row["reason"], row["class"]) for row in judge(read(tmp_path / "h.parquet"))] == [
+        (None, 1),
+        ("undecodable", None),
+        ("empty", None),
+    ]
+
+
 def test_parquet_text_that_is_not_utf8_or_not_text(tmp_path: Path) -> None:
     broken = pa.StringArray.from_buffers(2, *pa.array([b"good", b"\xff\xfe"], pa.binary()).buffers()[1:])
     (tmp_path / "a.parquet").write_bytes(parquet(headline=broken, clickbait=[1, 0]))

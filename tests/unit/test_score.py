@@ -171,6 +171,26 @@ def _unchecked(values: list[bytes | None]) -> pa.Array:
     return pa.StringArray.from_buffers(len(binary), binary.buffers()[1], binary.buffers()[2], binary.buffers()[0])
 
 
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()], ids=str)
+def test_text_of_every_type_of_arrow_is_scored_and_kept(kind: pa.DataType, tmp_path: Path) -> None:
+    text = pa.array([b"the market", b"\xff", None, b"a word", b"  ", b"a budget"], pa.binary()).cast(pa.binary_view())
+    text = text.view(kind) if kind == pa.string_view() else text.cast(kind) if kind != pa.large_string() else _large(text)
+    tags = pa.array([["x"], [], None, ["y", "z"], ["x"], []], pa.list_(pa.string_view()))
+    (tmp_path / "h.parquet").write_bytes(parquet_bytes(pa.table({"headline": text, "tags": tags, "n": range(6)})))
+    config = configured(tmp_path, tmp_path / "h.parquet")
+    counts = scored(config)[0]["counts"]
+    assert counts["reasons"] == {"empty": 2, "undecodable": 1}
+    kept = table(config)
+    assert kept["n"].to_pylist() == [0, 3, 5]
+    assert kept["tags"].to_pylist() == [["x"], ["y", "z"], []]
+    assert kept["headline"].cast(pa.large_binary()).to_pylist() == [b"the market", b"a word", b"a budget"]
+
+
+def _large(text: pa.Array) -> pa.Array:
+    binary = text.cast(pa.large_binary())
+    return pa.LargeStringArray.from_buffers(len(binary), binary.buffers()[1], binary.buffers()[2], binary.buffers()[0])
+
+
 def test_json_keeps_keys_that_come_late_and_values_of_any_type(tmp_path: Path) -> None:
     values = [{"headline": "the market", "n": 1}, {"n": 2.5, "headline": "a word", "tags": ["x"]}, {"headline": 7}, {"headline": "\ud800"}]
     values += [{"headline": "seven", "tags": "plain", "flag": True}]
