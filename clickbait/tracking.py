@@ -19,6 +19,7 @@ from clickbait.config import MODEL_NAME, TrainConfig
 
 if TYPE_CHECKING:
     from clickbait.dataset import Dataset
+    from clickbait.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +79,24 @@ class Tracker:
             self._run.summary.update({f"best_{name}": value for name, value in best.items()})
 
 
-def mirror(folder: Path, version: str, aliases: Sequence[str], project: str) -> bool:
-    """Registers a published version with its aliases as a W&B model artifact; True where that was done (online only)."""
+def mirror(registry: Registry, version: str, aliases: Sequence[str], project: str) -> bool:
+    """Registers a published version with its aliases as a W&B model artifact; True where that was done (online only).
+
+    Whatever fails on the way is a warning: the registry here decides, and what it has published or moved stays.
+    """
     if mode() != "online":
         log.info("W&B is %s: version %s is not mirrored", mode(), version)
         return False
+    try:
+        _mirror(registry.fetch(version), version, aliases, project)
+    except Exception as error:  # wandb's own, those of its HTTP client, and what it does not expect itself
+        why = " ".join(str(error).split()) or type(error).__name__
+        log.warning("W&B does not mirror %s: %s: the registry has the version and its aliases", version, why)
+        return False
+    return True
+
+
+def _mirror(folder: Path, version: str, aliases: Sequence[str], project: str) -> None:
     import wandb
 
     with wandb.init(project=project, job_type="publish", name=f"publish-{version}", settings=wandb.Settings(silent=True)) as run:
@@ -90,4 +104,3 @@ def mirror(folder: Path, version: str, aliases: Sequence[str], project: str) -> 
         artifact.add_dir(str(folder))
         run.log_artifact(artifact, aliases=[version, *aliases])
         run.link_artifact(artifact, f"wandb-registry-model/{MODEL_NAME}", aliases=[version, *aliases])
-    return True

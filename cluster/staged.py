@@ -144,7 +144,7 @@ def decide(config: PromoteConfig, version: str, max_p95_ms: float, measure: Perf
     if failed or not fast:
         return Result(version, False, checks, figures)
     registry.set_alias(version, config.alias, expect=champion)
-    tracking.mirror(folder, version, [config.alias], config.wandb_project)
+    tracking.mirror(registry, version, [config.alias], config.wandb_project)
     return Result(version, True, checks, figures)
 
 

@@ -65,13 +65,13 @@ def promote(config: PromoteConfig) -> Outcome:
         card.write(folder, document, verdict=verdict)
         if config.publish_only:
             version = registry.publish(folder)
-            tracking.mirror(registry.fetch(version), version, [], config.wandb_project)
+            tracking.mirror(registry, version, [], config.wandb_project)
             return Outcome("published", version, verdict)
         if verdict["decision"] == "refused":
             return Outcome("refused", None, verdict)
         version = registry.publish(folder)
     registry.set_alias(version, config.alias, expect=champion)
-    tracking.mirror(registry.fetch(version), version, [config.alias], config.wandb_project)
+    tracking.mirror(registry, version, [config.alias], config.wandb_project)
     return Outcome("promoted", version, verdict)
 
 

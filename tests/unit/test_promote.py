@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,9 @@ import pyarrow as pa
 import pytest
 
 from clickbait import bundle
+from clickbait.cli import exit_code
 from clickbait.config import PromoteConfig
+from clickbait.errors import BundleError
 from clickbait.registry import Registry
 from ray_jobs import promote
 from ray_jobs.promote import Outcome
@@ -145,3 +148,55 @@ def test_a_best_version_that_is_torn_or_gone(submit: Callable[..., Outcome], reg
     assert "its accuracy is its manifest's" in floor["note"]
     shutil.rmtree(best)
     assert "v2 is the best of 2" in check(submit(range(6)), "accuracy_vs_best")["note"]
+
+
+class Away:
+    """W&B that cannot be reached: its `init` raises what its client raises."""
+
+    Settings = SimpleNamespace
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def init(self, **_: Any) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("no route to api.wandb.ai"), ValueError("api_key not configured\n(no-tty)"), RuntimeError()]
+)
+@pytest.mark.parametrize("publish_only", [True, False])
+def test_wandb_away_after_the_alias_moved_is_a_warning(
+    submit: Callable[..., Outcome],
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    publish_only: bool,
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setitem(sys.modules, "wandb", Away(error))
+    outcome = submit([], publish_only=publish_only)
+    assert (outcome.decision, outcome.version) == ("published" if publish_only else "promoted", "v1")
+    assert (registry.alias("production") is None) == publish_only
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "clickbait.tracking"]
+    assert warning.startswith("W&B does not mirror v1: ")
+    assert "\n" not in warning
+
+
+def test_a_version_that_cannot_be_read_back_for_the_mirror_is_a_warning_too(
+    submit: Callable[..., Outcome], registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr(Registry, "fetch", lambda *_: (_ for _ in ()).throw(BundleError("torn")))
+    assert submit([]).decision == "promoted"
+    assert registry.resolve("production") == "v1"
+
+
+def test_the_exit_code_is_one_for_a_refusal_alone(submit: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each outcome as the command ends with it."""
+    for decision, code in (("promoted", 0), ("published", 0), ("rolled back", 0), ("refused", 1)):
+        monkeypatch.setattr(promote, "promote", lambda _, decision=decision: Outcome(decision, "v1", None))
+        assert exit_code(lambda: promote.main(PromoteConfig())) == code
+    monkeypatch.undo()
+    assert exit_code(lambda: promote.main(PromoteConfig(bundle="nowhere/bundle"))) == 2
