@@ -71,6 +71,9 @@ def create_app(service: Service, settings: Settings, *, under_ray: bool = False)
 
     Its lifespan starts the service's polling and closes the service. `under_ray`: Ray Serve itself returns the x-request-id header, but for
     what `serve.ingress` takes past it.
+
+    Raises:
+        ConfigError: the keys that clients must send cannot be had.
     """
     return Api(service, settings, under_ray=under_ray)
 
@@ -79,9 +82,9 @@ class Api:
     """The ASGI application: gives each request its id, asks for its key, finds its route, makes an answer of every exception, counts it."""
 
     def __init__(self, service: Service, settings: Settings, *, under_ray: bool) -> None:
-        self._pages = pages.create(service, settings)
+        self._keys = Keys(settings)
+        self._pages = pages.create(service, settings, self._keys)
         self._posts = posts(service, settings)
-        self._keys = Keys(settings.api_keys.get_secret_value())
         self._metrics = service.metrics
         self._retry_after_s = settings.retry_after_s
         self._echo_id = not under_ray

@@ -28,6 +28,7 @@ from clickbait.registry import Registry
 from clickbait.storage import is_local
 from serve import haproxy, ingress, ports, ray_metrics, settings
 from serve.api import Api, create_app
+from serve.keys import Keys
 from serve.service import Service
 from serve.settings import Settings
 
@@ -53,12 +54,13 @@ class Classifier:
     """A replica: the api over one loaded model."""
 
     def __init__(self, chosen: dict[str, Any]) -> None:
-        self._settings = Settings(**chosen)
+        self._settings = settings.load(**chosen)
+        Keys(self._settings)  # before a model is loaded for nothing, and before anybody listens
         context = ray_serve.get_replica_context()
         replica = context.replica_id.unique_id
         if self._settings.shared_port:
             owner = f"{ray.get_runtime_context().gcs_address} {context.app_name}"
-            ingress.share(self._settings.host, self._settings.shared_port, owner)
+            ingress.share(self._settings.host, self._settings.shared_port, owner, self._settings.keep_alive_s)
         self._service = Service(self._settings, beside=lambda metrics: ray_metrics.mirror(metrics.registry, replica))
         self._service.load()
 
@@ -122,6 +124,7 @@ def stop() -> None:
 
 
 def _bound(chosen: Settings) -> ray_serve.Application:
+    Keys(chosen)  # refuses here, in one line, and not in a replica's log
     registry = Registry(chosen.registry)
     version = registry.resolve(chosen.model)
     if is_local(chosen.registry):
@@ -133,7 +136,7 @@ def _bound(chosen: Settings) -> ray_serve.Application:
         max_queued_requests=chosen.max_waiting,
         backpressure_config={"status_code": 429, "retry_after_s": chosen.retry_after_s},
         graceful_shutdown_timeout_s=math.ceil(chosen.timeout_s) + 5,  # every accepted request is answered or late by then
-    ).bind(chosen.model_dump())
+    ).bind(chosen.for_replica())
 
 
 def _wait_for(url: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import bentoml
 from bentoml.exceptions import BentoMLException
 
+from clickbait.errors import ConfigError
 from clickbait.registry import Registry
 from clickbait.scorer import Scorer
 from clickbait.text import clean, is_unicode, raw_bound
@@ -45,8 +46,12 @@ class Clickbait:
     """A worker: one model, computed on one thread."""
 
     def __init__(self) -> None:
-        """Raises ClickbaitError where the version cannot be served; BentoML's log has its line."""
+        """Raises ClickbaitError where the version cannot be served, or where keys are set; BentoML's log has its line."""
         self._settings = settings.load()
+        if self._settings.keyed:
+            raise ConfigError(
+                "CLICKBAIT_API_KEYS: this server checks no keys: unset it, and let what stands in front of BentoML check them"
+            )
         folder = Registry(self._settings.registry).fetch(self._settings.model)
         self._scorer = Scorer(
             folder, runtime=self._settings.runtime, device=self._settings.device, threads=self._settings.threads, verified=True

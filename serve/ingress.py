@@ -25,7 +25,7 @@ from serve.parsing import TOLD, Told
 
 log = logging.getLogger(__name__)
 
-_shared: list[tuple[str, int, str]] = []  # what `share` was told; and what it leads to, while it runs
+_shared: list[tuple[str, int, str, int]] = []  # what `share` was told; and what it leads to, while it runs
 _tasks: set[asyncio.Task[None]] = set()
 ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.ingress.middlewares"}
 """For replicas alone: a proxy may run where this package is not installed."""
@@ -64,8 +64,8 @@ class Straight:
             log.warning("this Ray's replica is not the one that serve/ingress.py knows: every request takes Ray's way, which is slower")
         self._metadata = RequestMetadata("", "", is_streaming=True, _request_protocol=RequestProtocol.HTTP, is_direct_ingress=True)
         if self._replica is not None and _shared:
-            replica, (host, port, owner) = self._replica, _shared.pop()
-            task = asyncio.get_running_loop().create_task(shared_port.serve(self, host, port, owner, lambda: replica._shutting_down))
+            replica, shared = self._replica, _shared.pop()
+            task = asyncio.get_running_loop().create_task(shared_port.serve(self, *shared, lambda: replica._shutting_down))
             _tasks.add(task)
             task.add_done_callback(_tasks.discard)
 
@@ -125,9 +125,9 @@ def _replica(app: ASGIApp) -> Replica | None:
     return found if there else None
 
 
-def share(host: str, port: int, owner: str) -> None:
+def share(host: str, port: int, owner: str, keep_alive_s: int) -> None:
     """Has this process's replica listen on a shared port too (`serve.shared_port`), once Ray starts its HTTP server."""
-    _shared[:] = [(host, port, owner)]
+    _shared[:] = [(host, port, owner, keep_alive_s)]
 
 
 def middlewares() -> list[Middleware]:

@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from clickbait.text import raw_bound
 from serve import v2
-from serve.keys import Keys, needs_key
+from serve.keys import needs_key
 from serve.schemas import Error, Explanation, Inferred, Label, Result, Results
 from serve.settings import Settings
 
@@ -55,7 +55,7 @@ def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
             }
     for name in ("HTTPValidationError", "ValidationError"):
         page["components"]["schemas"].pop(name, None)
-    if Keys(settings.api_keys.get_secret_value()):
+    if settings.keyed:
         _ask_for_keys(page)
     return page
 

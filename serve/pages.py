@@ -15,7 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clickbait.errors import NotReady
 from serve import v2
+from serve.keys import Keys
 from serve.openapi import document, errors
+from serve.parsing import headers_of
 from serve.schemas import Health, Live, Model, ModelMetadata, ModelReady, Ready, ServerMetadata
 from serve.service import Service
 from serve.settings import Settings
@@ -27,7 +29,7 @@ _METRICS: dict[int | str, dict[str, Any]] = {
 _NAMES = ("/", "/healthz", "/readyz", "/model", "/metrics", "/v2", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json")
 
 
-def create(service: Service, settings: Settings) -> FastAPI:
+def create(service: Service, settings: Settings, keys: Keys) -> FastAPI:
     """The pages. An exception of a route is not answered: `raised` has it."""
 
     @asynccontextmanager
@@ -47,7 +49,7 @@ def create(service: Service, settings: Settings) -> FastAPI:
     )
     # A redirect for OAuth, which there is none of.
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != app.swagger_ui_oauth2_redirect_url]
-    _add_health(app, service)
+    _add_health(app, service, keys)
     _add_inference_protocol(app, service)
 
     @app.exception_handler(HTTPException)
@@ -88,23 +90,27 @@ class _Keep:
             scope[_RAISED] = error
 
 
-def _add_health(app: FastAPI, service: Service) -> None:
-    def health(**instead: str) -> Health:
+def _add_health(app: FastAPI, service: Service, keys: Keys) -> None:
+    def health(request: Request, **instead: str) -> Health:
+        """The state; who has a key learns the rest too. The reason of a refusal names the registry's bucket, which is nobody else's."""
         message = "Clickbait detector: POST a headline to /classify; /docs shows how"
-        return Health.model_validate({"message": message, **service.health(), **instead})
+        found = service.health()
+        if not keys.among(headers_of(request.scope)):
+            found = {"status": found["status"]}
+        return Health.model_validate({"message": message, **found, **instead})
 
-    @app.get("/", summary="Health, for people", responses=errors(500))
-    async def root() -> Health:
-        return health()
+    @app.get("/", summary="Health, for people", responses=errors(500), response_model_exclude_unset=True)
+    async def root(request: Request) -> Health:
+        return health(request)
 
-    @app.get("/healthz", summary="The process is alive", responses=errors(500))
-    async def healthz() -> Health:
-        return health(status="alive")
+    @app.get("/healthz", summary="The process is alive", responses=errors(500), response_model_exclude_unset=True)
+    async def healthz(request: Request) -> Health:
+        return health(request, status="alive")
 
-    @app.get("/readyz", summary="A model is loaded and warmed", responses=errors(500, 503))
-    async def readyz() -> Health:
+    @app.get("/readyz", summary="A model is loaded and warmed", responses=errors(500, 503), response_model_exclude_unset=True)
+    async def readyz(request: Request) -> Health:
         _check_ready(service)
-        return health()
+        return health(request)
 
     @app.get("/model", summary="The version that is served", responses=errors(500, 503))
     async def model() -> Model:

@@ -81,19 +81,19 @@ class Refused(_Answer):
 
 
 class Health(_Answer):
-    """The server in a few lines."""
+    """The server in a few lines. Without one of the server's keys, `message` and `status` are all."""
 
     message: str
     """What this is."""
     status: Literal["ready", "not ready", "alive"]
     """`ready`: a model is loaded and warmed. `alive`: the process answers, whatever the model."""
-    model: str | None
+    model: str | None = None
     """The version that is served."""
-    canary: str | None
+    canary: str | None = None
     """The version that answers a share of the requests."""
-    shadow: str | None
+    shadow: str | None = None
     """The version that is compared in silence."""
-    refused: Refused | None
+    refused: Refused | None = None
     """A newer version that could not be loaded: the one before serves on."""
 
 

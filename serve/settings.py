@@ -5,10 +5,11 @@ CLICKBAIT_MODEL=staging CLICKBAIT_THREADS=2 python -m serve.standalone
 
 from __future__ import annotations
 
+import hashlib
 import os
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clickbait.config import Uri, explain
@@ -53,7 +54,15 @@ class Settings(BaseSettings):
     """The least `Retry-After` of 429 and 503, in seconds. A 429 names more where the work that waits takes longer."""
     api_keys: SecretStr = Field(SecretStr(""), exclude=True)
     """Keys that a client must send (`Authorization: Bearer` or `X-API-Key`), with commas between; none asks for none. Excluded from every
-    dump: a replica reads its own machine's CLICKBAIT_API_KEYS, so no key lies in Ray's state."""
+    dump: only their digests reach Ray's state (`for_replica`)."""
+    api_keys_file: Annotated[str, AfterValidator(os.path.abspath)] | None = Field(None, min_length=1)
+    """A file with more keys, one per line, such as a mounted secret. A change is noticed within a second or so, without a restart. Under
+    Ray Serve it is read on each machine that has a replica."""
+    api_key_digests: str = Field("", pattern="^([0-9a-f]{64}(,[0-9a-f]{64})*)?$")
+    """SHA-256 digests of more keys, in hexadecimal with commas between, for a configuration that must hold no secret. Such keys must be
+    random: the word behind a digest can be guessed."""
+    api_keys_required: bool = False
+    """Do not start without keys: a server that should have keys and was given none is open to everybody."""
     poll_s: float = Field(10.0, ge=0.0, le=86_400.0)
     """Seconds between two looks at where an alias points, give or take a fifth, so that replicas do not all look at once; 0: never."""
     canary: str | None = Field(None, min_length=1, max_length=64)
@@ -70,9 +79,60 @@ class Settings(BaseSettings):
     """Interface to listen on. This machine only, until somebody chooses otherwise: without `api_keys` anybody who reaches it may ask."""
     port: int = Field(8000, ge=0, le=65_535)
     """Port to listen on; 0 takes a free one."""
+    keep_alive_s: int = Field(75, ge=1, le=3600)
+    """Seconds that a connection is kept without a request, as nginx does. Whatever keeps connections to the server must keep them for less,
+    or it sends a request into a connection that is just closed: behind a load balancer that keeps them 600 s, as Google's do, give 620."""
 
     shared_port: int | None = Field(None, ge=1, le=65_535)
     """Under Ray Serve: a port that a machine's replicas share, past HAProxy (`serve.shared_port`), on `host`; None: there is none."""
+
+    @field_validator("api_keys")
+    @classmethod
+    def _has_a_key(cls, keys: SecretStr) -> SecretStr:
+        given = keys.get_secret_value()
+        if given and not split(given.encode()):  # as "$ONE,$TWO" where neither is set
+            raise ValueError(
+                "there is no key in it: give keys with commas between, or leave it empty for a server that is open to everybody"
+            )
+        return keys
+
+    @field_validator("api_key_digests")
+    @classmethod
+    def _has_no_digest_of_nothing(cls, digests: str) -> str:
+        if digest(b"") in digests:  # as `printf %s "$KEY" | sha256sum` where KEY is not set
+            raise ValueError("one is the digest of an empty key, which everybody has: make it again from a key")
+        return digests
+
+    @property
+    def keyed(self) -> bool:
+        """Whether a client must send a key."""
+        return bool(self.digests or self.api_keys_file or self.api_keys_required)
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """The SHA-256 digests of every key but those in the file."""
+        given = {digest(key) for key in split(self.api_keys.get_secret_value().encode())}
+        return frozenset(given | set(filter(None, self.api_key_digests.split(","))))
+
+    def for_replica(self) -> dict[str, Any]:
+        """The settings as a replica on another machine gets them: with digests for keys, and with the fact that there are keys.
+
+        Where there are keys, a replica takes no other from its own machine's environment.
+        """
+        chosen = self.model_dump()
+        if self.keyed:
+            chosen |= {"api_keys": "", "api_key_digests": ",".join(sorted(self.digests)), "api_keys_required": True}
+        return chosen
+
+
+def split(keys: bytes) -> list[bytes]:
+    """Keys with commas or line ends between, without blanks around them."""
+    return [key.strip() for line in keys.splitlines() for key in line.split(b",") if key.strip()]
+
+
+def digest(key: bytes) -> str:
+    """What is kept of a key, and compared."""
+    return hashlib.sha256(key).hexdigest()
 
 
 def load(**given: Any) -> Settings:

@@ -30,10 +30,9 @@ log = logging.getLogger(__name__)
 _MAX_AGE_S = 60.0  # then a connection is made anew, and a replica that came later gets its share
 _LOOK_S = 0.1
 _LEAVE_S = 3.0  # for clients to hear with an answer that the connection ends; below HAProxy's own time to learn of it (serve/haproxy.py)
-_IDLE_S = 75  # a connection that asks for nothing is kept so long, as nginx does; clients keep theirs for less
 
 
-async def serve(app: ASGIApp, host: str, port: int, owner: str, leaving: Callable[[], bool]) -> None:
+async def serve(app: ASGIApp, host: str, port: int, owner: str, keep_alive_s: int, leaving: Callable[[], bool]) -> None:
     """Listens until `leaving` says that the replica goes, then answers what was accepted, and returns.
 
     A port that cannot be had is a warning, not an error: the replica is served by HAProxy all the same.
@@ -43,6 +42,7 @@ async def serve(app: ASGIApp, host: str, port: int, owner: str, leaving: Callabl
         host: interface to listen on.
         port: the port; every replica of `owner` on this machine gives the same.
         owner: one text for all replicas that may share it, and for no others.
+        keep_alive_s: seconds that a connection is kept without a request.
         leaving: asked every tenth of a second.
     """
     try:
@@ -62,7 +62,7 @@ async def serve(app: ASGIApp, host: str, port: int, owner: str, leaving: Callabl
                 log_config=None,
                 proxy_headers=False,
                 server_header=False,
-                timeout_keep_alive=_IDLE_S,
+                timeout_keep_alive=keep_alive_s,
             )
         )
         serving = asyncio.create_task(server._serve([listener]))  # not `serve`: signals are Ray's

@@ -24,6 +24,7 @@ from clickbait.config import did_you_mean
 from clickbait.errors import ConfigError
 from serve import ports, settings
 from serve.api import create_app
+from serve.keys import Keys
 from serve.protocol import Protocol
 from serve.service import Service
 from serve.settings import Settings
@@ -57,6 +58,7 @@ def run(chosen: Settings, bound: socket.socket) -> None:
     Raises:
         ClickbaitError: the version cannot be served.
     """
+    Keys(chosen)  # before a model is loaded for nothing
     service = Service(chosen)
     service.load()
     address = bound.getsockname()
@@ -69,6 +71,7 @@ def run(chosen: Settings, bound: socket.socket) -> None:
         log_level="warning",
         server_header=False,
         ws="none",
+        timeout_keep_alive=chosen.keep_alive_s,
         timeout_graceful_shutdown=math.ceil(chosen.timeout_s) + 1,
     )
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C on once every request is answered: how a server ends

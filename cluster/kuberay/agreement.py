@@ -37,6 +37,8 @@ def secrets(documents: Iterable[Document]) -> set[tuple[str, str]]:
             reference = node.get("secretKeyRef")
             if isinstance(reference, dict) and not reference.get("optional"):
                 found.add((reference["name"], reference["key"]))
+            if isinstance(volume := node.get("secret"), dict) and "secretName" in volume and not volume.get("optional"):
+                found.update((volume["secretName"], item["key"]) for item in volume["items"])
             if isinstance(node.get("authOptions"), dict) and node["authOptions"].get("secretName"):
                 found.add((node["authOptions"]["secretName"], "auth_token"))
             for value in node.values():

@@ -188,7 +188,8 @@ def _container(path: str, container: Document) -> Iterator[str]:
             if probe not in container:
                 yield f"{path}.{probe}: none"
     for variable in container.get("env", []):
-        if re.search(r"(PASSWORD|TOKEN|SECRET|API_KEY)", variable["name"]) and "value" in variable:
+        # A variable that ends in _FILE names where a mounted secret is.
+        if re.search(r"(PASSWORD|TOKEN|SECRET|API_KEY)(?!.*_FILE$)", variable["name"]) and "value" in variable:
             yield f"{path}.env.{variable['name']}: its value is in the manifest: by valueFrom.secretKeyRef"
 
 

@@ -26,6 +26,7 @@ from serve.settings import load
 from tests.tiny import tiny_bundle
 
 ROOT = Path(__file__).parents[2]
+KEY = "of-the-driver"  # in no environment of the cluster
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def url(ray_cluster: object, registry: str, shared: str) -> Iterator[str]:
     from serve.app import serve_on_ray, stop
 
     port = int(shared.rsplit(":", 1)[1])
-    yield serve_on_ray(load(registry=registry, max_texts=8, poll_s=0.5, shared_port=port), 0)
+    yield serve_on_ray(load(registry=registry, max_texts=8, poll_s=0.5, shared_port=port, api_keys=KEY), 0)
     stop()
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
         pass
@@ -57,7 +58,7 @@ def url(ray_cluster: object, registry: str, shared: str) -> Iterator[str]:
 def ask(url: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
     """Status, body, headers."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers={"content-type": "application/json", **headers})
+    request = urllib.request.Request(url, data=data, headers={"content-type": "application/json", "x-api-key": KEY, **headers})
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, json.load(answer), answer.headers
@@ -70,6 +71,15 @@ def test_it_is_ready_and_says_what_it_serves(url: str) -> None:
     assert ask(f"{url}/readyz")[:2] == (200, ask(f"{url}/")[1])
     assert ask(f"{url}/model")[1]["version"] == "v1"
     assert "/classify" in ask(f"{url}/openapi.json")[1]["paths"]
+
+
+def test_a_key_that_only_the_driver_was_given_guards_every_replica(url: str, shared: str) -> None:
+    for base in (url, shared):
+        for path, body in (("/classify", {"text": "a secret"}), ("/model", None)):
+            for key in ("", "another"):
+                status, error, _ = ask(f"{base}{path}", body, **{"x-api-key": key})
+                assert (status, error["error_type"]) == (401, "Unauthorized")
+        assert ask(f"{base}/readyz", None, **{"x-api-key": ""})[1].keys() == {"message", "status"}
 
 
 def test_it_classifies(url: str) -> None:

@@ -23,6 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from clickbait.config import MODEL_NAME
 from clickbait.registry import Registry
 from tests.performance import autoscale_figures as figures
@@ -161,7 +163,7 @@ def swap(
         registry.set_alias(broken, "production")
         bad = generator.now()
         while generator.now() < 26 * scale:
-            told.append(_ready(server.url))
+            told.append(_counts(server.url))
             time.sleep(0.25)
         samples = generator.samples()
     registry.set_alias("v2", "production")
@@ -171,14 +173,14 @@ def swap(
     strange = sum(sample.version not in ("v1", "v2") for sample in good) + sum(sample.version != "v2" for sample in good if sample.at > bad)
     shows["swap_failed"] = figures.failed(samples) + early + strange
     shows["swap_seconds"] = round(last - moved, 2)
-    refused = [answer for answer in told if (answer.get("refused") or {}).get("version") == broken]
-    shows["swap_bad_refused"] = float(bool(refused) and all(answer.get("model") == "v2" for answer in told))
+    refused = [counts for counts in told if counts.get("clickbait_swaps_total", {}).get("refused")]
+    shows["swap_bad_refused"] = float(bool(refused) and all(set(counts.get("clickbait_version", {})) == {"v2"} for counts in told))
     return {
         "rate": round(rate, 1),
         "statuses": figures.statuses(samples),
         "versions": {name: sum(sample.version == name for sample in good) for name in sorted({sample.version for sample in good})},
         "moved_at": [round(moved, 2), round(bad, 2)],
-        "readyz": refused[-1:] or told[-1:],
+        "metrics": refused[-1:] or told[-1:],
         "p99_ms": {
             "before": figures.p99_ms(s for s in samples if s.at < moved),
             "after": figures.p99_ms(s for s in samples if s.at >= moved),
@@ -219,11 +221,15 @@ def _good(samples: list[Sample]) -> int:
     return sum(sample.status == 200 for sample in samples)
 
 
-def _ready(url: str) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
-        found: dict[str, Any] = json.load(answer)
-        return found
-    return {}
+def _counts(url: str) -> dict[str, dict[str, float]]:
+    """What one of the replicas says of its main role: which versions were taken over or refused, and which one serves."""
+    found: dict[str, dict[str, float]] = {}
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
+        for family in text_string_to_metric_families(answer.read().decode()):
+            for sample in family.samples:
+                if sample.labels.get("role") == "main":
+                    found.setdefault(sample.name, {})[sample.labels.get("result") or sample.labels["version"]] = sample.value
+    return found
 
 
 def _generator(url: str, out: Path, *flags: str) -> subprocess.Popen[bytes]:

@@ -41,7 +41,7 @@ async def connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
 def test_a_replica_that_goes_answers_who_is_connected_and_then_nobody_listens() -> None:
     async def main() -> None:
         port, leaving = free(), asyncio.Event()
-        serving = asyncio.create_task(shared_port.serve(hello, "127.0.0.1", port, "ours", leaving.is_set))
+        serving = asyncio.create_task(shared_port.serve(hello, "127.0.0.1", port, "ours", 75, leaving.is_set))
         reader, writer = await connected(port)
         assert b"connection: close" not in await ask(reader, writer)
         leaving.set()
@@ -87,6 +87,6 @@ def test_a_port_that_somebody_has_is_a_warning_and_not_shared(caplog: pytest.Log
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # even one that would share it
         other.bind(("127.0.0.1", 0))
         other.listen()
-        asyncio.run(asyncio.wait_for(shared_port.serve(hello, "127.0.0.1", other.getsockname()[1], "ours", lambda: False), 10))
+        asyncio.run(asyncio.wait_for(shared_port.serve(hello, "127.0.0.1", other.getsockname()[1], "ours", 75, lambda: False), 10))
     assert "no shared port" in caplog.text
     assert "somebody listens there" in caplog.text
