@@ -103,6 +103,8 @@ class Api:
         told = scope.get(TOLD)
         echoed = [(_REQUEST_ID, request_id)] if self._echo_id or told else []
         post = self._posts.get(request.path) or (self._posts[v2.INFER] if v2.is_infer(request.path) else None)
+        if scope["method"] == "HEAD":
+            scope, send = {**scope, "method": "GET"}, _without_body(send)
         if post is None or scope["method"] != "POST":
             post_only = post is not None and (request.path, scope["method"]) != ("/", "GET")
             name = post.name if post is not None and post_only else pages.name_of(request.path)
@@ -142,7 +144,7 @@ class Api:
 
         try:
             if post_only:
-                raise HTTPException(405, headers={"allow": "GET, POST" if request.path == "/" else "POST"})
+                raise HTTPException(405, headers={"allow": "GET, HEAD, POST" if request.path == "/" else "POST"})
             if self._keys and needs_key(request.path):
                 self._keys.check(request.headers)
             await self._pages(scope, receive, sending)
@@ -161,7 +163,7 @@ class Api:
         if isinstance(error, HTTPException):
             status, kind = error.status_code, HTTPStatus(error.status_code).phrase.title().replace(" ", "")
             told = _TOLD.get(status, kind)
-            more = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+            more = [(name.lower().encode(), _with_head(value).encode()) for name, value in (error.headers or {}).items()]
         elif found := next((STATUS[base] for base in type(error).__mro__ if base in STATUS), None):
             status, kind, told = found, type(error).__name__, str(error)
         else:
@@ -175,3 +177,17 @@ class Api:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         return status
+
+
+def _without_body(send: Send) -> Send:
+    """For HEAD: what GET answers, with the length of the body that it leaves out."""
+
+    async def sending(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return sending
+
+
+def _with_head(allowed: str) -> str:
+    """An `allow` header: FastAPI knows nothing of HEAD, which every route that takes GET takes too."""
+    return "GET, HEAD" if allowed == "GET" else allowed

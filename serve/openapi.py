@@ -79,6 +79,7 @@ def _posts(settings: Settings) -> dict[str, dict[str, Any]]:
         "inputs": {"anyOf": [text, texts, lists]},
         "parameters": {"anyOf": [parameters, {"type": "null"}]},
         "truncate": {"type": ["boolean", "null"], "description": "A text longer than the model reads is cut either way."},
+        "truncation_direction": {"enum": ["Right", "right", None]},
         "raw_scores": {"const": False},
     }
     predict = _object(inputs, "inputs")
@@ -89,7 +90,9 @@ def _posts(settings: Settings) -> dict[str, dict[str, Any]]:
         "/classify/batch": _post("Classify many headlines", _object({"texts": texts}, "texts"), {"texts": [_ONE, _OTHER]}, "Results"),
         "/explain": _post("Which words pushed the score", _object({"text": text}, "text"), {"text": _ONE}, "Explanation"),
         "/predict": _post("As text-embeddings-inference classifies", predict, {"inputs": _ONE}, ranked, "predict"),
-        "/": _post("As huggingface_hub's client asks for /predict", predict, {"inputs": _ONE, "parameters": {}}, ranked, "predict_root"),
+        "/": _post(
+            "As Hugging Face's inference API classifies", predict, {"inputs": _ONE}, {"type": "array", "items": labels}, "predict_root"
+        ),
         v2.INFER: _infer_post("Inference protocol: infer", infer, example, "infer", "name"),
         v2.INFER_VERSION: _infer_post("Inference protocol: infer by a version", infer, example, "infer_version", "name", "version"),
     }
@@ -107,6 +110,8 @@ def _infer(settings: Settings, text: dict[str, Any]) -> dict[str, Any]:
     return _object(
         {
             "id": {"type": ["string", "null"], "description": "Comes back in the answer."},
+            "model_name": {"type": "string", "description": "The one in the path: KServe's client sends it."},
+            "model_version": {"type": "string", "description": "The one in the path."},
             "inputs": {"type": "array", "items": tensor, "minItems": 1, "maxItems": 1},
             "outputs": {"type": "array", "items": output, "uniqueItems": True, "maxItems": 2},
             "parameters": {"type": "object", "properties": {"binary_data_output": {"type": "boolean"}}},

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import re
+from email.message import Message
 from typing import Any
 
 import orjson
@@ -14,6 +17,9 @@ from clickbait.text import clean, raw_bound
 from serve.settings import Settings
 
 JSON_TYPES = frozenset({b"application/json"})
+_UTF_8 = frozenset({"utf-8", "utf8"})
+_TYPE = re.compile(r"[a-z0-9.+-]+/[a-z0-9.+-]+")
+_MAX_TYPE = 256  # bytes of a content-type header: its parser takes the square of the count of parameters, and no client sends so many
 _COLON, _QUOTE = ord(":"), ord('"')
 _READ = frozenset(
     {
@@ -73,7 +79,7 @@ def check_headers(headers: dict[bytes, bytes], max_body_bytes: int, types: froze
         UnsupportedMediaType, BodyTooLarge: the statuses are `serve.api`'s.
     """
     kind = headers.get(b"content-type", b"")
-    if kind not in types and _without_charset(kind) not in types:
+    if kind not in types and media_type(kind) not in types:
         raise UnsupportedMediaType("the body must be application/json in UTF-8: set the content-type header")
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType("a compressed body is not taken: send it without content-encoding")
@@ -82,11 +88,19 @@ def check_headers(headers: dict[bytes, bytes], max_body_bytes: int, types: froze
         raise _too_large(max_body_bytes)
 
 
-def _without_charset(kind: bytes) -> bytes | None:
-    """The media type, or None where it has a parameter that is not UTF-8's."""
-    kind, _, rest = kind.partition(b";")
-    utf8 = rest.replace(b'"', b"").replace(b" ", b"").lower() in (b"", b"charset=utf-8")
-    return kind.strip().lower() if utf8 else None
+def media_type(kind: bytes) -> bytes | None:
+    """The type in a content-type header, in lower case, whatever its other parameters. None where it is none, or not in UTF-8."""
+    return _media_type(kind) if len(kind) <= _MAX_TYPE else None
+
+
+@functools.lru_cache(maxsize=64)
+def _media_type(kind: bytes) -> bytes | None:
+    message = Message()
+    message["content-type"] = kind.decode("latin-1")
+    (name, _), *parameters = message.get_params(failobj=[("", "")])
+    charsets = {str(value).strip().lower() for parameter, value in parameters if parameter.lower() == "charset"}
+    name = name.strip().lower()
+    return name.encode() if charsets <= _UTF_8 and _TYPE.fullmatch(name) else None
 
 
 async def read_body(receive: Receive, limit: int, deadline: float) -> bytes:

@@ -1,6 +1,7 @@
-"""`POST /predict` and `POST /` as text-embeddings-inference and Hugging Face's endpoints have them, for the clients made for those.
+"""`POST /predict` as text-embeddings-inference has it, and `POST /` as Hugging Face's inference API has it, for the clients made for those.
 
-{"inputs": "a text"}                         [{"label": "news", "score": 0.9}, {"label": "clickbait", "score": 0.1}]
+{"inputs": "a text"} at /predict             [{"label": "news", "score": 0.9}, {"label": "clickbait", "score": 0.1}]
+{"inputs": "a text"} at /                    a list of one such list: what @huggingface/inference reads
 {"inputs": ["a text"] or [["a text"]]}       a list of such lists
 {"inputs": ..., "parameters": {"top_k": 1}}  a list of such lists, of one text too: what huggingface_hub sends, and reads
 
@@ -19,7 +20,7 @@ from serve.engine import Answer
 from serve.parsing import check_texts, flat, object_of
 from serve.settings import Settings
 
-_KEYS = frozenset({"inputs", "parameters", "raw_scores", "truncate"})
+_KEYS = frozenset({"inputs", "parameters", "raw_scores", "truncate", "truncation_direction"})
 _PARAMETERS = frozenset({"function_to_apply", "top_k"})
 
 
@@ -39,8 +40,8 @@ class Asked:
         return orjson.dumps(results if self.nested else results[0])
 
 
-def asked_of(body: bytes, settings: Settings) -> Asked:
-    """The texts of a body, and the form of the answer.
+def asked_of(body: bytes, settings: Settings, *, nested: bool) -> Asked:
+    """The texts of a body, and the form of the answer; `nested`: a list of lists for one text too.
 
     Raises:
         BadRequest, InvalidText, TooManyTexts: the statuses are `serve.api`'s.
@@ -55,8 +56,11 @@ def asked_of(body: bytes, settings: Settings) -> Asked:
         raise BadRequest('"raw_scores" must be false: scores are probabilities')
     if not isinstance(document.get("truncate"), bool | None):
         raise BadRequest('"truncate" must be true or false: a text that is longer than the model reads is cut either way')
+    if document.get("truncation_direction") not in (None, "Right", "right"):
+        raise BadRequest('"truncation_direction" must be "Right": a text that is longer than the model reads is cut at its end')
     parameters = document.get("parameters")
-    return Asked(texts, nested=not isinstance(inputs, str) or parameters is not None, top_k=_top_k(parameters))
+    nested = nested or not isinstance(inputs, str) or parameters is not None
+    return Asked(texts, nested=nested, top_k=_top_k(parameters))
 
 
 def _top_k(parameters: Any) -> int | None:

@@ -119,7 +119,7 @@ def posts(service: Service, settings: Settings) -> dict[str, Post]:
         return texts_of(request.body, settings), _many
 
     def ranked(request: Incoming) -> Asked:
-        asked = predict.asked_of(request.body, settings)
+        asked = predict.asked_of(request.body, settings, nested=request.path == "/")
         return asked.texts, lambda answer: (asked.render(answer), JSON)
 
     def explained(request: Incoming) -> Asked:

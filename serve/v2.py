@@ -29,7 +29,7 @@ INFER = "/v2/models/{name}/infer"
 INFER_VERSION = "/v2/models/{name}/versions/{version}/infer"
 _PATH = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 _OUTPUTS = ("score", "label")
-_KEYS = frozenset({"id", "inputs", "outputs", "parameters"})
+_KEYS = frozenset({"id", "inputs", "model_name", "model_version", "outputs", "parameters"})  # KServe's client sends the model's name too
 _HEADER_LENGTH = b"inference-header-content-length"
 _LENGTH_BYTES = 4  # before each text of a binary tensor, little-endian
 
@@ -115,6 +115,8 @@ def asked_of(request: Incoming, service: Service, settings: Settings) -> Asked:
     request.version = path["version"]
     head, binary = _split(request)
     document = object_of(head, _KEYS)
+    if document.get("model_name", path["name"]) != path["name"] or document.get("model_version", path["version"]) != path["version"]:
+        raise BadRequest('"model_name" and "model_version" must be the ones in the path, or not there')
     request_id = document.get("id")
     if not isinstance(request_id, str | None):
         raise BadRequest('"id" must be a string')

@@ -64,7 +64,7 @@ class Client:
             if kind == "application/json":
                 jsonschema.validate(answer.json(), {**content[kind]["schema"], "components": self.page["components"]})
             assert kind in content
-        if answer.status_code >= 400:
+        if answer.status_code >= 400 and method != "HEAD":
             assert answer.json().keys() == {"error", "error_type", "request_id"}
             assert answer.headers["content-type"] == "application/json"
             assert answer.json()["request_id"] == answer.headers["x-request-id"]
@@ -305,7 +305,19 @@ def test_any_body_is_answered_as_documented(client: Client, path: str, body: byt
         ({"content-type": "application/json"}, 200),
         ({"content-type": "Application/JSON; charset=UTF-8"}, 200),
         ({"content-type": 'application/json;charset="utf-8"'}, 200),
+        ({"content-type": "application/json;charset=utf8"}, 200),
+        ({"content-type": "application/json; odata=verbose; charset=UTF-8"}, 200),
+        ({"content-type": 'application/json; profile="a;charset=latin-1"'}, 200),
+        ({"content-type": " application/json\t;\tcharset=utf-8 ;"}, 200),
         ({"content-type": "application/json; charset=latin-1"}, 415),
+        ({"content-type": "application/json; charset="}, 415),
+        ({"content-type": "application/json; odata=verbose; charset=utf-16"}, 415),
+        ({"content-type": "application/json; charset=utf-8; charset=latin-1"}, 415),
+        ({"content-type": "application/json, text/plain"}, 415),
+        ({"content-type": "application/jsonp; charset=utf-8"}, 415),
+        ({"content-type": "=?utf-8?q?application/json?="}, 415),
+        ({"content-type": ";"}, 415),
+        ({"content-type": "application/json" + ";a=b" * 15_000}, 415),
         ({"content-type": "text/plain"}, 415),
         ({"content-type": "application/x-www-form-urlencoded"}, 415),
         ({"content-type": "abracadabra"}, 415),
@@ -334,6 +346,42 @@ def test_routes_that_are_not_there(client: Client, method: str, path: str, statu
     answer = client(method, path)
     assert (answer.status_code, answer.json()["error_type"]) == (status, kind)
     assert ("allow" in answer.headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/healthz",
+        "/readyz",
+        "/model",
+        "/metrics",
+        "/docs",
+        "/openapi.json",
+        "/v2",
+        "/v2/health/live",
+        "/v2/models/clickbait-model",
+        "/v2/models/clickbait-model/ready",
+        "/nowhere",
+        "/v2/models/other",
+        ONE,
+    ],
+)
+def test_head_answers_as_get_does_without_the_body(client: Client, path: str) -> None:
+    got, head = client("GET", path), client("HEAD", path)
+    assert head.status_code == got.status_code
+    assert head.content == b""
+    assert head.headers["x-request-id"]
+    varies = {"x-request-id", "content-length"} if path == "/metrics" else {"x-request-id"}  # it has counted one more
+    assert {name: head.headers[name] for name in head.headers if name not in varies} == {
+        name: got.headers[name] for name in got.headers if name not in varies
+    }
+    assert int(head.headers["content-length"]) > 0
+
+
+def test_what_takes_get_says_that_it_takes_head(client: Client) -> None:
+    assert client("POST", "/model").headers["allow"] == "GET, HEAD"
+    assert client("PUT", "/").headers["allow"] == "GET, HEAD, POST"
 
 
 @pytest.mark.parametrize(

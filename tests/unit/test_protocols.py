@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 from tritonclient.utils import InferenceServerException
 
 from clickbait.registry import Registry
-from serve.api import create_app
+from serve.api import STATUS, create_app
 from serve.service import Service
 from serve.settings import Settings, load
 from tests.tiny import tiny_bundle
@@ -135,6 +135,9 @@ def test_huggingface_hub_sends_its_key(online: None, settings: Settings) -> None
     [
         ({"inputs": "you won"}, 1),
         ({"inputs": "you won", "truncate": True, "raw_scores": False}, 1),
+        ({"inputs": "you won", "truncate": True, "truncation_direction": "Right"}, 1),
+        ({"inputs": "you won", "truncation_direction": "right"}, 1),
+        ({"inputs": "you won", "truncation_direction": None}, 1),
         ({"inputs": "you won", "parameters": {}}, 2),
         ({"inputs": ["you won"]}, 2),
         ({"inputs": ["you won", "budget"]}, 2),
@@ -143,7 +146,7 @@ def test_huggingface_hub_sends_its_key(online: None, settings: Settings) -> None
 )
 def test_predict_answers_in_text_embeddings_inference_s_form(client: TestClient, body: Any, depth: int) -> None:
     answer = client.post("/predict", json=body).json()
-    assert client.post("/", json=body).json() == answer
+    assert client.post("/", json=body).json() == (answer if depth == 2 else [answer])
     texts = answer if depth == 2 else [answer]
     assert len(texts) == (1 if depth == 1 or isinstance(body["inputs"], str) else len(body["inputs"]))
     for labels in texts:
@@ -156,6 +159,8 @@ def test_predict_answers_in_text_embeddings_inference_s_form(client: TestClient,
     [
         {"raw_scores": True},
         {"truncate": "yes"},
+        {"truncation_direction": "Left"},
+        {"truncation_direction": ["Right"]},
         {"parameters": []},
         {"parameters": {"top_k": 0}},
         {"parameters": {"top_k": True}},
@@ -405,6 +410,13 @@ def test_an_answer_says_its_times_and_is_counted(client: TestClient, path: str, 
 def test_whatever_is_asked_for_metrics_have_few_names(client: TestClient) -> None:
     for path in ("/a", "/b", "/v2/models/c", "/v2/models/d/ready", "/static-offline-docs/x", "/healthz"):
         client.get(path)
+    series = len(client.get("/metrics").text.splitlines())
+    for number in range(200):
+        for path in (f"/{number}", f"/classify/{number}", f"/v2/models/{number}", f"/v2/models/{NAME}/versions/{number}/infer"):
+            client.request(f"INVENTED{number}", path, headers={"x-api-key": str(number)})
+            client.post(path, json={"model_name": str(number)})
+    known = ("/classify", "/v2/infer", "/v2/models", "other")
+    assert len(client.get("/metrics").text.splitlines()) - series <= len(known) * len(STATUS) * 20, "a series or two per route and status"
     client.get("/classify")
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
