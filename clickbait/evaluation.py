@@ -67,7 +67,9 @@ def transfer_split(source: str, dataset: Dataset, headline_column: str, label_co
 def measure(
     score: Score, test: Split, *, transfer: Split | None, cases: Sequence[behaviour.Case], threshold: float, worst: int
 ) -> dict[str, Any]:
-    """The metrics document's threshold, test, slices, flips, transfer, behaviour and worst. `score` is called once, with everything.
+    """The metrics document's threshold, test, slices, flips, transfer, behaviour and worst.
+
+    `score` is called once, with everything, the test split's headlines first.
 
     Raises:
         BundleError: the model gives a headline no number as its score.

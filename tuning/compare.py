@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from clickbait import behaviour, card, cli, drafts, evaluation, gate, storage
+from clickbait import behaviour, card, cli, drafts, evaluation, gate, metrics, storage
 from clickbait.config import GateConfig, load
 from clickbait.dataset import Dataset, open_dataset
 from clickbait.errors import DataError
@@ -140,12 +140,16 @@ def measure(
 
     Keys: name, reference, parameters, size_mb, accuracy, flips (kind to share), transfer_auc, transfer_accuracy, transfer_lower (accuracy
     in lower case), ece, behaviour ({"cases", "passed"}), per_second (batches of 16, text to score), latency_ms (median of one headline),
-    seconds (training), verdict (`gate.decide`, against no champion) and failed (the names of its checks that did not pass).
+    seconds (training), beside_best (None for the most accurate, else {"best", "only_best_right", "only_this_right", "p_value"}: the test
+    headlines that only one of the two judges right, and the exact two-sided McNemar test), verdict (`gate.decide`, against no champion)
+    and failed (the names of its checks that did not pass).
     """
     rows: list[dict[str, Any]] = []
-    speeds = {}
+    speeds, verdicts = {}, {}
     for one in contenders:
-        found = evaluation.measure(one.quick or one.score, test, transfer=transfer, cases=cases, threshold=one.threshold, worst=0)
+        score = _Keeping(one.quick or one.score, len(test.texts))
+        found = evaluation.measure(score, test, transfer=transfer, cases=cases, threshold=one.threshold, worst=0)
+        verdicts[one.name] = score.kept >= one.threshold
         speeds[one.name] = latency = evaluation.speed(one.score, test.texts, threads)
         verdict = gate.decide({**found, "export": one.export, "latency": latency}, None, bounds)
         moved = found["transfer"] or {}
@@ -170,7 +174,32 @@ def measure(
         )
     expected = {name: speed["batch16_per_second"] for name, speed in speeds.items()}
     throughput = interleaved({one.name: one.score for one in contenders}, test.texts, expected)
-    return [{**row, "per_second": throughput[row["name"]]} for row in rows]
+    best = max(rows, key=lambda row: row["accuracy"])["name"]
+    return [
+        {**row, "per_second": throughput[row["name"]], "beside_best": _beside(best, row["name"], verdicts, test.labels)} for row in rows
+    ]
+
+
+class _Keeping:
+    """A way to score that keeps the scores of the first headlines."""
+
+    def __init__(self, score: Score, first: int) -> None:
+        self._score = score
+        self._first = first
+        self.kept = np.empty(0)
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        scores = np.asarray(self._score(texts))
+        self.kept = scores[: self._first]
+        return scores
+
+
+def _beside(best: str, name: str, verdicts: dict[str, metrics.Verdicts], labels: np.ndarray) -> dict[str, Any] | None:
+    """A model beside the most accurate one, on the same test headlines; None for that one itself."""
+    if name == best:
+        return None
+    pair = metrics.discordant(labels, verdicts[best], verdicts[name])
+    return {"best": best, "only_best_right": pair.only_first, "only_this_right": pair.only_second, "p_value": pair.p_differ()}
 
 
 def interleaved(scores: dict[str, Score], texts: Sequence[str], expected: dict[str, float]) -> dict[str, float]:

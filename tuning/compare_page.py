@@ -22,8 +22,8 @@ from clickbait.page import DASH
 
 _FLIPS = ("lower", "upper", "title", "punctuation", "spaces")
 COLUMNS = (
-    "model", "parameters", "MB", "accuracy", *(f"flips, {name}" for name in _FLIPS), "transfer AUC", "transfer accuracy, lower case", "ECE",
-    "behaviour", "headlines/s", "ms", "training s", "gate",
+    "model", "parameters", "MB", "accuracy", "p, as the best", *(f"flips, {name}" for name in _FLIPS), "transfer AUC",
+    "transfer accuracy, lower case", "ECE", "behaviour", "headlines/s", "ms", "training s", "gate",
 )  # fmt: skip
 _GLYPH, _LINE, _MARGIN = 0.56, 1.25, 7.0  # of a label: width and height of a character in sizes of the font; points away from its mark
 
@@ -35,6 +35,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         _number(row["parameters"]),
         _number(row["size_mb"], 1 if row["size_mb"] >= 1 else 3),
         _percent(row["accuracy"]),
+        "best" if row["beside_best"] is None else f"{row['beside_best']['p_value']:.2g}",
         *(_percent(row["flips"][name]) for name in _FLIPS),
         _number(row["transfer_auc"], 4),
         _percent(row["transfer_lower"]),
@@ -216,7 +217,10 @@ _BODY = """\
 <td class="muted failed">{{ failed|join(", ")|replace("_", " ") }}</td></tr>
 {% endfor %}
 </table></div>
-<p class="muted foot">MB of the file that is served. Flips: test verdicts that change when the headline is written otherwise.
+<p class="muted foot">MB of the file that is served. p, as the best: the probability that two equally good models differ as much or more
+on these test headlines as this one and the most accurate (exact McNemar test, two-sided, not corrected for the choice of the best): a
+larger one than 0.05 says that the test split does not tell the two apart. Flips: test verdicts that change when the headline is written
+otherwise.
 Headlines/s: in batches of 16, {{ document.threads }} thread{{ "s" if document.threads > 1 }}, from text to score, median of rounds in which
 the models take turns. ms: median of one headline. The gate's bounds are those of a promotion, against no champion.</p>
 </section>

@@ -89,6 +89,15 @@ def test_every_model_has_a_row_of_the_same_figures(compared: tuple[list[dict[str
     assert all(row.keys() == one.keys() for row in rows)
     same = ("accuracy", "flips", "transfer_auc", "transfer_lower", "ece", "behaviour", "size_mb")
     assert [one[name] for name in same] == [other[name] for name in same]  # the same weights on the same headlines
+    best = max(rows, key=lambda row: row["accuracy"])
+    assert best["beside_best"] is None
+    for row in rows:
+        if row is not best:
+            pair = row["beside_best"]
+            assert pair["best"] == best["name"]
+            lost = pair["only_best_right"] - pair["only_this_right"]
+            assert lost / 30 == pytest.approx(best["accuracy"] - row["accuracy"])
+            assert 0.0 < pair["p_value"] <= 1.0
     assert (one["parameters"], one["seconds"]) == (112, 3.5)
     assert (other["parameters"], other["seconds"]) == (None, 60)
     assert one["size_mb"] == (output.parent / "own" / "model.onnx").stat().st_size / 1e6
