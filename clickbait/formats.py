@@ -11,7 +11,7 @@ import io
 import json
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, Generic, TypeVar
 
 import pyarrow as pa
@@ -240,16 +240,41 @@ def _label(value: Any) -> str | None:
     return text[:LABEL_CHARACTERS].encode("utf-8", "replace").decode()
 
 
-def parquet(file: BinaryIO, headline: str, label: str, name: str) -> Iterator[Row]:
-    """Rows of a Parquet file, of whatever types its columns are."""
+Named = Callable[[Sequence[str]], bool]
+"""Given the names of a column's numbers: whether labels are read by their names."""
+
+
+def by_names(names: Sequence[str] | None, named: Named) -> Callable[[Any], Any]:
+    """From a label's number to its name, where the source has `names` and `named` says so; else as it is."""
+    if names is None or not named(names):
+        return lambda label: label
+
+    def name(label: Any) -> Any:
+        return names[label] if isinstance(label, int) and 0 <= label < len(names) else label
+
+    return name
+
+
+def parquet(file: BinaryIO, headline: str, label: str, name: str, named: Named) -> Iterator[Row]:
+    """Rows of a Parquet file, of whatever types its columns are. Hugging Face's `ClassLabel` names are read from its metadata."""
     try:
         opened = pq.ParquetFile(file)
         for wanted in (headline, label):
             _column(opened.schema_arrow.names, wanted, name)
+        call = by_names(_class_names(opened.schema_arrow.metadata, label), named)
         for batch in opened.iter_batches(BLOCK_ROWS, columns=[headline, label]):
-            yield from (_row(*row) for row in zip(_values(batch[headline]), _values(batch[label]), strict=True))
+            yield from (_row(text, call(value)) for text, value in zip(_values(batch[headline]), _values(batch[label]), strict=True))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{name}: not a whole Parquet file ({' '.join(str(error).split())}): write or fetch it again") from None
+
+
+def _class_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str] | None:
+    """The names of the column's numbers, as the library datasets writes them: {"info": {"features": {column: {"names": [...]}}}}."""
+    try:
+        names = json.loads((metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def _values(column: pa.Array) -> list[Any]:

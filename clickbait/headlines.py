@@ -9,17 +9,20 @@ Nothing depends on the number of workers, and only the choice among near-copies 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from clickbait import text
-from clickbait.config import PreprocessConfig
+from clickbait.config import CLICKBAIT_VALUES, NEWS_VALUES, PreprocessConfig
 from clickbait.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 LABELS = ("news", "clickbait")  # a label is an index into this
+# A column of whose name 1 means clickbait: `is_clickbait`, `clickbait?`; not `non_clickbait`, `label` or `class`.
+_SAYS_CLICKBAIT = re.compile(r"^(?!.*(?<![a-z])(is)?(no|non|not)[^a-z]*clickbait).*clickbait", re.DOTALL)
 
 EMPTY = "empty"
 NOT_TEXT = "not_text"
@@ -62,16 +65,66 @@ def classes(config: PreprocessConfig) -> dict[str, int]:
     Raises:
         DataError: one value stands for both.
     """
-    news = {value.strip().casefold() for value in config.news_values}
-    clickbait = {value.strip().casefold() for value in config.clickbait_values}
+    news, clickbait = {_folded(value) for value in config.news_values}, {_folded(value) for value in config.clickbait_values}
     if both := sorted(news & clickbait):
         raise DataError(f'the label value "{both[0]}" is among news_values and clickbait_values: take it out of one')
     return dict.fromkeys(news, LABELS.index("news")) | dict.fromkeys(clickbait, LABELS.index("clickbait"))
 
 
-def validate(raw: pa.Table, file: int, config: PreprocessConfig) -> pa.Table:
-    """RAW rows of the file number `file` as JUDGED rows: cleaned, classed and keyed, or with the first reason that they fail by."""
+def named(names: Sequence[str], config: PreprocessConfig, source: str) -> bool:
+    """Whether labels are read by their names, where the source names its numbers (`ClassLabel` of Hugging Face; number 0 is `names[0]`).
+    They are read by the numbers only where the user gave numbers and no name is known.
+
+    Raises:
+        DataError: the names do not say which label is which, or the user's numbers say the opposite.
+    """
     known = classes(config)
+    by_name, by_number = [known.get(_folded(name)) for name in names], [known.get(str(number)) for number in range(len(names))]
+    given = not _is_default(config)
+    listed = ", ".join(f"{number} is {name}" for number, name in enumerate(names))
+    where = f'{source}: the column "{config.label_column}" names its labels ({listed})'
+    if set(range(len(LABELS))) <= set(by_name):
+        if given and any(number not in (None, name) for number, name in zip(by_number, by_name, strict=True)):
+            raise DataError(f"{where}, and clickbait_values and news_values say the opposite: give the names in them, or leave them out")
+        return True
+    if given and not any(cls is not None for cls in by_name) and set(range(len(LABELS))) <= set(by_number):
+        return False
+    raise DataError(f"{where}: say which is which with --clickbait-values and --news-values")
+
+
+def check_numbers(labels: Iterable[str | None], config: PreprocessConfig) -> None:
+    """Refuses numbers and truth values as labels where nothing says what they mean: an encoder that goes by the alphabet makes clickbait 0.
+    A column that is called clickbait, or values that the user gave, say it.
+
+    Raises:
+        DataError: the user has to say it.
+    """
+    if not _is_default(config) or _SAYS_CLICKBAIT.search(config.label_column.casefold()):
+        return
+    numbers = {_folded(value) for value in (*CLICKBAIT_VALUES, *NEWS_VALUES)} - set(LABELS)
+    if label := next((label for label in labels if label is not None and _folded(label) in numbers), None):
+        raise DataError(
+            f'{config.source}: the column "{config.label_column}" says {label.strip()}, and nothing says what that means: add '
+            f"--clickbait-values 1 --news-values 0 where 1 is clickbait, or the other way round"
+        )
+
+
+def _is_default(config: PreprocessConfig) -> bool:
+    return config.clickbait_values == CLICKBAIT_VALUES and config.news_values == NEWS_VALUES
+
+
+def _folded(label: str) -> str:
+    return label.strip().casefold()
+
+
+def validate(raw: pa.Table, file: int, config: PreprocessConfig) -> pa.Table:
+    """RAW rows of the file number `file` as JUDGED rows: cleaned, classed and keyed, or with the first reason that they fail by.
+
+    Raises:
+        DataError: labels whose meaning nothing says.
+    """
+    known = classes(config)
+    check_numbers(raw["label"].to_pylist(), config)
     rows = [_judge(known, config, *row) for row in zip(*(raw[name].to_pylist() for name in RAW.names), strict=True)]
     partition, key, headline, label, cls, reason = zip(*rows, strict=True) if rows else [()] * 6
     columns = (partition, [file] * len(rows), raw["row"].to_pylist(), key, headline, label, cls, reason)
@@ -105,7 +158,7 @@ def _judge(
         return spread, None, raw, label, None, EMPTY
     if len(headline) > config.max_characters:
         return spread, None, raw, label, None, TOO_LONG
-    cls = known.get((label or "").strip().casefold())
+    cls = known.get(_folded(label or ""))
     if cls is None:
         return spread, None, raw, label, None, UNKNOWN_LABEL
     key = text.key(headline)

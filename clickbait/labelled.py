@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
+from typing import Any
+
 import pyarrow as pa
 
 from clickbait import headlines, sources
-from clickbait.config import PreprocessConfig
+from clickbait.config import PreprocessConfig, TransferConfig
 from clickbait.errors import DataError
+from clickbait.headlines import CONFLICTING_LABELS, UNKNOWN_LABEL
+
+log = logging.getLogger("labelled")
+SHOWN = 5  # labels that are listed where they are not known
 
 
-def read_labelled(source: str, headline_column: str = "headline", label_column: str = "clickbait") -> pa.Table:
-    """Columns headline (string), label (int8: 1 is clickbait), key (binary), in the source's order; bad rows and near-copies left out.
+def read_labelled(columns: TransferConfig) -> pa.Table:
+    """The headlines of `columns.transfer`, in the source's order: headline (string), label (int8: 1 is clickbait), key (binary).
+
+    Near-copies are left out, and so are bad rows and headlines with both labels; a log line says how many and why.
 
     Raises:
-        DataError: the source cannot be read, lacks a column, or has no good row.
+        DataError: the source cannot be read, lacks a column, has labels of unknown meaning, or has no good row.
     """
-    config = PreprocessConfig(source=source, headline_column=headline_column, label_column=label_column)
-    seen: set[bytes] = set()
-    rows = []
+    source = str(columns.transfer)
+    given = columns.model_dump(include={"headline_column", "label_column", "clickbait_values", "news_values"})
+    config = PreprocessConfig(source=source, **given)
+    rows: dict[bytes, dict[str, Any]] = {}
+    copies: Counter[bytes] = Counter()
+    conflicting: set[bytes] = set()
+    reasons: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
     for number, piece in enumerate(sources.pieces(config)):
         for raw in sources.read(piece, config):
             for row in headlines.validate(raw, number, config).to_pylist():
-                if row["reason"] is None and row["key"] not in seen:
-                    seen.add(row["key"])
-                    rows.append({"headline": row["headline"].decode(), "label": row["class"], "key": row["key"]})
+                if row["reason"] is not None:
+                    reasons[row["reason"]] += 1
+                    if row["reason"] == UNKNOWN_LABEL:
+                        unknown[repr(row["label"])] += 1
+                    continue
+                key = row["key"]
+                kept = rows.setdefault(key, {"headline": row["headline"].decode(), "label": row["class"], "key": key})
+                copies[key] += 1
+                if kept["label"] != row["class"]:
+                    conflicting.add(key)
+    for key in conflicting:
+        del rows[key]
+        reasons[CONFLICTING_LABELS] += copies[key]
+    told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+    if unknown:
+        told += f" (its labels: {', '.join(label for label, _ in unknown.most_common(SHOWN))})"
     if not rows:
-        raise DataError(f"{source}: no row has a headline and a known label")
-    return pa.Table.from_pylist(rows, schema=headlines.KEPT)
+        raise DataError(f"{source}: no row has a headline and a known label: {told or 'there are no rows'}")
+    if reasons:
+        log.warning("%s: %d rows are left out: %s", source, reasons.total(), told)
+    return pa.Table.from_pylist(list(rows.values()), schema=headlines.KEPT)

@@ -58,11 +58,12 @@ def check(found: Sequence[str], config: PreprocessConfig) -> None:
     """Reads the first rows of each piece, so that a wrong column is told before a cluster starts.
 
     Raises:
-        DataError: an empty or unreadable file, or a column that is not there.
+        DataError: an empty or unreadable file, a column that is not there, or labels whose meaning nothing says.
     """
     with ThreadPoolExecutor(HASHERS) as pool:
-        for _ in pool.map(lambda piece: next(read(piece, config), None), found):
-            pass
+        for raw in pool.map(lambda piece: next(read(piece, config), None), found):
+            if raw is not None:
+                headlines.check_numbers(raw["label"].to_pylist(), config)
 
 
 def digests(found: Sequence[str]) -> list[str]:
@@ -78,17 +79,18 @@ def read(piece: str, config: PreprocessConfig) -> Iterator[pa.Table]:
         DataError: it is empty, cannot be read, or lacks a column.
     """
     columns = config.headline_column, config.label_column, name(piece)
+    named = functools.partial(headlines.named, config=config, source=name(piece))
     if piece.startswith(f"{SAMPLE}:"):
         yield from formats.blocks((text.encode(), str(value), None) for text, value in _sample(piece))
         return
     if piece.startswith(HUB):
-        yield from formats.blocks(formats.objects(_hub(piece), *columns))
+        yield from formats.blocks(formats.objects(_hub(piece, config.label_column, named), *columns))
         return
     kind = suffix(piece)
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(opened(piece))
         if kind == ".parquet":
-            yield from formats.blocks(formats.parquet(file, *columns))
+            yield from formats.blocks(formats.parquet(file, *columns, named))
             return
         stream: Any = gzip.GzipFile(fileobj=file) if piece.lower().endswith(".gz") else file
         # Buffered again: a reader of a bucket has no fast readline of its own.
@@ -168,12 +170,17 @@ def _pin(source: str) -> str:
     return f"{HUB}{dataset}:{split or 'train'}@{revision}"
 
 
-def _hub(piece: str) -> Iterator[Any]:
+def _hub(piece: str, label: str, named: formats.Named) -> Iterator[Any]:
     import datasets
 
     dataset, _, rest = piece.removeprefix(HUB).partition(":")
     split, _, revision = rest.rpartition("@")
     try:
-        yield from datasets.load_dataset(dataset, split=split, revision=revision, streaming=True)
+        stream = datasets.load_dataset(dataset, split=split, revision=revision, streaming=True)
+        call = formats.by_names(getattr((stream.features or {}).get(label), "names", None), named)
+        for row in stream:
+            yield {**row, label: call(row[label])} if label in row else row
+    except ClickbaitError:
+        raise
     except Exception as error:
         raise DataError(f"source: {piece}: cannot be streamed from the Hugging Face hub: {' '.join(str(error).split())}") from None

@@ -68,7 +68,7 @@ def inputs(config: EvaluateConfig, dataset: Dataset) -> tuple[tuple[behaviour.Ca
     cases = behaviour.load(config.behaviour_file)
     if not config.transfer:
         return cases, None
-    return cases, evaluation.transfer_split(config.transfer, dataset, config.headline_column, config.label_column)
+    return cases, evaluation.transfer_split(config, dataset)
 
 
 def main(config: EvaluateConfig) -> None:

@@ -67,7 +67,7 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
     contenders = [bundle(entry, dataset, config.threads) for entry in config.models]
     transfer = None
     if config.transfer:
-        transfer = evaluation.transfer_split(config.transfer, dataset, config.headline_column, config.label_column)
+        transfer = evaluation.transfer_split(config, dataset)
     if config.references:
         train, validation = _split(dataset, "train"), _split(dataset, "validation")
         contenders += [reference(references.train(train, validation, cased=cased)) for cased in (True, False)]

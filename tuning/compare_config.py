@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from clickbait.config import Config, Uri
+from clickbait.config import Config, TransferConfig, Uri
 from tuning import references
 
 
@@ -23,19 +23,13 @@ class Entry(Config):
     """How long its training took; None: the sum over the epochs of its metrics.json."""
 
 
-class CompareConfig(Config):
+class CompareConfig(TransferConfig):
     """Bundles in, one table and one page out: `tuning.compare`."""
 
     models: tuple[Entry, ...] = (Entry(name="candidate", bundle="artifacts/bundle"),)
     """The bundles, in the table's order."""
     dataset: Uri = "artifacts/datasets/latest"
     """Its training split trains the references, its test split measures everybody."""
-    transfer: Uri | None = None
-    """Headlines of other sources, never trained on: path, URI, folder or glob."""
-    headline_column: str = "headline"
-    """The transfer set's column with the headline."""
-    label_column: str = "clickbait"
-    """The transfer set's column with the label."""
     references: bool = True
     """Train the two TF-IDF references too."""
     behaviour_file: str = "configs/behaviour.yaml"

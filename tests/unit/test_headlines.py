@@ -265,6 +265,10 @@ def test_a_missing_file_and_a_folder_of_other_kinds(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+class Stream(list[dict[str, Any]]):
+    features = None
+
+
 class FakeHub:
     """Keeps of the hub that a dataset's name has a commit, and that a stream of a commit is a stream of dicts."""
 
@@ -277,10 +281,10 @@ class FakeHub:
             raise self.rows
         return type("Info", (), {"sha": "c0ffee"})()
 
-    def load_dataset(self, name: str, **settings: Any) -> list[dict[str, Any]]:
+    def load_dataset(self, name: str, **settings: Any) -> Stream:
         self.asked.append((name, settings))
         assert isinstance(self.rows, list)
-        return self.rows
+        return Stream(self.rows)
 
 
 def test_a_hugging_face_dataset_is_streamed_at_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
