@@ -25,7 +25,7 @@ SHORT, LONG = 40, 70  # characters: a headline below is short, one from here on 
 _SENTENCE_END = ".,;:!?…"  # not quotes, brackets or %: to drop one of those changes more than the manner
 
 
-def classification(labels: Labels, scores: Scores, threshold: float = 0.5) -> dict[str, Any]:
+def classification(labels: Labels, scores: Scores, threshold: float) -> dict[str, Any]:
     """The figures of one split: labels (n,) and scores (n,), n at least 1.
 
     Keys: rows, only_class, accuracy, precision, recall, f1, auc, log_loss, ece, confusion ([[tn, fp], [fn, tp]]). Precision, recall and F1
@@ -243,7 +243,7 @@ def curves(labels: Labels, scores: Scores) -> dict[str, dict[str, list[Any]]]:
     }
 
 
-def worst(texts: Sequence[str], labels: Labels, scores: Scores, count: int, threshold: float = 0.5) -> list[dict[str, Any]]:
+def worst(texts: Sequence[str], labels: Labels, scores: Scores, count: int, threshold: float) -> list[dict[str, Any]]:
     """At most `count` wrong verdicts as {text, label, score}, the farthest from their label first, ties in the order given."""
     labels, scores = _checked(labels, scores)
     assert len(texts) == len(labels), "one label a text"

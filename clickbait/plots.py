@@ -97,15 +97,19 @@ def reliability(curve: Mapping[str, Sequence[float]], of: str) -> str:
 
 
 @_styled
-def histogram(curve: Mapping[str, Sequence[float]], of: str, threshold: float) -> str:
-    """Headlines per score and class, on a logarithmic scale: a good model's few doubtful ones would not show on another."""
+def histogram(curve: Mapping[str, Sequence[float]], of: str, threshold: float | None) -> str:
+    """Headlines per score and class, on a logarithmic scale: a good model's few doubtful ones would not show on another.
+
+    A broken line is the threshold; there is none where it is None.
+    """
     figure, axes = _figure()
     edges = curve["edges"]
     middles = [(low + high) / 2 for low, high in pairwise(edges)]
     width = 0.42 * (edges[1] - edges[0])
     for name, colour, side in (("news", NEWS, -0.5), ("clickbait", CLICKBAIT, 0.5)):
         axes.bar([x + side * width for x in middles], curve[name], width=width, color=colour, label=name)
-    axes.axvline(threshold, color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
+    if threshold is not None:
+        axes.axvline(threshold, color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
     axes.set_yscale("log", nonpositive="clip")
     axes.set_ylim(0.5, 2 * max(1, *curve["news"], *curve["clickbait"]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

@@ -35,7 +35,7 @@ def write(metrics: Mapping[str, Any], path: Path, title: str) -> None:
 
 def render(metrics: Mapping[str, Any], title: str) -> str:
     """The page. `metrics` is the document of metrics.json; every part but "test" may be missing or null, and is then left out."""
-    threshold = 0.5 if metrics.get("threshold") is None else metrics["threshold"]
+    threshold = metrics.get("threshold")
     history = metrics.get("history") or []
     return _template().render(
         title=title,
@@ -48,7 +48,7 @@ def render(metrics: Mapping[str, Any], title: str) -> str:
     )
 
 
-def _split_plots(split: Mapping[str, Any], of: str, threshold: float) -> list[tuple[str, str]]:
+def _split_plots(split: Mapping[str, Any], of: str, threshold: float | None) -> list[tuple[str, str]]:
     """Caption and SVG of each curve of a split; an empty SVG is not shown."""
     curves = split.get("curves")
     if not curves:

@@ -50,7 +50,7 @@ pipeline works, not how well the model reads real ones.</p>
 {% if m.model %}<span>model <b>{{ m.model.name }}{% if m.model.version %} {{ m.model.version }}{% endif %}</b></span>
 <span>from <b>{{ m.model.base_model }}</b></span>{% endif %}
 {% if m.dataset %}<span>dataset <code>{{ m.dataset }}</code></span>{% endif %}
-<span>clickbait where score ≥ <b>{{ threshold|number }}</b></span>
+{% if threshold is not none %}<span>clickbait where score ≥ <b>{{ threshold|number }}</b></span>{% endif %}
 {% if m.verdict %}<span class="tag {{ 'good' if m.verdict.decision == 'promoted' else 'bad' }}">{{ m.verdict.decision }}</span>{% endif %}
 </p>
 </header>

@@ -34,6 +34,7 @@ from clickbait.tokenizer import load as load_tokenizer
 from clickbait.tracking import Tracker
 
 EVALUATION_TOKENS = 8192  # tokens a forward pass of evaluation takes: 256 headlines of 32
+THRESHOLD = 0.5  # of the learning curve; the export chooses the bundle's own
 LOG_STEPS = 20  # steps between two points of the loss curve
 PROFILED_STEPS = 5
 log = logging.getLogger(__name__)
@@ -239,9 +240,9 @@ class Loop:
             margins[rows] = part
         self._check_loss(float(np.abs(margins).max()), self.state, "validation")
         labels = self.validation.labels
-        found = metrics.classification(labels, metrics.probabilities(margins, 1.0))
+        found = metrics.classification(labels, metrics.probabilities(margins, 1.0), THRESHOLD)
         calibrated = metrics.probabilities(margins, metrics.temperature(labels, margins))
-        found["calibrated_log_loss"] = metrics.classification(labels, calibrated)["log_loss"]
+        found["calibrated_log_loss"] = metrics.classification(labels, calibrated, THRESHOLD)["log_loss"]
         return {f"val_{name}": float(found[name]) for name in ("log_loss", "calibrated_log_loss", "accuracy", "f1", "auc", "ece")}
 
     def _logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:

@@ -313,7 +313,7 @@ def exact_validation(run: Run, dataset: str) -> dict[str, Any]:
     """The validation metrics of the newest checkpoint, computed in one process from its file."""
     model = modeling.load_checkpoint(Path(run.checkpoint_uri(run.complete()[-1])))
     rows = Headlines(open_dataset(dataset).table("validation"))
-    return metrics.classification(rows.labels, metrics.probabilities(torch_margins(model, rows), 1.0))
+    return metrics.classification(rows.labels, metrics.probabilities(torch_margins(model, rows), 1.0), 0.5)
 
 
 def test_a_killed_worker_is_replaced_and_the_run_goes_on(

@@ -28,7 +28,7 @@ SPLITS = st.lists(st.tuples(st.integers(0, 1), st.floats(0.0, 1.0)), min_size=1,
 
 
 def test_classification_equals_the_sums_by_hand() -> None:
-    figures = metrics.classification(LABELS, SCORES)
+    figures = metrics.classification(LABELS, SCORES, 0.5)
     assert figures["rows"] == 8
     assert figures["confusion"] == [[3, 1], [1, 3]]
     assert figures["accuracy"] == pytest.approx(6 / 8)
@@ -52,7 +52,7 @@ def test_the_threshold_moves_verdicts_and_nothing_else() -> None:
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_has_no_auc_and_no_curves(label: int) -> None:
     labels, scores = np.full(3, label), np.array([0.2, 0.7, 1.0])
-    figures = metrics.classification(labels, scores)
+    figures = metrics.classification(labels, scores, 0.5)
     assert (figures["auc"], figures["only_class"]) == (None, ("news", "clickbait")[label])
     assert figures["recall"] == (2 / 3 if label else None)
     curves = metrics.curves(labels, scores)
@@ -64,7 +64,7 @@ def test_one_class_has_no_auc_and_no_curves(label: int) -> None:
 @pytest.mark.parametrize(("labels", "scores"), [([1], [math.nan]), ([1], [1.5]), ([2], [0.5]), ([1, 0], [0.5]), ([], [])])
 def test_what_only_a_bug_can_cause_is_asserted(labels: list[int], scores: list[float]) -> None:
     with pytest.raises(AssertionError):
-        metrics.classification(np.array(labels, dtype=np.int64), np.array(scores, dtype=np.float64))
+        metrics.classification(np.array(labels, dtype=np.int64), np.array(scores, dtype=np.float64), 0.5)
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
@@ -91,13 +91,13 @@ def test_discordant_headlines_are_those_that_one_model_alone_judges_right(rows: 
 def test_every_answer_is_json_and_in_bounds(split: tuple[metrics.Labels, metrics.Scores]) -> None:
     labels, scores = split
     texts = ["Is it 12?" if i % 2 else "one more" for i in range(len(labels))]
-    figures = metrics.classification(labels, scores.astype(np.float32))
+    figures = metrics.classification(labels, scores.astype(np.float32), 0.5)
     assert np.sum(figures["confusion"]) == figures["rows"] == len(labels)
     assert all(0 <= figures[key] <= 1 for key in ("accuracy", "ece"))
     assert all(figures[key] is None or 0 <= figures[key] <= 1 for key in ("precision", "recall", "f1"))
     curves = metrics.curves(labels, scores)
     assert sum(curves["histogram"]["news"]) + sum(curves["histogram"]["clickbait"]) == sum(curves["reliability"]["count"]) == len(labels)
-    json.dumps([figures, curves, metrics.slices(texts, labels, scores, 0.5), metrics.worst(texts, labels, scores, 5)], allow_nan=False)
+    json.dumps([figures, curves, metrics.slices(texts, labels, scores, 0.5), metrics.worst(texts, labels, scores, 5, 0.5)], allow_nan=False)
 
 
 @given(st.lists(st.tuples(st.integers(0, 14), st.integers(1, 6)), min_size=1, max_size=10), st.randoms(use_true_random=False))
@@ -129,7 +129,7 @@ def test_slices_partition_and_add_up() -> None:
         assert sum(found[name]["rows"] * found[name]["accuracy"] for name in names) == pytest.approx(6)
         assert sum(found[name]["rows"] * found[name]["share_clickbait"] for name in names) == pytest.approx(4)
     whole = metrics.slices(["x"] * 8, LABELS, SCORES, 0.5)
-    assert whole["short"]["f1"] == pytest.approx(metrics.classification(LABELS, SCORES)["f1"])
+    assert whole["short"]["f1"] == pytest.approx(metrics.classification(LABELS, SCORES, 0.5)["f1"])
     assert "has_digit" not in whole
     assert found["long"]["f1"] == 1.0
     assert metrics.slices(["x"], np.array([0]), np.array([0.1]), 0.5)["short"]["f1"] is None
@@ -191,17 +191,17 @@ def test_long_curves_are_thinned_and_keep_their_ends() -> None:
     assert curves["pr"]["recall"][0] == 1.0
     assert curves["pr"]["recall"][-1] == 0.0
     area = np.trapezoid(curves["roc"]["tpr"], curves["roc"]["fpr"])
-    assert area == pytest.approx(metrics.classification(labels, scores)["auc"], abs=0.005)
+    assert area == pytest.approx(metrics.classification(labels, scores, 0.5)["auc"], abs=0.005)
 
 
 def test_worst_are_errors_only_and_the_farthest_first() -> None:
     texts = [f"headline {i}" for i in range(8)]
-    assert metrics.worst(texts, LABELS, SCORES, 5) == [
+    assert metrics.worst(texts, LABELS, SCORES, 5, 0.5) == [
         {"text": "headline 2", "label": 0, "score": 0.6},
         {"text": "headline 5", "label": 1, "score": 0.4},
     ]
-    assert len(metrics.worst(texts, LABELS, SCORES, 1)) == 1
-    assert metrics.worst(texts, LABELS, SCORES, 0) == []
+    assert len(metrics.worst(texts, LABELS, SCORES, 1, 0.5)) == 1
+    assert metrics.worst(texts, LABELS, SCORES, 0, 0.5) == []
 
 
 def test_temperature_undoes_what_made_the_margins_too_sure() -> None:

@@ -31,7 +31,7 @@ def document() -> dict[str, Any]:
     labels = random.integers(0, 2, 200)
     scores = np.clip(0.25 + 0.5 * labels + random.normal(0, 0.2, 200), 0, 1)
     texts = [f"{HOSTILE} number {i}" if i % 2 else "One more question?" for i in range(200)]
-    split = {**metrics.classification(labels, scores), "curves": metrics.curves(labels, scores)}
+    split = {**metrics.classification(labels, scores, 0.5), "curves": metrics.curves(labels, scores)}
     check = {"name": "min_auc", "value": 0.99, "bound": 0.98, "op": ">=", "passed": True, "note": HOSTILE}
     return {
         "model": {"name": "clickbait-model", "version": "v3", "base_model": HOSTILE},
@@ -59,7 +59,7 @@ def document() -> dict[str, Any]:
             "groups": {name: {"cases": 2, "passed": 1, "rate": 0.5} for name in (HOSTILE, "short", "toned-down")},
             "failed": [{"name": "worse", "text": HOSTILE, "variant": HOSTILE, "expect": "more", "scores": [0.5, 0.4]}],
         },
-        "worst": metrics.worst(texts, labels, scores, 20),
+        "worst": metrics.worst(texts, labels, scores, 20, 0.5),
         "verdict": {
             "decision": "refused", "checks": [check, {**check, "passed": False}, {**check, "value": None}],
             "compared": [
@@ -189,7 +189,7 @@ def test_only_the_test_split_is_needed() -> None:
 
 def test_one_class_only_renders() -> None:
     labels, scores = np.ones(3, dtype=np.int64), np.array([0.2, 0.7, 0.9])
-    split = {**metrics.classification(labels, scores), "curves": metrics.curves(labels, scores)}
+    split = {**metrics.classification(labels, scores, 0.5), "curves": metrics.curves(labels, scores)}
     assert report.render({"test": split}, "t").count("<svg") == 2  # neither ROC nor PR is defined
 
 
