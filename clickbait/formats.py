@@ -7,6 +7,7 @@ an error calls the file. `Records` and `check_beginning` are `ray_jobs.score`'s 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import zlib
@@ -25,6 +26,9 @@ BLOCK_ROWS = 20_000
 BLOCK_BYTES = 16 << 20
 MAX_LINE = 1 << 20  # bytes of a line that are looked at: no headline is so long, and a file without line ends is not read into memory
 MAX_RECORD = 16 << 20  # bytes of a row of csv: more is not a row, but quotes that are not closed where they should be
+# A compressed file may hold MAX_RATIO times its own size, once it is past FREE_BYTES. Headlines shrink to a third or a tenth; a gzip of
+# blanks holds a thousand times its size, and a Parquet file that repeats one value a million times.
+MAX_RATIO, FREE_BYTES = 200, 8 << 20
 SWALLOWED_LINES, SWALLOWED_SHARE = 5, 0.9  # see `Records`
 LABEL_CHARACTERS = 100  # of a label that are kept: enough to recognise what went wrong
 
@@ -51,6 +55,58 @@ def _block(rows: list[Row], before: int) -> pa.Table:
     headlines, labels, reasons = zip(*rows, strict=True)
     numbers = range(before + 1, before + 1 + len(rows))
     return pa.table([pa.array(c, f.type) for c, f in zip((numbers, headlines, labels, reasons), RAW, strict=True)], schema=RAW)
+
+
+class Unzipped(gzip.GzipFile):
+    """A gzipped file, unpacked as it is read.
+
+    Raises, when it is read:
+        DataError: it holds more than MAX_RATIO times its own size.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._packed = _Counted(file)
+        self._unpacked = 0
+        self._called = name
+        super().__init__(fileobj=self._packed)
+
+    def read(self, size: int | None = -1) -> bytes:
+        data: bytes = super().read(size)
+        self._unpacked += len(data)
+        if self._unpacked > max(FREE_BYTES, MAX_RATIO * self._packed.taken):
+            raise _too_much(self._called)
+        return data
+
+
+class _Counted:
+    """A file that counts the bytes read of it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.taken = 0
+        self.seek = file.seek
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self.taken += len(data)
+        return data
+
+
+def check_packed(metadata: pq.FileMetaData, name: str) -> None:
+    """Refuses a Parquet file whose pages, or whose rows, are more than MAX_RATIO times its bytes.
+
+    Raises:
+        DataError: they are.
+    """
+    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
+    unpacked = sum(group.total_byte_size for group in groups)
+    packed = sum(group.column(at).total_compressed_size for group in groups for at in range(group.num_columns))
+    if max(unpacked, metadata.num_rows) > max(FREE_BYTES, MAX_RATIO * packed):
+        raise _too_much(name)
+
+
+def _too_much(name: str) -> DataError:
+    return DataError(f"{name}: holds more than {MAX_RATIO} times its own size: no headlines are like that. If it is right, unpack it first")
 
 
 def lines(stream: io.BufferedReader, name: str) -> Iterator[bytes]:
@@ -259,6 +315,7 @@ def parquet(file: BinaryIO, headline: str, label: str, name: str, named: Named) 
     """Rows of a Parquet file, of whatever types its columns are. Hugging Face's `ClassLabel` names are read from its metadata."""
     try:
         opened = pq.ParquetFile(file)
+        check_packed(opened.metadata, name)
         for wanted in (headline, label):
             _column(opened.schema_arrow.names, wanted, name)
         call = by_names(_class_names(opened.schema_arrow.metadata, label), named)

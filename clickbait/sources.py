@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gzip
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from clickbait import formats, headlines, sample, storage
+from clickbait import formats, headlines, sample, storage, text
 from clickbait.config import PreprocessConfig
 from clickbait.errors import ClickbaitError, DataError, NotFound
 
+log = logging.getLogger("sources")
 SAMPLE, HUB = "sample", "hf:"
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 SAMPLE_SEED = 0
+TELL_S = 10.0
 HASHERS = 8  # files hashed at a time: object stores answer slowly and in parallel
 
 
@@ -46,7 +49,34 @@ def pieces(config: PreprocessConfig) -> list[str]:
     known = [file for file in files if suffix(file) in SUFFIXES]
     if not known:
         raise DataError(f"source: {config.source}: no file of a known kind ({', '.join(SUFFIXES)}, each plain or .gz)")
+    for file in known:
+        check_name(file)
     return known
+
+
+def check_name(uri: str) -> None:
+    """Refuses a file whose name is not UTF-8: neither JSON nor Parquet can hold it.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not text.is_unicode(uri):
+        shown = uri.encode("utf-8", "backslashreplace").decode()
+        raise DataError(f"source: {shown}: the file's name is not UTF-8: rename it")
+
+
+class Ticker:
+    """Tells of work that takes long: every TELL_S seconds."""
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self._tell = tell
+        self._told = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        """Tells `line`, where some seconds have gone since the last one."""
+        if time.monotonic() - self._told >= TELL_S:
+            self._told = time.monotonic()
+            self._tell(line)
 
 
 def name(piece: str) -> str:
@@ -92,7 +122,7 @@ def read(piece: str, config: PreprocessConfig) -> Iterator[pa.Table]:
         if kind == ".parquet":
             yield from formats.blocks(formats.parquet(file, *columns, named))
             return
-        stream: Any = gzip.GzipFile(fileobj=file) if piece.lower().endswith(".gz") else file
+        stream: Any = formats.Unzipped(file, name(piece)) if piece.lower().endswith(".gz") else file
         # Buffered again: a reader of a bucket has no fast readline of its own.
         lines = formats.lines(stack.enter_context(io.BufferedReader(stream, storage.BUFFER)), name(piece))
         if kind in (".csv", ".tsv"):
@@ -105,10 +135,11 @@ def judged(batch: pa.Table, config: PreprocessConfig) -> Iterator[pa.Table]:
     """Reads and judges pieces (columns `file`, its number, and `piece`): JUDGED tables, each piece closed by its END row,
     which tells an error too."""
     for file, piece in zip(batch["file"].to_pylist(), batch["piece"].to_pylist(), strict=True):
-        rows, told = 0, None
+        rows, told, tick = 0, None, Ticker(lambda line: print(line, flush=True))  # Ray shows what its workers print
         try:
             for raw in read(piece, config):
                 rows += raw.num_rows
+                tick(f"{name(piece)}: {rows:,} rows read")
                 yield headlines.validate(raw, file, config)
         except ClickbaitError as error:
             told = str(error)
@@ -144,9 +175,11 @@ def _digest(piece: str) -> str:
     if piece.startswith(HUB):
         return hashlib.sha256(piece.encode()).hexdigest()  # the commit is in it
     with opened(piece) as file:
-        digest = hashlib.sha256()
+        digest, size, tick = hashlib.sha256(), 0, Ticker(log.info)
         while chunk := file.read(storage.BUFFER):
             digest.update(chunk)
+            size += len(chunk)
+            tick(f"{name(piece)}: {size / 1e6:,.0f} MB read")
         return digest.hexdigest()
 
 

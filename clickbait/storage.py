@@ -165,8 +165,13 @@ def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise StorageError(f"{path}: is {kind(mode)}, not a regular file; give the path of a file")
+        raise irregular(path, mode)
     return os.fdopen(descriptor, "rb")
+
+
+def irregular(path: Path, mode: int) -> StorageError:
+    """What to raise where no regular file is."""
+    return StorageError(f"{path}: is {kind(mode)}, not a regular file; give the path of a file")
 
 
 def kind(mode: int) -> str:
@@ -323,6 +328,7 @@ def expand(uri: str) -> list[str]:
 
     Raises:
         NotFound: no file.
+        StorageError: a FIFO, a socket or a device.
     """
     uri = absolute(uri)
     base = uri
@@ -330,6 +336,8 @@ def expand(uri: str) -> list[str]:
     if not (is_local(uri) and Path(uri).is_dir()):  # a folder may have a * in its name
         if _is_file(uri):
             return [uri]
+        if is_local(uri) and Path(uri).exists():
+            raise irregular(Path(uri), Path(uri).stat().st_mode)
         if wild := _WILD.search(uri):
             cut = uri.rindex("/", 0, wild.start())
             base, wanted = uri[:cut] or "/", _matcher(uri[cut + 1 :])

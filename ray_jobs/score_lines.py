@@ -10,7 +10,6 @@ reading may begin at any end of a row.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
 import json
 import zlib
@@ -21,7 +20,7 @@ import pyarrow as pa
 
 from clickbait import storage
 from clickbait.errors import DataError
-from clickbait.formats import MAX_LINE, Records, check_beginning
+from clickbait.formats import MAX_LINE, Records, Unzipped, check_beginning
 from clickbait.headlines import MALFORMED_ROW, NOT_TEXT, UNDECODABLE
 from clickbait.sources import opened
 
@@ -78,13 +77,13 @@ class Lines:
         self.offset = offset  # bytes before the next line
         self.number = number  # of the last line
         self._stream = stream
-        self._name = name
+        self.name = name
         self._last = None if count is None else number + count
 
     def __iter__(self) -> Iterator[Line]:
         while self.number != self._last:
             start = self.offset
-            with explained(self._name):
+            with explained(self.name):
                 data = rest = self._stream.readline(MAX_LINE)
                 self.offset += len(data)
                 while len(rest) == MAX_LINE and not rest.endswith(b"\n"):
@@ -95,7 +94,7 @@ class Lines:
             self.number += 1
             cut = self.offset - start > len(data)
             if self.number == 1:
-                data = check_beginning(data, self._name)
+                data = check_beginning(data, self.name)
             yield Line(data, self.number, self.offset, cut)
 
 
@@ -103,7 +102,7 @@ class Lines:
 def lines(uri: str, name: str, offset: int = 0, number: int = 0, count: int | None = None) -> Iterator[Lines]:
     """The lines of a file of text after `offset` bytes of it, unzipped, and `number` lines."""
     with opened(uri) as file:
-        stream: Any = gzip.GzipFile(fileobj=file) if is_zipped(uri) else file
+        stream: Any = Unzipped(file, name) if is_zipped(uri) else file
         with explained(name):
             stream.seek(offset)
         with io.BufferedReader(stream, storage.BUFFER) as buffered:  # a reader of a bucket has no fast readline of its own

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,7 +25,8 @@ import pyarrow.parquet as pq
 from clickbait import storage
 from clickbait.config import did_you_mean
 from clickbait.errors import DataError, NotFound
-from clickbait.sources import opened, suffix
+from clickbait.formats import check_packed
+from clickbait.sources import Ticker, check_name, opened, suffix
 from ray_jobs.score_config import ScoreConfig
 from ray_jobs.score_lines import (
     DELIMITERS,
@@ -42,7 +44,9 @@ from ray_jobs.score_lines import (
 )
 from ray_jobs.score_rows import Part
 
+log = logging.getLogger("score")
 SCANNERS = 8  # files looked at at a time: object stores answer slowly and in parallel
+TICK_LINES = 10_000
 SHOWN = 100  # characters of a column's name in an error
 
 Kinds = dict[str, set[str]]  # a key of JSON objects to the names of its values' types
@@ -73,6 +77,8 @@ def plan(config: ScoreConfig) -> Source:
     uris = [uri for uri in found if suffix(uri) in KINDS and not uri.startswith(f"{config.output}/")]
     if not uris:
         raise DataError(f"source: {config.source}: no file of a known kind ({', '.join(KINDS)}; text also with .gz)")
+    for uri in uris:
+        check_name(uri)
     base = PurePosixPath(uris[0]).parent
     while any(base not in PurePosixPath(uri).parents for uri in uris):
         base = base.parent
@@ -140,6 +146,7 @@ def _scan(uri: str, name: str, config: ScoreConfig) -> _Scan:
     if suffix(uri) == PARQUET:
         with explained(name), opened(uri) as file:
             parquet = pq.ParquetFile(file)
+            check_packed(parquet.metadata, name)
             schema, rows = parquet.schema_arrow.remove_metadata(), parquet.metadata.num_rows
         cuts = range(0, rows, config.part_rows)
         return _Scan(
@@ -172,7 +179,7 @@ def _part(uri: str, name: str, sha256: str, schema: pa.Schema, begin: Mark, last
 
 def _bytes(uri: str, name: str, part_rows: int) -> tuple[str, int, bool, list[Mark]]:
     """The file's SHA-256, its size, whether a quote is in it, and the end of each `part_rows`-th line."""
-    digest, size, number, quotes = hashlib.sha256(), 0, 0, False
+    digest, size, number, quotes, tick = hashlib.sha256(), 0, 0, False, Ticker(log.info)
     marks: list[Mark] = []
     text = suffix(uri) != PARQUET and not is_zipped(uri)
     with explained(name), opened(uri) as file:
@@ -186,17 +193,19 @@ def _bytes(uri: str, name: str, part_rows: int) -> tuple[str, int, bool, list[Ma
                     marks.append((size + int(ends[place]) + 1, number + place + 1))
                 number += len(ends)
             size += len(chunk)
+            tick(f"{name}: {size / 1e6:,.0f} MB read")
     return digest.hexdigest(), size, quotes, marks
 
 
 def _row_ends(source: Lines, delimiter: str, width: int, part_rows: int) -> list[Mark]:
     """Where parts may begin in a file with quotes: the end of a line inside of quotes is not the end of a row, so all rows are read."""
     marks: list[Mark] = []
-    begin = source.number
+    begin, tick = source.number, Ticker(log.info)
     for row in delimited(source, delimiter, width):
         if row.end[1] - begin >= part_rows:
             begin = row.end[1]
             marks.append(row.end)
+            tick(f"{source.name}: {begin:,} lines read")
     return marks
 
 
@@ -215,7 +224,10 @@ def _text_schema(source: Lines, uri: str, name: str, headline: str) -> pa.Schema
 def _json_kinds(source: Lines, name: str) -> Kinds:
     """Every key of every object."""
     found: Kinds = {}
-    for line, *_ in source:
+    tick = Ticker(log.info)
+    for line, number, *_ in source:
+        if number % TICK_LINES == 0:
+            tick(f"{name}: {number:,} lines read")
         with contextlib.suppress(ValueError, RecursionError):
             value = json.loads(line)
             whole = isinstance(value, dict) and not (b"\\u" in line and not is_unicode(value))  # else it goes to quarantine
