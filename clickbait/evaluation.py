@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ Score = Callable[[list[str]], np.ndarray]
 
 LATENCY_HEADLINES = 200
 BATCH = 16
+TRAINED_ON = "trained_on"  # why a headline of a transfer set is left out: it stands in the training split
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Split:
 
     texts: list[str]
     labels: np.ndarray
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Rows of the source that are not in it, by reason."""
 
 
 def test_split(dataset: Dataset) -> Split:
@@ -57,13 +60,21 @@ def transfer_split(config: TransferConfig, dataset: Dataset) -> Split:
         DataError: it cannot be read, or nothing of it was not trained on.
     """
     assert config.transfer is not None
-    table = read_labelled(config)
+    labelled = read_labelled(config)
+    table, left_out = labelled.table, dict(labelled.left_out)
     trained = set(dataset.table("train", ["key"])["key"].to_pylist())
     kept = [index for index, key in enumerate(table["key"].to_pylist()) if key not in trained]
     if not kept:
         raise DataError(f"{config.transfer}: no headline is left that was not trained on: give headlines of other sources")
+    if seen := table.num_rows - len(kept):
+        left_out[TRAINED_ON] = seen
     table = table.take(kept)
-    return Split(table["headline"].to_pylist(), table["label"].to_numpy().astype(np.int64))
+    return Split(table["headline"].to_pylist(), table["label"].to_numpy().astype(np.int64), left_out)
+
+
+def left_out(reasons: Mapping[str, int]) -> str:
+    """The rows that a set leaves out, in words."""
+    return f"{sum(reasons.values()):,} rows left out: " + ", ".join(f"{rows:,} {reason}" for reason, rows in reasons.items())
 
 
 def measure(
@@ -99,6 +110,7 @@ def measure(
         lower = metrics.classification(transfer.labels, scores["transfer_lower"], threshold)
         found["transfer"] = {
             **_split(transfer.labels, scores["transfer"], threshold),
+            "left_out": transfer.left_out,
             "lower": {name: lower[name] for name in ("accuracy", "auc")},
         }
     return found

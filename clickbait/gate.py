@@ -11,7 +11,7 @@ from typing import Any
 from clickbait import behaviour
 from clickbait.config import GateConfig
 from clickbait.errors import BundleError
-from clickbait.evaluation import latency
+from clickbait.evaluation import latency, left_out
 from clickbait.metrics import Discordant
 from clickbait.scorer import Scorer
 
@@ -114,7 +114,7 @@ def decide(metrics: Mapping[str, Any], champion: Champion | None, config: GateCo
     for name in ("lower", "upper", "title", "punctuation", "spaces"):
         check(f"flip_{name}", flips[name], "<=", getattr(config, f"max_flip_{name}"))
     if transfer is not None or config.require_transfer:
-        note = _one_class(transfer, "transfer set") if transfer else "no transfer set was given"
+        note = _transfer_note(transfer) if transfer else "no transfer set was given"
         check("transfer_auc", (transfer or {}).get("auc"), ">=", config.min_transfer_auc, note)
     measured = metrics.get("behaviour")
     for kind in behaviour.KINDS:
@@ -162,6 +162,11 @@ def _one_class(split: Mapping[str, Any], name: str) -> str:
     """Why a split has no AUC; empty where it has one."""
     only = split.get("only_class")
     return f"not defined: every headline of the {name} is {only}: give headlines of both classes" if only else ""
+
+
+def _transfer_note(transfer: Mapping[str, Any]) -> str:
+    missing = transfer.get("left_out")
+    return "; ".join(filter(None, [_one_class(transfer, "transfer set"), left_out(missing) if missing else ""]))
 
 
 def latency_ratio(candidate: Scorer, champion: Scorer, texts: Sequence[str]) -> float:

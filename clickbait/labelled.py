@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -15,12 +16,23 @@ from clickbait.headlines import CONFLICTING_LABELS, UNKNOWN_LABEL
 
 log = logging.getLogger("labelled")
 SHOWN = 5  # labels that are listed where they are not known
+DUPLICATE = "duplicate"
 
 
-def read_labelled(columns: TransferConfig) -> pa.Table:
-    """The headlines of `columns.transfer`, in the source's order: headline (string), label (int8: 1 is clickbait), key (binary).
+@dataclass(frozen=True)
+class Labelled:
+    """A set of labelled headlines, and what was left out of it."""
 
-    Near-copies are left out, and so are bad rows and headlines with both labels; a log line says how many and why.
+    table: pa.Table
+    """In the source's order: headline (string), label (int8: 1 is clickbait), key (binary)."""
+    left_out: dict[str, int]
+    """Rows of the source that are not in the table, by reason: `headlines.REASONS` and `duplicate`."""
+
+
+def read_labelled(columns: TransferConfig) -> Labelled:
+    """The headlines of `columns.transfer`. Every row of the source is in the table or counted in `left_out`.
+
+    Near-copies are left out, and so are bad rows and headlines with both labels; a log line tells of the bad ones too.
 
     Raises:
         DataError: the source cannot be read, lacks a column, has labels of unknown meaning, or has no good row.
@@ -56,4 +68,7 @@ def read_labelled(columns: TransferConfig) -> pa.Table:
         raise DataError(f"{source}: no row has a headline and a known label: {told or 'there are no rows'}")
     if reasons:
         log.warning("%s: %d rows are left out: %s", source, reasons.total(), told)
-    return pa.Table.from_pylist(list(rows.values()), schema=headlines.KEPT)
+    left_out = dict(reasons.most_common())
+    if duplicates := sum(copies[key] - 1 for key in rows):
+        left_out[DUPLICATE] = duplicates
+    return Labelled(pa.Table.from_pylist(list(rows.values()), schema=headlines.KEPT), left_out)

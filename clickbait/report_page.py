@@ -163,6 +163,10 @@ slice.accuracy|percent, slice.f1|percent) }}
 {% if m.transfer %}
 <section><h2>Transfer</h2>
 <p class="muted">Headlines of another source, never trained on{% if m.transfer.source %}: <bdi>{{ m.transfer.source }}</bdi>{% endif %}.
+{% if m.transfer.left_out %}{{ m.transfer.left_out.values()|sum|number }} rows of the source are left out:
+{% for reason, count in m.transfer.left_out.items() %}
+{{ count|number }} {{ reason|replace("_", " ") }}{{ "." if loop.last else "," }}
+{% endfor %}{% endif %}
 {% if m.transfer.only_class %}Every one of them is {{ m.transfer.only_class }}: AUC needs both classes.{% endif %}</p>
 <div class="scroll"><table>
 {{ head("", "#rows", "#accuracy", "#precision", "#recall", "#F1", "#AUC", "#log loss", "#ECE") }}

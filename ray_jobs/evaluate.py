@@ -86,6 +86,8 @@ def table(document: Mapping[str, Any]) -> str:
     lines.append(f"{'behaviour':>12}: {document['behaviour']['passed']} of {document['behaviour']['cases']} cases hold")
     if transfer:
         lines.append(f"{'transfer':>12}: {transfer['rows']:,} headlines, accuracy {_number(transfer['accuracy'])}")
+        if transfer["left_out"]:
+            lines.append(f"{'':>14}{evaluation.left_out(transfer['left_out'])}")
         lines.append(f"{'transfer auc':>12}: {_number(transfer['auc'])}")
         if transfer["only_class"]:
             lines.append(f"{'':>14}every headline of the transfer set is {transfer['only_class']}: AUC needs both classes")

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from clickbait import cli, storage
+from clickbait import cli, evaluation, storage
 from clickbait.checkpoints import description
 from clickbait.config import GateConfig, PipelineConfig, TrainConfig, load
 from clickbait.dataset import Dataset, open_dataset
@@ -138,6 +138,7 @@ def summarise(
         "flip_punctuation": metrics["flips"]["punctuation"],
         "ece": metrics["test"]["ece"],
         "transfer_auc": metrics["transfer"]["auc"] if metrics["transfer"] else None,
+        "transfer_left_out": metrics["transfer"]["left_out"] if metrics["transfer"] else {},
         "int8_agreement": metrics["export"].get("int8", {}).get("agreement"),
         "gate": outcome.decision,
         "failed_checks": [item["name"] for item in (outcome.verdict or {}).get("checks", []) if not item["passed"]],
@@ -158,6 +159,8 @@ def table(summary: dict[str, Any]) -> str:
     for name in ("accuracy", "auc", "transfer_auc", "ece", "flip_lower", "flip_punctuation", "int8_agreement"):
         if summary[name] is not None:
             lines.append(f"{name:<18} {summary[name]:>8.4f}")
+    if summary["transfer_left_out"]:
+        lines.append(f"{'transfer set':<18} {evaluation.left_out(summary['transfer_left_out'])}")
     failed = f" ({', '.join(summary['failed_checks'])})" if summary["failed_checks"] else ""
     lines += [f"{'gate':<18} {summary['gate']}{failed}", f"{'version':<18} {summary['version'] or 'none'}"]
     lines += [f"{answer['score']:>8.4f}  {answer['label']:<9}  {answer['text']}" for answer in summary["answers"]]

@@ -79,6 +79,7 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
         "test_rows": len(test.texts),
         "transfer": config.transfer and config.transfer.rsplit("/", 1)[-1],
         "transfer_rows": len(transfer.texts) if transfer else 0,
+        "transfer_left_out": transfer.left_out if transfer else {},
         "threads": config.threads,
         "models": rows,
     }

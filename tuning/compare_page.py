@@ -203,7 +203,10 @@ _BODY = """\
 <p class="about"><span>dataset <code>{{ document.dataset }}</code></span>
 <span>test split of <b>{{ "{:,}".format(document.test_rows) }}</b> headlines</span>
 {% if document.transfer %}
-<span>transfer set <b><bdi>{{ document.transfer }}</bdi></b>, {{ "{:,}".format(document.transfer_rows) }} headlines</span>{% endif %}
+<span>transfer set <b><bdi>{{ document.transfer }}</bdi></b>, {{ "{:,}".format(document.transfer_rows) }} headlines</span>
+{% for reason, rows in document.transfer_left_out.items() %}
+<span>left out: {{ "{:,}".format(rows) }} {{ reason|replace("_", " ") }}</span>
+{% endfor %}{% endif %}
 </p>
 </header>
 

@@ -146,7 +146,7 @@ def test_hostile_names_stay_text_and_the_page_asks_for_nothing(compared: tuple[l
 
 def test_without_a_transfer_set_there_is_one_plot(compared: tuple[list[dict[str, Any]], Path]) -> None:
     rows = [{**row, "transfer_auc": None, "transfer_lower": None} for row in compared[0]]
-    document = {"dataset": "0", "synthetic": True, "test_rows": 1, "transfer": None, "transfer_rows": 0, "threads": 1, "models": rows}
+    document = {"dataset": "0", "synthetic": True, "test_rows": 1, "transfer": None, "threads": 1, "models": rows}
     html = compare_page.render(document)
     assert html.count("<svg") == 1
     assert "Synthetic headlines." in html

@@ -94,6 +94,22 @@ def test_headlines_that_were_trained_on_are_no_transfer_set(config: EvaluateConf
     assert "trained on" in capsys.readouterr().err
 
 
+def test_rows_that_a_transfer_set_leaves_out_are_counted_wherever_it_is_told(
+    config: EvaluateConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained_on = open_dataset(config.dataset).table("train", ["headline", "label"]).slice(0, 1).to_pylist()[0]
+    rows = ["You won a trick,1", "You WON a trick!,1", "The market closes,0", "A secret report,maybe", "A minister,unsure"]
+    rows.append(f"{trained_on['headline']},{trained_on['label']}")
+    evaluate.main(transfer(config, "\n".join(["headline,clickbait", *rows])))
+    found = card.read_metrics(Path(config.bundle))["transfer"]
+    assert found["rows"] == 2
+    assert found["left_out"] == {"unknown_label": 2, "duplicate": 1, "trained_on": 1}
+    assert found["rows"] + sum(found["left_out"].values()) == len(rows)
+    assert "4 rows left out: 2 unknown_label, 1 duplicate, 1 trained_on" in capsys.readouterr().out
+    page = " ".join((Path(config.bundle) / "report.html").read_text().split())
+    assert "4 rows of the source are left out: 2 unknown label, 1 duplicate, 1 trained on." in page
+
+
 def test_everything_is_judged_at_the_bundles_threshold(config: EvaluateConfig) -> None:
     """The tiny model scores some clickbait between 0.5 and 0.9: news, for this bundle."""
     document = evaluate.evaluate(config)

@@ -143,6 +143,12 @@ def test_a_transfer_set_can_be_required() -> None:
     assert failed(without, require_transfer=True) == {"transfer_auc"}
 
 
+def test_the_check_of_the_transfer_set_says_what_was_left_out_of_it() -> None:
+    metrics = {**GOOD, "transfer": {"auc": 0.99, "left_out": {"unknown_label": 4100, "duplicate": 2}}}
+    (told,) = (item["note"] for item in decide(metrics, None, GateConfig())["checks"] if item["name"] == "transfer_auc")
+    assert told == "4,102 rows left out: 4,100 unknown_label, 2 duplicate"
+
+
 def test_a_candidate_that_was_not_evaluated_is_no_candidate() -> None:
     with pytest.raises(BundleError, match="evaluate"):
         decide({"export": {}}, None, GateConfig())

@@ -118,7 +118,9 @@ def test_what_a_transfer_set_leaves_out_is_counted_and_told(tmp_path: Path, capl
     (tmp_path / "h.csv").write_text("\n".join(["headline,clickbait", *rows]))
     with caplog.at_level(logging.WARNING):
         found = read_labelled(TransferConfig(transfer=str(tmp_path / "h.csv")))
-    assert found.select(["headline", "label"]).to_pylist() == [{"headline": "Kept", "label": 1}, {"headline": "News", "label": 0}]
+    assert found.table.select(["headline", "label"]).to_pylist() == [{"headline": "Kept", "label": 1}, {"headline": "News", "label": 0}]
+    assert found.left_out == {"conflicting_labels": 3, "unknown_label": 2, "malformed_row": 1, "duplicate": 1}
+    assert found.table.num_rows + sum(found.left_out.values()) == len(rows), "every row is accounted for"
     assert "6 rows are left out: 3 conflicting_labels, 2 unknown_label, 1 malformed_row (its labels: 'maybe', 'unsure')" in caplog.text
 
 
@@ -128,4 +130,4 @@ def test_a_transfer_set_of_other_labels_says_which(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no row has a headline and a known label: 2 unknown_label \(its labels: 'yes', 'no'\)"):
         read_labelled(config)
     told = config.model_copy(update={"clickbait_values": ("yes",), "news_values": ("no",)})
-    assert read_labelled(told)["label"].to_pylist() == [1, 0]
+    assert read_labelled(told).table["label"].to_pylist() == [1, 0]
