@@ -21,16 +21,18 @@ RUN groupadd --gid 1000 clickbait \
     && install --directory --owner=1000 --group=1000 /app/artifacts /app/artifacts/registry
 WORKDIR /app
 
-# What environments are made with. uv reads its own names of pip's variables, with commas where pip has spaces.
+# What environments are made with.
 FROM base AS installer
 ARG UV_VERSION=0.13.9
 # Set by who builds, where it has to be: wheels nearby (a CPU build of torch), a second index. As variables, for the stages that stand on
 # this one: not every builder hands them an argument.
 ARG PIP_FIND_LINKS=""
+ARG PIP_INDEX_URL=""
 ARG PIP_EXTRA_INDEX_URL=""
 # index strategy: a second index that has a CPU build of torch must be asked though the first one has torch too.
 # system certificates: a certificate authority of one's own is mounted where the others are.
 ENV PIP_FIND_LINKS=${PIP_FIND_LINKS} \
+    PIP_INDEX_URL=${PIP_INDEX_URL} \
     PIP_EXTRA_INDEX_URL=${PIP_EXTRA_INDEX_URL} \
     PIP_CACHE_DIR=/var/cache/pip \
     UV_CACHE_DIR=/var/cache/uv \
@@ -44,6 +46,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
     && python -m venv --without-pip /opt/venv
 COPY pyproject.toml constraints.txt README.md ./
 COPY cluster/install_extras.sh /usr/local/bin/install-extras
+COPY cluster/with_pip_settings.sh /usr/local/bin/with-pip-settings
 
 FROM installer AS standalone-environment
 RUN --mount=type=cache,target=/var/cache/uv install-extras standalone

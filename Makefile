@@ -9,16 +9,12 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 UV_VERSION := 0.13.9
 
-# uv reads UV_FIND_LINKS (commas) where pip reads PIP_FIND_LINKS (spaces): a CPU build of torch offered to pip is offered to uv.
-empty :=
-space := $(empty) $(empty)
 comma := ,
-export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
 
 define install  # $(1): the extras
 @if [ ! -x $(BIN)/python ]; then $(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "make: Python 3.11 to 3.13 is needed, this is %d.%d: set PYTHON=python3.12" % v)'; $(PYTHON) -m venv $(VENV); fi
 @$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(1)]'
+@cluster/with_pip_settings.sh $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(1)]'
 @touch $@
 endef
 
@@ -52,6 +48,11 @@ test: $(VENV)/.dev
 # What `make test` needs, without the tests: inv, the checks of the cluster, everything that docs name.
 .PHONY: install
 install: $(VENV)/.dev
+
+# Each extra alone in a fresh environment, and each image's start command: its programs start. ARGS=names for some.
+.PHONY: check-extras
+check-extras: $(VENV)/.dev
+	$(BIN)/python -m cluster.extras $(ARGS)
 
 # The manifests, images, workflows and Terraform alone, without the rest of the tests.
 check-cluster: $(VENV)/.dev

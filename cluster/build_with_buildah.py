@@ -27,7 +27,7 @@ from cluster.shell import ROOT
 DOCKERFILE = ROOT / "Dockerfile"
 PACKAGES = "ca-certificates,python3,python3-venv"
 # Read by pip and uv; set on the host where wheels or an index are to be had nearby.
-PASSED_ON = ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL")
+PASSED_ON = ("PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 

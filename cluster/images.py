@@ -34,7 +34,7 @@ def docker(context: Context, command: list[str], args: str = "", *, dry_run: boo
 def build(context: Context, target: str, tag: str, args: str = "", *, dry_run: bool = False) -> None:
     """Builds a target as clickbait-<target>:<tag>, with what the environment says of wheels and the commit of the checkout."""
     command = ["build", "--target", target, "--tag", f"clickbait-{target}:{tag}", "--build-arg", f"GIT_COMMIT={commit()}"]
-    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+    for name in ("PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
         if os.environ.get(name, "").startswith(("http://", "https://")):  # a folder of this machine is not in the build
             command += ["--build-arg", name]  # docker reads its value from the environment, so it is in no process list
     docker(context, [*command, "."], args, dry_run=dry_run)

@@ -5,12 +5,12 @@
 #     install-extras serve,train
 set -eu
 extras=$(printf ' --extra %s' $(printf '%s' "$1" | tr ',' ' '))
-# pip's variable has spaces where uv's has commas.
-UV_FIND_LINKS=$(printf '%s' "${PIP_FIND_LINKS:-}" | tr ' ' ',')
-export UV_FIND_LINKS UV_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL:-}"
+uv() {
+  with-pip-settings /opt/uv/bin/uv "$@"
+}
 pins=$(mktemp)
 # shellcheck disable=SC2086 # one word each, as they are meant
-/opt/uv/bin/uv pip compile --quiet --no-header --no-annotate --python /opt/venv/bin/python --constraint constraints.txt $extras \
+uv pip compile --quiet --no-header --no-annotate --python /opt/venv/bin/python --constraint constraints.txt $extras \
   pyproject.toml --output-file "$pins"
-/opt/uv/bin/uv pip install --python /opt/venv/bin/python --requirement "$pins"
+uv pip install --python /opt/venv/bin/python --requirement "$pins"
 rm "$pins"

@@ -19,6 +19,8 @@ from clickbait.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+UV = [str(ROOT / "cluster" / "with_pip_settings.sh"), str(BIN / "uv")]
+"""uv as `make` runs it: pip's index and links are its own."""
 
 
 def task(*args: Any, **kwargs: Any) -> Callable[..., Any]:
@@ -68,5 +70,5 @@ def run(context: Context, command: list[str], args: str = "", env: dict[str, str
 def tool(name: str, extra: str) -> str:
     """The program's path in this environment; one line where the extra that brings it is not installed."""
     if not (BIN / name).is_file():
-        raise ConfigError(f"{name}: not installed: {BIN / 'uv'} pip install --constraint constraints.txt --editable '.[{extra}]'")
+        raise ConfigError(f"{name}: not installed: {' '.join(UV)} pip install --constraint constraints.txt --editable '.[{extra}]'")
     return str(BIN / name)

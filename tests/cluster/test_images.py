@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import build_with_buildah, images, try_with_buildah
+from cluster import build_with_buildah, dockerfile, images, try_with_buildah
 from serve import haproxy
 from tests.conftest import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+STAGES = dockerfile.STAGES
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 TARGETS = {"standalone", "serve", "train", "bento", "frontend", "dev"}
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
@@ -41,28 +42,6 @@ SERVICE_KEYS = {
     ),
     *("read_only", "restart", "secrets", "security_opt", "shm_size", "stop_grace_period", "tmpfs", "volumes"),
 }
-
-
-def stages() -> dict[str, tuple[str, str]]:
-    """Each stage's parent and lines, continued lines joined, in the file's order."""
-    text = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.MULTILINE))
-    parts = re.split(r"^FROM (\S+) AS (\S+)$", text, flags=re.MULTILINE)[1:]
-    return {name: (parent, body) for parent, name, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True)}
-
-
-STAGES = stages()
-
-
-def extras_of(target: str) -> set[str]:
-    """The extras that a target's environment has."""
-    found = re.search(r"COPY --from=(\S+) /opt/venv", STAGES[target][1])
-    assert found
-    name, extras = found[1], set[str]()
-    while name in STAGES:
-        name, body = STAGES[name]
-        for words in re.findall(r"install-extras (\S+)", body):
-            extras |= set(words.split(","))
-    return extras
 
 
 def test_hadolint_has_nothing_to_say() -> None:
@@ -100,19 +79,19 @@ def test_a_target_is_not_root_and_has_a_health_check_a_title_and_the_commit_last
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_a_target_installs_extras_that_there_are(target: str) -> None:
-    assert extras_of(target)
-    assert extras_of(target) <= set(EXTRAS)
+    assert dockerfile.extras(target)
+    assert dockerfile.extras(target) <= set(EXTRAS)
 
 
 def test_dependencies_are_installed_before_any_code_is_copied() -> None:
     for name, (_, body) in STAGES.items():
         if name.endswith("-environment") or name == "installer":
-            assert not re.search(r"^COPY (?!pyproject|cluster/install_extras)", body, re.MULTILINE), name
+            assert not re.search(r"^COPY (?!pyproject|cluster/install_extras|cluster/with_pip_settings)", body, re.MULTILINE), name
 
 
 @pytest.mark.parametrize("target", ["standalone", "serve", "bento", "frontend"])
 def test_what_serves_has_no_torch(target: str) -> None:
-    wanted, seen = list(extras_of(target)), set[str]()
+    wanted, seen = list(dockerfile.extras(target)), set[str]()
     while wanted:
         extra = wanted.pop()
         seen.add(extra)

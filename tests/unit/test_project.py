@@ -205,3 +205,34 @@ def test_ci_fails_as_its_first_failing_step_does(tmp_path: Path, failing: str, r
     told = ci_run(tmp_path, f'echo "make $1"; [ "$1" != {failing} ] || exit 7')
     assert told.returncode == 7
     assert re.findall(r"^make (\w+)$", told.stdout, re.MULTILINE) == run
+
+
+# pip's setting, uv's, and the value that uv has to get.
+PIP_AND_UV = [
+    ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "https://index.example/simple", "https://index.example/simple"),
+    ("PIP_EXTRA_INDEX_URL", "UV_INDEX", "https://a.example https://b.example", "https://a.example https://b.example"),
+    ("PIP_FIND_LINKS", "UV_FIND_LINKS", "/a /b", "/a,/b"),
+    ("PIP_CERT", "SSL_CERT_FILE", "/a.pem", "/a.pem"),
+    ("PIP_TRUSTED_HOST", "UV_INSECURE_HOST", "a.example", "a.example"),
+    ("PIP_NO_INDEX", "UV_NO_INDEX", "1", "1"),
+]
+
+
+@pytest.mark.parametrize(("pip", "uv", "value", "expected"), PIP_AND_UV)
+def test_what_pip_is_told_reaches_uv(pip: str, uv: str, value: str, expected: str) -> None:
+    command = [str(ROOT / "cluster" / "with_pip_settings.sh"), "printenv", uv]
+
+    def told(**variables: str) -> str:
+        environment = {"PATH": os.environ["PATH"], **variables}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout.strip()
+
+    assert told() == ""
+    assert told(**{pip: value}) == expected
+    assert told(**{pip: value, uv: "mine"}) == "mine"
+
+
+def test_make_and_the_images_run_uv_with_pip_s_settings() -> None:
+    installs = re.findall(r".*uv pip install.*", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert installs
+    assert all("with_pip_settings.sh" in line for line in installs)
+    assert "with-pip-settings /opt/uv/bin/uv" in (ROOT / "cluster" / "install_extras.sh").read_text(encoding="utf-8")
