@@ -106,7 +106,7 @@ def check_packed(metadata: pq.FileMetaData, name: str) -> None:
 
 
 def _too_much(name: str) -> DataError:
-    return DataError(f"{name}: holds more than {MAX_RATIO} times its own size: no headlines are like that. If it is right, unpack it first")
+    return DataError(f"{name}: holds more than {MAX_RATIO} times its own size, too much for headlines: if it is right, save it uncompressed")
 
 
 def lines(stream: io.BufferedReader, name: str) -> Iterator[bytes]:
