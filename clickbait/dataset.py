@@ -31,9 +31,10 @@ import pyarrow.parquet as pq
 from clickbait import headlines, sample, sources, storage, tokenizer
 from clickbait.config import PreprocessConfig
 from clickbait.errors import ClickbaitError, DataError, NotFound, StorageError
-from clickbait.headlines import LABELS, REASONS, SPLITS
+from clickbait.headlines import LABELS, MALFORMED_ROW, REASONS, SPLITS
 
 SCHEMA = 1  # raise it when the same input gives other bytes
+READER = 2  # of csv and tsv: the first one lost the rows behind a quote that nothing closes
 LATEST = "latest"
 MANIFEST, SUCCESS = "manifest.json", "_SUCCESS"
 ATTEMPTS = "attempts"
@@ -90,6 +91,18 @@ class Dataset:
         names = list(columns) if columns is not None else schema.names
         empty = pa.table({name: pa.array([], schema.field(name).type) for name in names})
         return pa.concat_tables([empty, *(pq.read_table(io.BytesIO(self._read(key)), columns=names).select(names) for key in keys)])
+
+    def check_reader(self) -> None:
+        """Refuses a dataset with broken rows that an earlier version read.
+
+        Raises:
+            DataError: rows may be missing in it.
+        """
+        if self.manifest.get("reader") != READER and self.manifest["counts"]["reasons"].get(MALFORMED_ROW):
+            raise DataError(
+                f"{self.uri}: an earlier version wrote it, which lost rows behind quotes that nothing closes: delete that folder "
+                "and run the same command again"
+            )
 
     def check_quarantine(self, most: float) -> None:
         """Refuses a dataset whose source mostly failed.
@@ -181,7 +194,7 @@ def identify(config: PreprocessConfig, pieces: Sequence[str], tokens: bytes) -> 
     if head["synthetic"]:
         head["notice"] = sample.SYNTHETIC_NOTICE
     fingerprint = sha256(json.dumps([head, files], sort_keys=True).encode())[:16]
-    return {"fingerprint": fingerprint, **head}
+    return {"fingerprint": fingerprint, **head, "reader": READER}
 
 
 def write_partition(judged: pa.Table, uri: str, names: list[str], config: PreprocessConfig) -> pa.Table:

@@ -106,7 +106,8 @@ def check_packed(metadata: pq.FileMetaData, name: str) -> None:
 
 
 def _too_much(name: str) -> DataError:
-    return DataError(f"{name}: holds more than {MAX_RATIO} times its own size, too much for headlines: if it is right, save it uncompressed")
+    times = f"{MAX_RATIO} times its own size"
+    return DataError(f"{name}: holds more than {times}, which headlines never do: if it is right, save it uncompressed")
 
 
 def lines(stream: io.BufferedReader, name: str) -> Iterator[bytes]:

@@ -39,7 +39,9 @@ def preprocess(config: PreprocessConfig) -> str:
     except DataError:
         with dataset.attempt(uri):
             _write(uri, head, pieces, tokens, config)
-    dataset.open_dataset(uri).check_quarantine(config.max_quarantined)
+    whole = dataset.open_dataset(uri)
+    whole.check_reader()
+    whole.check_quarantine(config.max_quarantined)
     dataset.set_latest(config.output, head["fingerprint"])
     return uri
 

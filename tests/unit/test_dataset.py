@@ -331,3 +331,15 @@ def test_a_source_that_mostly_fails_moves_latest_only_where_that_is_accepted(tmp
     assert open_dataset(uri).table("quarantine").num_rows == 30  # there to look at
     assert job.preprocess(config.model_copy(update={"max_quarantined": 0.5})) == uri
     assert open_dataset(str(tmp_path / "out" / "latest")).uri == uri
+
+
+def test_broken_rows_that_an_earlier_version_read_are_read_again(tmp_path: Path) -> None:
+    config = PreprocessConfig(source=str(source(tmp_path)), output=str(tmp_path / "out"))
+    uri = build(config)
+    manifest = open_dataset(uri).manifest
+    assert job.preprocess(config) == uri
+    del manifest["reader"]  # as version 1 wrote it
+    storage.open_storage(uri).delete("_SUCCESS")
+    dataset.seal(uri, manifest)
+    with pytest.raises(DataError, match=r"an earlier version wrote it, .* delete that folder and run the same command again"):
+        job.preprocess(config)
