@@ -45,6 +45,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._head = 0  # bytes of a head that is not complete, but for the slice that it begins in
         self._slice = 0  # bytes of the slice that is being parsed
+        self._running: RequestResponseCycle | None = None  # the request that those in the queue wait for
         self._upgrading = False  # the head that was just parsed asks for another protocol
         self._refused: bytes | None = None  # an answer that ends the connection, once those before it are out
         self._slow: asyncio.TimerHandle | None = None
@@ -54,8 +55,11 @@ class Protocol(HttpToolsProtocol):
         self._hurry()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """No timer outlives it."""
+        """No timer outlives it, and no request: uvicorn tells only the last one, and others may be in front of it."""
         self._patient()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -107,7 +111,8 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A new request's first bytes."""
         super().on_message_begin()
-        self._unset_keepalive_if_required()  # and not at any byte: blank lines are no request, and would keep the connection for ever
+        if self.timeout_keep_alive_task is not None:  # not at any byte: blank lines are no request, and would keep the connection for ever
+            self._unset_keepalive_if_required()
         self._in_head, self._head = True, -self._slice  # what is before it in this slice is another request's
 
     def on_headers_complete(self) -> None:
@@ -125,7 +130,8 @@ class Protocol(HttpToolsProtocol):
             return
         self._in_head, self._head = False, 0
         self._patient()
-        self._unset_keepalive_if_required()  # the answer before this request may have come after the request's first bytes
+        if self.timeout_keep_alive_task is not None:  # the answer before this request came after the request's first bytes
+            self._unset_keepalive_if_required()
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
         scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
@@ -153,6 +159,8 @@ class Protocol(HttpToolsProtocol):
             self._start_asgi_task(self.cycle, self.app)
         else:
             self.flow.pause_reading()
+            if not self.pipeline:
+                self._running = before
             self.pipeline.appendleft((self.cycle, self.app))
 
     def on_message_complete(self) -> None:
@@ -164,11 +172,18 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def on_response_complete(self) -> None:
-        """The next request in the queue, or the refusal behind the last one."""
-        was_last = not self.pipeline
-        super().on_response_complete()
-        if self._refused is not None and was_last:
+        """Starts the next request in the queue, or sends the refusal behind the last one, or waits for more."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._running, app = self.pipeline.pop()
+            self._start_asgi_task(self._running, app)
+        elif self._refused is not None:
             self._write_refusal()
+        else:
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _refuse(self, status: int, kind: str, told: str) -> None:
         """Ends the connection with an error's answer, behind the answers to the requests that came whole before it."""

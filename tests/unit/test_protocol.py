@@ -381,6 +381,27 @@ def test_a_refusal_waits_for_the_answers_before_it() -> None:
     refusal(found, 400)
 
 
+def test_a_client_that_goes_is_missed_by_every_request_that_it_sent() -> None:
+    started: list[str] = []
+    missed: list[str] = []
+
+    async def waits(scope: Any, receive: Any, send: Any) -> None:
+        started.append(scope["path"])
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        missed.append(scope["path"])
+
+    async def main() -> None:
+        connection, _ = connect(waits)
+        connection.data_received(posted(b"/one", b"hi") + posted(b"/two", b"ho") + posted(b"/three", b"hi"))
+        await settle()
+        connection.connection_lost(None)
+        await settle()
+
+    asyncio.run(main())
+    assert started == missed == ["/one"], "the others are never begun"
+
+
 def test_blank_lines_do_not_keep_a_connection() -> None:
     async def main() -> bytes:
         connection, wire = connect(echo)

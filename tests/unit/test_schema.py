@@ -14,6 +14,7 @@ from schemathesis.config import SchemathesisConfig
 from starlette.testclient import TestClient
 
 from clickbait.registry import Registry
+from clickbait.text import clean, raw_bound
 from serve.api import create_app
 from serve.service import Service
 from serve.settings import Settings, load
@@ -120,6 +121,25 @@ def test_whatever_stands_for_a_text(client: TestClient, path: str, name: str) ->
 def test_whatever_stands_for_a_body(client: TestClient, path: str, name: str) -> None:
     body, status = AS_A_BODY[name]
     check(client.post(path, content=body, headers=JSON), status)
+
+
+@pytest.mark.parametrize("path", ONE_TEXT)
+def test_no_route_cleans_a_text_before_its_length_is_bounded(
+    client: TestClient, settings: Settings, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned: list[int] = []
+
+    def counting(text: str) -> str:
+        cleaned.append(len(text))
+        return clean(text)
+
+    for module in ("serve.parsing", "serve.explain", "clickbait.words"):
+        monkeypatch.setattr(f"{module}.clean", counting)
+    for marks in ("\u0315\u0300" * 30_000, "\u200b" * 60_000, " a" * 30_000):
+        check(client.post(path, content=ONE_TEXT[path] % json.dumps(f"abracadabra{marks}", ensure_ascii=False).encode(), headers=JSON), 422)
+    assert client.post(path, content=ONE_TEXT[path] % b'"abracadabra\\u0300"', headers=JSON).status_code == 200
+    assert cleaned, "the functions are where this test looks"
+    assert max(cleaned) <= raw_bound(settings.max_characters)
 
 
 @pytest.mark.parametrize("path", ONE_TEXT)
