@@ -83,8 +83,9 @@ def served(registry: str, version: str) -> Iterator[str]:
         ConfigError: it does not come up; the message is the server's last line.
     """
     command = [sys.executable, "-m", "serve.standalone", "--registry", registry, "--model", version, "--host", "127.0.0.1", "--port", "0"]
+    environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("CLICKBAIT_API_KEY")}
     with tempfile.TemporaryFile("w+") as log:
-        server = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "CLICKBAIT_API_KEYS": ""})
+        server = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
             until = time.monotonic() + _UP_S
             while not (url := _address(_text(log))):

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from clickbait.config import Uri, explain
+from clickbait.config import Uri, did_you_mean, explain
 from clickbait.errors import ConfigError
 from clickbait.text import MAX_CHARACTERS
 
 PREFIX = "CLICKBAIT_"
+CLIENT_KEY = "CLICKBAIT_API_KEY"  # what the front end sends (`serve.frontend`)
 
 
 class Settings(BaseSettings):
@@ -139,8 +140,10 @@ def load(**given: Any) -> Settings:
     """The settings, with `given` over the environment.
 
     Raises:
-        ConfigError: an unknown name in `given` (the message names the one meant), or a value that does not fit, by its variable.
+        ConfigError: an unknown name in `given` or an unknown variable about keys (the message names the one meant), or a value that does
+            not fit, by its variable.
     """
+    _check_key_variables()
     try:
         return Settings(**given)
     except ValidationError as error:
@@ -148,6 +151,14 @@ def load(**given: Any) -> Settings:
         from_environment = sorted(_variable(name) for name in where - given.keys() if name in Settings.model_fields)
         prefix = f"{', '.join(from_environment)}: " if from_environment else ""
         raise ConfigError(f"{prefix}{explain(Settings, error)}") from None
+
+
+def _check_key_variables() -> None:
+    """Raises ConfigError for a variable that is nearly one about keys: the server would be open, and its owner would not know."""
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {CLIENT_KEY}
+    for name in os.environ:
+        if name.upper().replace("_", "").startswith("CLICKBAITAPIKEY") and name.upper() not in known:
+            raise ConfigError(f"{name}: unknown variable{did_you_mean(name.upper(), sorted(known))}")
 
 
 def _variable(name: str) -> str:

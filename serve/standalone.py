@@ -62,7 +62,8 @@ def run(chosen: Settings, bound: socket.socket) -> None:
     service = Service(chosen)
     service.load()
     address = bound.getsockname()
-    print(f"serving {service.version} at {ports.url(chosen.host, address[1])} (/docs shows how; Ctrl-C stops it)", flush=True)
+    keys = "clients send a key" if chosen.keyed else "no keys: open to whoever reaches it"
+    print(f"serving {service.version} at {ports.url(chosen.host, address[1])} ({keys}; /docs shows how; Ctrl-C stops it)", flush=True)
     config = uvicorn.Config(
         create_app(service, chosen),
         http=Protocol,

@@ -77,6 +77,19 @@ def test_keys_that_are_none_do_not_open_the_server(given: dict[str, Any], told: 
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["CLICKBAIT_API_KEYSFILE", "CLICKBAIT_APIKEYS", "clickbait_api_keys_path", "CLICKBAIT_API_KEY_DIGEST"])
+def test_a_variable_that_is_nearly_one_does_not_open_the_server(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "one")
+    with pytest.raises(ConfigError, match=f'{name}: unknown variable; did you mean "CLICKBAIT_API_KEY'):
+        load()
+
+
+def test_what_the_front_end_and_kubernetes_set_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CLICKBAIT_API_KEY", "CLICKBAIT_API_URL", "CLICKBAIT_API_PORT", "CLICKBAIT_API_SERVICE_HOST"):
+        monkeypatch.setenv(name, "tcp://10.0.0.1:8000")
+    load()
+
+
 def test_a_file_that_cannot_be_read_does_not_open_the_server(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text(" \n,\n")
     (tmp_path / "large").write_bytes(b"x" * (keys.MAX_FILE_BYTES + 1))
