@@ -240,6 +240,8 @@ class GateConfig(Config):
     """Share of validation verdicts, at the bundle's threshold, on which the served form agrees with torch."""
     max_latency_ratio: float = Field(1.25, gt=0.0)
     """The candidate's median latency over the champion's, measured in turn in the same minute."""
+    max_latency_vs_fastest: float = Field(1.5, gt=0.0)
+    """The same over the fastest version that the alias ever named: what all promotions together may add."""
     max_latency_ms: float = Field(50.0, gt=0.0)
     """Median latency of one headline on one thread, milliseconds."""
 

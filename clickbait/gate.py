@@ -88,7 +88,26 @@ class Best:
     """Its verdicts beside the candidate's; None where it cannot be loaded any more."""
 
 
-def decide(metrics: Mapping[str, Any], champion: Champion | None, config: GateConfig, *, best: Best | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Fastest:
+    """The fastest version that the alias ever named."""
+
+    version: str
+    """The version."""
+    latency_ratio: float
+    """The candidate's median latency over its own, measured in turn."""
+    of: int
+    """How many versions it is the fastest of."""
+
+
+def decide(
+    metrics: Mapping[str, Any],
+    champion: Champion | None,
+    config: GateConfig,
+    *,
+    best: Best | None = None,
+    fastest: Fastest | None = None,
+) -> dict[str, Any]:
     """The verdict on a candidate with the metrics document `metrics`.
 
     Keys: decision (`promoted` or `refused`), champion (its version or None), checks (each with name, value, op, bound, passed, note; a
@@ -149,6 +168,9 @@ def decide(metrics: Mapping[str, Any], champion: Champion | None, config: GateCo
             accuracy = best.compared.candidate_accuracy
             note += best.compared.note()
         check("accuracy_vs_best", accuracy, ">=", best.accuracy - margin - ROUNDING, note)
+    if fastest is not None:
+        note = f"{fastest.version} is the fastest of {fastest.of}"
+        check("latency_vs_fastest", fastest.latency_ratio, "<=", config.max_latency_vs_fastest, note)
     return {
         "decision": "promoted" if all(item["passed"] for item in checks) else "refused",
         "champion": None if champion is None else champion.compared.version,

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from clickbait import bundle, card, cli, drafts, gate, metrics, report, tracking
+from clickbait.bundle import Manifest
 from clickbait.config import GateConfig, PromoteConfig, load
 from clickbait.dataset import Dataset, open_dataset
 from clickbait.errors import BundleError, DataError, Refused, RegistryError, StorageError
@@ -94,11 +95,11 @@ def judge(config: PromoteConfig, folder: Path, registry: Registry) -> tuple[dict
     rivals = Rivals(registry, candidate, dataset)
     champion = rivals.champion(alias.version)
     best = rivals.best(alias, document.get("test_split"))
-    return gate.decide(document, champion, bounds, best=best), alias.version
+    return gate.decide(document, champion, bounds, best=best, fastest=rivals.fastest(alias)), alias.version
 
 
 class Rivals:
-    """The registry's versions on the candidate's test split; each is scored once."""
+    """The registry's versions beside the candidate, on the candidate's test split. Each is loaded and scored once."""
 
     def __init__(self, registry: Registry, candidate: Scorer, dataset: Dataset) -> None:
         table = dataset.table("test", ["headline", "label"])
@@ -107,21 +108,22 @@ class Rivals:
         self._registry = registry
         self._candidate = candidate
         self._verdicts = self._judged(candidate)
+        self._scorers: dict[str, Scorer] = {}
         self._compared: dict[str, gate.Comparison] = {}
+        self._ratios: dict[str, float] = {}
 
     def champion(self, version: str) -> gate.Champion:
-        """The version that the alias points at, and the two latencies measured in turn.
+        """The version that the alias points at.
 
         Raises:
             BundleError: it is not whole.
         """
-        scorer = Scorer(self._registry.fetch(version), verified=True)
-        trained_on, ours = scorer.manifest.dataset, self._candidate.manifest.dataset
+        manifest = self._scorer(version).manifest
         return gate.Champion(
-            compared=self._compare(version, scorer),
-            synthetic=scorer.manifest.synthetic,
-            latency_ratio=gate.latency_ratio(self._candidate, scorer, self._texts[:LATENCY_HEADLINES]),
-            dataset=None if trained_on == ours else trained_on,
+            compared=self._compare(version),
+            synthetic=manifest.synthetic,
+            latency_ratio=self._latency_ratio(version),
+            dataset=None if manifest.dataset == self._candidate.manifest.dataset else manifest.dataset,
         )
 
     def best(self, alias: Alias, split: Any) -> gate.Best | None:
@@ -131,35 +133,67 @@ class Rivals:
         accurate it is, is measured now.
         """
         accuracies = {}
-        for version in alias.named():
-            try:
-                manifest = self._registry.manifest(version)
-            except (BundleError, RegistryError) as error:
-                log.warning("%s is left out of the comparison with the best version: %s", version, error)
-                continue
+        for version, manifest in self._manifests(alias).items():
             accuracy = manifest.metrics.get("accuracy")
             known = (manifest.verdict or {}).get("test_split")
             if accuracy is not None and (manifest.dataset == self._candidate.manifest.dataset or (known is not None and known == split)):
                 accuracies[version] = accuracy
         if not accuracies:
             return None
-        version = max(accuracies, key=lambda name: (accuracies[name], name in self._compared))
+        version = max(accuracies, key=lambda name: (accuracies[name], name in self._scorers))
         try:
-            compared = self._compared.get(version) or self._compare(version, Scorer(self._registry.fetch(version), verified=True))
+            compared = self._compare(version)
         except (BundleError, StorageError) as error:
             log.warning("the best version, %s, cannot be loaded: %s", version, error)
             return gate.Best(version, accuracies[version], len(accuracies), None)
         return gate.Best(version, compared.accuracy, len(accuracies), compared)
 
+    def fastest(self, alias: Alias) -> gate.Fastest | None:
+        """The fastest version that the alias names or has named; None where no verdict says how fast one is.
+
+        Which one is the fastest, the stored verdicts say; how fast it is, is measured now. One that cannot be loaded is passed over.
+        """
+        latencies = {}
+        for version, manifest in self._manifests(alias).items():
+            for check in (manifest.verdict or {}).get("checks", []):
+                if check["name"] == "latency_ms" and check["value"] is not None:
+                    latencies[version] = check["value"]
+        for version in sorted(latencies, key=lambda name: latencies[name]):
+            try:
+                return gate.Fastest(version, self._latency_ratio(version), len(latencies))
+            except (BundleError, StorageError) as error:
+                log.warning("the fastest version, %s, cannot be loaded: %s", version, error)
+        return None
+
+    def _manifests(self, alias: Alias) -> dict[str, Manifest]:
+        """The manifests of every version that the alias names or has named, without those that are gone or torn."""
+        found = {}
+        for version in alias.named():
+            try:
+                found[version] = self._registry.manifest(version)
+            except (BundleError, RegistryError) as error:
+                log.warning("%s is left out of the comparison: %s", version, error)
+        return found
+
+    def _scorer(self, version: str) -> Scorer:
+        if version not in self._scorers:
+            self._scorers[version] = Scorer(self._registry.fetch(version), verified=True)
+        return self._scorers[version]
+
     def _judged(self, scorer: Scorer) -> metrics.Verdicts:
         return scorer.score(self._texts) >= scorer.manifest.threshold
 
-    def _compare(self, version: str, scorer: Scorer) -> gate.Comparison:
-        verdicts = self._judged(scorer)
-        pair = metrics.discordant(self._labels, verdicts, self._verdicts)
-        accuracy = float(np.mean(verdicts == self._labels))
-        self._compared[version] = gate.Comparison(version, len(self._texts), accuracy, pair)
+    def _compare(self, version: str) -> gate.Comparison:
+        if version not in self._compared:
+            verdicts = self._judged(self._scorer(version))
+            pair = metrics.discordant(self._labels, verdicts, self._verdicts)
+            self._compared[version] = gate.Comparison(version, len(self._texts), float(np.mean(verdicts == self._labels)), pair)
         return self._compared[version]
+
+    def _latency_ratio(self, version: str) -> float:
+        if version not in self._ratios:
+            self._ratios[version] = gate.latency_ratio(self._candidate, self._scorer(version), self._texts[:LATENCY_HEADLINES])
+        return self._ratios[version]
 
 
 def main(config: PromoteConfig) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from clickbait.config import GateConfig
 from clickbait.errors import BundleError
-from clickbait.gate import Best, Champion, Comparison, decide, table
+from clickbait.gate import Best, Champion, Comparison, Fastest, decide, table
 from clickbait.metrics import Discordant
 
 GOOD: dict[str, Any] = {
@@ -98,6 +98,8 @@ def test_a_candidate_that_is_significantly_worse_than_the_champion_is_refused(
 
 def test_a_slower_candidate_is_refused() -> None:
     assert failed(GOOD, Champion(compared(5, 5), synthetic=False, latency_ratio=2.0)) == {"latency_vs_champion"}
+    for ratio, decision in ((1.5, "promoted"), (1.51, "refused")):
+        assert decide(GOOD, CHAMPION, GateConfig(), fastest=Fastest("v1", ratio, of=3))["decision"] == decision
 
 
 @pytest.mark.parametrize(("rows", "allowed"), [(50, 1), (199, 1), (200, 1), (399, 1), (400, 2), (1000, 5), (3200, 16)])

@@ -62,18 +62,20 @@ def submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Out
         promote, "open_dataset", lambda uri: SimpleNamespace(fingerprint=uri[-16:], table=lambda split, columns: test.select(columns))
     )
     monkeypatch.setattr(promote, "Scorer", FakeScorer)
+    monkeypatch.setattr(promote.gate, "latency_ratio", lambda one, other, _: one.manifest.config["ms"] / other.manifest.config["ms"])
     monkeypatch.setattr(promote.report, "write", lambda *_, **__: None)  # tests/unit/test_report.py holds the page
-    (tmp_path / "gate.yaml").write_text("{min_accuracy: 0.0, max_latency_ratio: 1000.0}")
+    (tmp_path / "gate.yaml").write_text("min_accuracy: 0.0")
     template = tiny_bundle(tmp_path / "template", metrics={}, verdict=None)
 
-    def run(wrong: Any, *, dataset: str = SPLIT, split: str | None = None, **changes: Any) -> Outcome:
+    def run(wrong: Any, *, ms: float = 3.0, dataset: str = SPLIT, split: str | None = None, **changes: Any) -> Outcome:
         folder = tmp_path / "draft"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(template, folder)
         accuracy = 1.0 - len(wrong) / ROWS
         document = {**DOCUMENT, "test": {**GOOD["test"], "accuracy": accuracy}, "test_split": split and {"sha256": split}}
+        document["latency"] = {**DOCUMENT["latency"], "single_p50_ms": ms}
         (folder / "metrics.json").write_text(json.dumps(document))
-        bundle.amend(folder, config={"wrong": [int(row) for row in wrong]}, metrics={"accuracy": accuracy}, dataset=dataset)
+        bundle.amend(folder, config={"wrong": [int(row) for row in wrong], "ms": ms}, metrics={"accuracy": accuracy}, dataset=dataset)
         settings = {"bundle": str(folder), "registry": str(tmp_path / "registry"), "gate_file": str(tmp_path / "gate.yaml")}
         return promote.promote(PromoteConfig(**{**settings, "dataset": str(tmp_path / dataset), **changes}))
 
@@ -96,6 +98,16 @@ def test_fifty_promotions_that_each_lose_two_in_a_thousand_end_at_the_floor(subm
     assert accuracies[0] == 0.99
     assert min(accuracies) >= 0.99 - 0.005, "the champion's accuracy went down step by step"
     assert promoted == [0, 1, 2]
+
+
+def test_promotions_that_are_each_a_fifth_slower_end_too(submit: Callable[..., Outcome], registry: Registry) -> None:
+    promoted = [step for step in range(13) if submit([], ms=3.0 * 1.2**step).decision == "promoted"]
+    assert promoted == [0, 1, 2], "3.0 ms, 3.6 and 4.3; 5.2 is more than 1.5 times 3.0"
+    slower = submit([], ms=5.0)
+    assert check(slower, "latency_vs_champion")["passed"]
+    assert check(slower, "latency_vs_fastest")["value"] == pytest.approx(5.0 / 3.0)
+    (Path(registry.uri) / "versions" / "v1" / "model.onnx").write_bytes(b"torn")
+    assert "v2 is the fastest of 3" in check(submit([], ms=5.0), "latency_vs_fastest")["note"]
 
 
 def test_the_floor_outlives_a_rollback_and_an_alias_moved_by_hand(submit: Callable[..., Outcome], registry: Registry) -> None:
