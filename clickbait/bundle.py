@@ -270,7 +270,7 @@ def _scan(folder: Path) -> dict[str, int]:
     found = {}
     for name, status in _entries(folder, ""):
         if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"{folder / name}: is {kind(status.st_mode)}; a bundle holds regular files only: remove it, or {_MEND}")
+            raise BundleError(f"{folder / name}: is {kind(status.st_mode)}; a bundle holds regular files only; {_MEND}")
         if reason := _unwelcome(name):
             raise BundleError(f"{folder / name}: {reason}")
         found[name] = status.st_size
@@ -317,7 +317,7 @@ def _open(path: Path) -> BinaryIO:
         raise BundleError(str(error)) from None
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise BundleError(f"{path}: is a link; a bundle holds regular files only: remove it, or {_MEND}") from None
+            raise BundleError(f"{path}: is a link; a bundle holds regular files only; {_MEND}") from None
         raise
 
 

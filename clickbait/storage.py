@@ -146,9 +146,9 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)  # or a power cut could keep a later file and lose this one
+        sync(path.parent)  # or a power cut could keep a later file and lose this one
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -312,7 +312,8 @@ def _copy(source: BinaryIO, path: Path) -> None:
         shutil.copyfileobj(source, target, BUFFER)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Puts a file, or a folder's list of names, on the disk for good."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -74,7 +74,7 @@ def inputs(config: EvaluateConfig, dataset: Dataset) -> tuple[tuple[behaviour.Ca
 def main(config: EvaluateConfig) -> None:
     """Evaluate and print the figures that the gate reads."""
     print(table(evaluate(config)))
-    print(f"report: {config.bundle}/report.html")
+    print(f"report: {drafts.address(config.bundle, 'report.html')}")
 
 
 def table(document: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from clickbait import cli, evaluation, storage
+from clickbait import cli, drafts, evaluation, storage
 from clickbait.checkpoints import description
 from clickbait.config import GateConfig, PipelineConfig, TrainConfig, load
 from clickbait.dataset import Dataset, open_dataset
@@ -94,7 +94,7 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
         with clock.step("score over HTTP"):
             answers = [{"text": text, **ask(url, text)} for text in HEADLINES]
     summary = summarise(dataset, metrics, outcome, answers, clock.seconds)
-    summary["report"] = storage.join(draft, "report.html")
+    summary["report"] = drafts.address(draft, "report.html")
     storage.open_storage(work).write("summary.json", json.dumps(summary, indent=2).encode())
     print(table(summary), flush=True)
     if served is not None:
