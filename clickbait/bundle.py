@@ -122,9 +122,15 @@ class Manifest(_Frozen):
         return self
 
     def needed(self, runtime: str | None) -> list[str]:
-        """The files that scoring by `runtime` reads, the manifest aside; None: every file. The runtime is one that the bundle has."""
+        """The files that scoring by `runtime` reads, the manifest aside; None: every file.
+
+        Raises:
+            BundleError: the bundle has no such runtime.
+        """
         if runtime is None:
             return sorted(self.files)
+        if runtime != TORCH and runtime not in self.runtimes:
+            raise BundleError(f'no runtime "{runtime}" in {self.version or "the draft"}, which has {", ".join(sorted(self.runtimes))}')
         graph = _TORCH_FILES if runtime == TORCH else (self.runtimes[runtime],)
         return sorted({TOKENIZER, *graph} & self.files.keys())
 
@@ -220,6 +226,15 @@ def verify(folder: Path, needed: Collection[str] | None = None) -> Manifest:
         if _checked(folder, name, entry.size) != entry.sha256:
             raise BundleError(f"{folder / name}: its SHA-256 is not the manifest's, so bytes changed; {_MEND}")
     return manifest
+
+
+def is_whole(folder: Path, name: str, entry: FileEntry) -> bool:
+    """Whether the file `name` in `folder` is there and is what its entry says."""
+    try:
+        status = (folder / name).lstat()
+        return stat.S_ISREG(status.st_mode) and status.st_size == entry.size and _checked(folder, name, entry.size) == entry.sha256
+    except (OSError, BundleError):
+        return False
 
 
 def is_pickle(path: Path) -> bool:

@@ -7,31 +7,40 @@ on the model's bytes, on this file's `_FORM`, onnxruntime's version and the proc
 computes what the bundle's does, up to the rounding of its sums, and is used only once the two were seen to agree.
 
 with graph(Path("bundle/model.onnx"), sha256, folder()) as (path, ready): ...   # load it with `options(threads, ready=ready)`
+
+The files' SHA-256 are kept beside them: a file that is torn or altered is made again (`clickbait.cache`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import platform
-import shutil
+import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clickbait import attention, scratch
+from clickbait.bundle import sha256 as digest
+from clickbait.cache import Cache
+from clickbait.storage import PART, replacing
 
 GRAPH, WEIGHTS = "graph.onnx", "weights.bin"
+_SUMS = "sums.json"  # the SHA-256 of the two; written last
 _FORM = 3  # another number where another version of this code makes another graph of the same model
 _AGREE = 1e-4  # of the largest logit: rounding is a hundredth of that; int8 may round a few otherwise, so medians are held against it
 _SHAPES = ((1, 2), (4, 7))  # headlines and tokens that the two graphs are compared on
 _TOKENS = 16  # whose ids every vocabulary has
 _KEPT = 8  # versions: production, staging, a canary, and their predecessors
+_NAMES = re.compile(r"[0-9a-f]{32}|\.new-.*")  # the second of earlier releases
 _SMALLEST = 1024  # bytes of a tensor that goes to the file; what is smaller stays in the graph
 _log = logging.getLogger(__name__)
 
@@ -60,9 +69,9 @@ def options(threads: int, *, ready: bool) -> Any:
 def graph(model: Path, sha256: str, where: Path | None) -> Iterator[tuple[Path, bool]]:
     """The graph made of `model`, whose bytes have that SHA-256: found in `where`, or made there now; and that it is ready.
 
-    With None it is made for this process alone, and its files may go once it is loaded. Several processes may make one at once: whoever is
-    first wins. What cannot be written or made costs speed and the sharing, not the serving: `model` itself comes back then, not ready, and
-    the log says why.
+    With None it is made for this process alone, and its files may go once it is loaded. Of several processes one makes it, and the others
+    wait. What cannot be written or made costs speed and the sharing, not the serving: `model` itself comes back then, not ready, and the
+    log says why.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -70,7 +79,10 @@ def graph(model: Path, sha256: str, where: Path | None) -> Iterator[tuple[Path, 
                 made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clickbait-", ignore_cleanup_errors=True)))
                 _make(model, made)
             else:
-                made = _shared(model, sha256, where)
+                scratch.own(where)
+                lease = Cache(where, keep=_KEPT, names=_NAMES, variable="TMPDIR").take(_name(sha256), _Prepared(model))
+                stack.callback(lease.close)
+                made = lease.folder
         except Exception as error:  # onnxruntime's share no base but Exception
             _log.warning("%s: not prepared, and its weights are not shared: %s", model, " ".join(str(error).split())[:200])
             yield model, False
@@ -78,24 +90,39 @@ def graph(model: Path, sha256: str, where: Path | None) -> Iterator[tuple[Path, 
         yield made / GRAPH, True
 
 
-def _shared(model: Path, sha256: str, where: Path) -> Path:
+def _name(sha256: str) -> str:
     import onnxruntime
 
-    made = where / hashlib.sha256(f"{_FORM} {sha256} {onnxruntime.__version__} {_processor()}".encode()).hexdigest()[:32]
-    if _whole(made):
-        with contextlib.suppress(OSError):
-            os.utime(made)  # in use: the last to be cleared away
-        return made
-    scratch.own(where)
-    with tempfile.TemporaryDirectory(dir=where, prefix=".new-", ignore_cleanup_errors=True) as fresh:
-        _make(model, Path(fresh))
-        with contextlib.suppress(OSError):  # another process was first
-            os.rename(fresh, made)
-            os.mkdir(fresh)  # what the context removes
-    _clear(where, made)
-    if not _whole(made):
-        raise FileNotFoundError(f"{made} is not there")
-    return made
+    return hashlib.sha256(f"{_FORM} {sha256} {onnxruntime.__version__} {_processor()}".encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A prepared graph in the cache (`clickbait.cache.Entry`)."""
+
+    model: Path
+
+    def whole(self, folder: Path) -> bool:
+        try:
+            return bool(json.loads((folder / _SUMS).read_bytes()) == {name: digest(folder / name) for name in (GRAPH, WEIGHTS)})
+        except (OSError, ValueError):  # not there or torn; StorageError is a ValueError
+            return False
+
+    def lacking(self, _: Path) -> int:
+        return 3 * self.model.stat().st_size  # the optimised graph, and then the prepared one with its weights, which are padded
+
+    def fill(self, folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=PART, ignore_cleanup_errors=True) as name:
+            fresh = Path(name)
+            _make(self.model, fresh)
+            (folder / _SUMS).unlink(missing_ok=True)  # of other files from here on
+            sums = {}
+            for name in (WEIGHTS, GRAPH):
+                with replacing(folder / name) as temporary:
+                    os.rename(fresh / name, temporary)
+                sums[name] = digest(folder / name)
+            with replacing(folder / _SUMS) as temporary:
+                temporary.write_text(json.dumps(sums))
 
 
 def _make(model: Path, fresh: Path) -> None:
@@ -136,18 +163,6 @@ def _agree(one: Any, other: Any) -> bool:
         if not np.median(np.abs(a - b)) <= _AGREE * np.abs(a).max():  # also where one is no number
             return False
     return True
-
-
-def _whole(made: Path) -> bool:
-    """A folder is renamed to its name when all is written."""
-    return (made / GRAPH).is_file() and (made / WEIGHTS).is_file()
-
-
-def _clear(where: Path, kept: Path) -> None:
-    """Removes the longest unused beyond `_KEPT`. Whoever has one mapped keeps it."""
-    old = sorted((path for path in where.iterdir() if path != kept), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in old[_KEPT - 1 :]:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _processor() -> str:

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import fcntl
 import getpass
 import hashlib
 import os
 import re
 import shutil
 import socket
+import stat
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,13 +33,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clickbait import bundle
 from clickbait.bundle import MANIFEST, Manifest
+from clickbait.cache import Cache, Lease
 from clickbait.config import MODEL_NAME, did_you_mean
-from clickbait.errors import AliasConflict, BundleError, NotFound, PreconditionFailed, RegistryError
-from clickbait.storage import is_local, join, open_storage
+from clickbait.errors import AliasConflict, BundleError, ConfigError, NotFound, PreconditionFailed, RegistryError
+from clickbait.storage import Storage, is_local, join, open_storage, replacing
 
 _VERSION = re.compile(r"v([1-9][0-9]*)")
 _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,63}")
 LATEST = "latest"
+CACHE, CACHE_VERSIONS = "CLICKBAIT_CACHE", "CLICKBAIT_CACHE_VERSIONS"
+_KEPT = 4  # versions of remote registries on this machine: production, the one before it for a rollback, a canary and a shadow
+_CACHED = re.compile(r"[0-9a-f]{16}/v[1-9][0-9]*(-[0-9a-f]{16})?")
+_leases: dict[Path, list[Lease]] = {}  # of this process
 _ALIAS_LARGEST = 1 << 16  # bytes of an alias's file: one has some 120
 
 
@@ -74,13 +80,17 @@ class Registry:
     """The versions and aliases of the model `name` at `uri`.
 
     `cache` is where versions of a remote registry are kept on this machine: CLICKBAIT_CACHE or `~/.cache/clickbait` if not given.
+
+    Raises:
+        ConfigError: CLICKBAIT_CACHE_VERSIONS is no number of versions.
     """
 
     def __init__(self, uri: str, name: str = MODEL_NAME, cache: Path | None = None) -> None:
         self.uri = join(uri, name)
         self.name = name
         self._storage = open_storage(self.uri)
-        self._cache = cache or Path(os.environ.get("CLICKBAIT_CACHE") or "~/.cache/clickbait").expanduser()
+        root = cache or Path(os.environ.get(CACHE) or "~/.cache/clickbait").expanduser()
+        self._cache = Cache(root, keep=_kept(), names=_CACHED, variable=CACHE)
 
     def publish(self, folder: Path) -> str:
         """Makes the draft in `folder` the next version, and returns its name.
@@ -131,25 +141,35 @@ class Registry:
             raise self._unknown(ref)
         return alias.version
 
-    def fetch(self, ref: str) -> Path:
+    def fetch(self, ref: str, runtime: str | None = None) -> Path:
         """A local folder with the version that `ref` names, every byte verified. Read it, do not write there.
+
+        With `runtime`, only the files that scoring by it reads are fetched and verified. Of a remote registry, the folder stays until this
+        process ends or calls `release`.
 
         Raises:
             RegistryError: `ref` names no version.
-            BundleError: a file is not what the manifest says.
+            BundleError: a file is not what the manifest says, or there is no such runtime.
+            DiskFull: no room for it in the cache.
         """
         version = self.resolve(ref)
         manifest, data = self._manifest(version)
+        needed = manifest.needed(runtime)
         if is_local(self.uri):
             folder = Path(self.uri, "versions", version)
-            bundle.verify(folder)
+            bundle.verify(folder, needed)
             return folder
         origin = hashlib.sha256(self.uri.encode()).hexdigest()[:16]  # two registries each have a v3
-        folder = self._cache / origin / version
-        with _one_at_a_time(folder):
-            if not _holds(folder, data):
-                self._download(version, manifest, data, folder)
-        return folder
+        name = f"{origin}/{version}-{hashlib.sha256(data).hexdigest()[:16]}"  # and one that is made anew has another v3
+        lease = self._cache.take(name, _Fetched(self._storage, version, manifest, data, needed))
+        _leases.setdefault(lease.folder, []).append(lease)
+        return lease.folder
+
+    @staticmethod
+    def release(folder: Path) -> None:
+        """Lets go of a folder that `fetch` gave, once for each call: when other versions come, it may be removed."""
+        if _leases.get(folder):
+            _leases[folder].pop().close()
 
     def aliases(self) -> dict[str, Alias]:
         """Every alias by its name."""
@@ -239,23 +259,6 @@ class Registry:
             raise BundleError(f"{where}: says that it is {manifest.version}; publish the bundle again")
         return manifest, data
 
-    def _download(self, version: str, manifest: Manifest, data: bytes, folder: Path) -> None:
-        """Puts `version` at `folder`, whole. The caller holds the lock, so the temporary folder's name can be fixed."""
-        temporary = folder.with_name(f".{version}")
-        shutil.rmtree(temporary, ignore_errors=True)  # of a download cut off
-        try:
-            for name, entry in manifest.files.items():
-                if (size := self._storage.size(_key(version, name))) != entry.size:
-                    where = join(self.uri, _key(version, name))
-                    raise BundleError(f"{where}: {size} bytes where the manifest says {entry.size}; publish the bundle again")
-                self._storage.download(_key(version, name), temporary / name, limit=entry.size)
-            temporary.joinpath(MANIFEST).write_bytes(data)
-            bundle.verify(temporary)
-            shutil.rmtree(folder, ignore_errors=True)  # a byte of it changed, or the registry was made anew
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
     def _alias_names(self) -> list[str]:
         names = [key.removeprefix("aliases/").removesuffix(".json") for key in self._storage.list("aliases") if key.endswith(".json")]
         return [name for name in names if _ALIAS.fullmatch(name)]
@@ -312,22 +315,71 @@ def _who() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _holds(folder: Path, data: bytes) -> bool:
-    """Whether the cached `folder` is whole and is the version whose manifest is `data`."""
-    try:
-        bundle.verify(folder)
-        return (folder / MANIFEST).read_bytes() == data
-    except BundleError:
-        return False
+def _kept() -> int:
+    """CLICKBAIT_CACHE_VERSIONS, a number of versions."""
+    text = os.environ.get(CACHE_VERSIONS) or str(_KEPT)
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise ConfigError(f"{CACHE_VERSIONS}: {text!r} is no number of versions to keep, from 1 to 9999")
+    return int(text)
 
 
-@contextlib.contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """One process of this machine fetches a version, the others wait for it. The kernel lets go when the holder dies."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+@dataclass(frozen=True)
+class _Fetched:
+    """A version in the cache (`clickbait.cache.Entry`)."""
+
+    storage: Storage
+    version: str
+    manifest: Manifest
+    data: bytes
+    """The manifest's."""
+    needed: list[str]
+    """Files, the manifest aside."""
+
+    def whole(self, folder: Path) -> bool:
+        try:
+            return bundle.verify(folder, self.needed) == self.manifest and (folder / MANIFEST).read_bytes() == self.data
+        except BundleError:
+            return False
+
+    def lacking(self, folder: Path) -> int:
+        return len(self.data) + sum(self.manifest.files[name].size for name in self._lacking(folder))
+
+    def fill(self, folder: Path) -> None:
+        self._tidy(folder)
+        for name in self._lacking(folder):
+            key, entry = _key(self.version, name), self.manifest.files[name]
+            if (size := self.storage.size(key)) != entry.size:
+                where = join(self.storage.uri, key)
+                raise BundleError(f"{where}: {size} bytes where the manifest says {entry.size}; publish the bundle again")
+            self.storage.download(key, folder / name, limit=entry.size)
+            if not bundle.is_whole(folder, name, entry):
+                with contextlib.suppress(FileNotFoundError):
+                    (folder / name).unlink()
+                raise BundleError(
+                    f"{join(self.storage.uri, key)}: its SHA-256 is not the manifest's, so bytes changed; publish the bundle again"
+                )
+        with replacing(folder / MANIFEST) as temporary:
+            temporary.write_bytes(self.data)
+        bundle.verify(folder, self.needed)
+
+    def _lacking(self, folder: Path) -> list[str]:
+        return [name for name in self.needed if not bundle.is_whole(folder, name, self.manifest.files[name])]
+
+    def _tidy(self, folder: Path) -> None:
+        """Removes what is not of the version, or is not of its size: the bundle would be refused for it."""
+        for root, folders, names in os.walk(folder):
+            for name in [*folders, *names]:
+                path = Path(root) / name
+                key, status = path.relative_to(folder).as_posix(), path.lstat()
+                entry = self.manifest.files.get(key)
+                is_file = stat.S_ISREG(status.st_mode) and (key == MANIFEST or (entry is not None and status.st_size == entry.size))
+                is_folder = stat.S_ISDIR(status.st_mode) and entry is None and key != MANIFEST
+                if name.startswith(".") or is_file or is_folder:
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
 
 if __name__ == "__main__":

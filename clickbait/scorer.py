@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickbait import backends, bundle
+from clickbait.registry import Registry
 from clickbait.words import Words
 
 # Tokens, padding counted, in one run of the model: some 17 headlines. The activations of a run then stay near the core; with twice as many
@@ -63,6 +64,33 @@ class Scorer:
         self._words = Words(tokenizer)
         self._pad = _pad_id(tokenizer)
         self._backend = backends.load(folder, self.manifest, self.runtime, device=device, threads=threads, shared=shared)
+
+    @classmethod
+    def of(
+        cls,
+        registry: Registry,
+        ref: str,
+        *,
+        runtime: str | None = None,
+        device: str = backends.CPU,
+        threads: int = 1,
+        shared: Path | None = None,
+    ) -> Scorer:
+        """Loads the version of a registry that `ref` names. Only the files that its runtime reads are fetched.
+
+        The other arguments are `__init__`'s.
+
+        Raises:
+            RegistryError: `ref` names no version.
+            BundleError, ConfigError: as `__init__`.
+        """
+        version = registry.resolve(ref)
+        runtime = backends.choose(registry.manifest(version), runtime, device)
+        folder = registry.fetch(version, runtime)
+        try:
+            return cls(folder, runtime=runtime, device=device, threads=threads, verified=True, shared=shared)
+        finally:
+            registry.release(folder)  # what is loaded needs the files no more
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """P(clickbait) of each text, in the order given: float32 (n,). Texts are cleaned here; no text gives no score."""

@@ -28,7 +28,7 @@ from clickbait.errors import DiskFull, NotFound, PreconditionFailed, StorageErro
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _WILD = re.compile(r"[*?]")
 _LOCK = ".lock"  # one a folder: taken by every writer of its keys
-_TEMPORARY = ".part-"  # what a write cut off leaves behind
+PART = ".part-"  # how the names begin of files that are being written, and of what a writer that died leaves behind
 BUFFER = 1 << 20
 
 
@@ -142,7 +142,7 @@ def conflict(uri: str, expect: str) -> PreconditionFailed:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, to be written; then it takes the place of `path` in one step, on the disk for good."""
-    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+    temporary = path.with_name(f"{PART}{uuid.uuid4().hex}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
@@ -240,7 +240,7 @@ class LocalStorage:
         found = []
         for folder, _, names in os.walk(root):
             relative = Path(folder).relative_to(self.uri)
-            found += [(relative / name).as_posix() for name in names if name != _LOCK and not name.startswith(_TEMPORARY)]
+            found += [(relative / name).as_posix() for name in names if name != _LOCK and not name.startswith(PART)]
         return sorted(found)
 
     def size(self, key: str) -> int:

@@ -177,7 +177,7 @@ class Rivals:
 
     def _scorer(self, version: str) -> Scorer:
         if version not in self._scorers:
-            self._scorers[version] = Scorer(self._registry.fetch(version), verified=True)
+            self._scorers[version] = Scorer.of(self._registry, version)
         return self._scorers[version]
 
     def _judged(self, scorer: Scorer) -> metrics.Verdicts:

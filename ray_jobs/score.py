@@ -12,12 +12,12 @@ import logging
 import time
 from typing import Any
 
-from clickbait import bundle, cli, storage
+from clickbait import cli, storage
 from clickbait.registry import Registry
 from ray_jobs import score_output
 from ray_jobs.score_config import ScoreConfig
 from ray_jobs.score_source import plan
-from ray_jobs.scoring import Written, model, score_parts
+from ray_jobs.scoring import Written, manifest, score_parts
 
 log = logging.getLogger("score")
 TELL_S = 5.0  # between two lines of progress
@@ -32,10 +32,9 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     """
     if config.bundle is None:  # the alias may move while this runs
         config = config.model_copy(update={"model": Registry(config.registry).resolve(config.model)})
-    with model(config) as folder:
-        manifest = bundle.verify(folder)
+    model = manifest(config)
     source = plan(config)
-    head = score_output.identify(config, source, manifest)
+    head = score_output.identify(config, source, model)
     if finished := score_output.begin(config.output, head):
         log.info("%s is whole already", config.output)
         return finished

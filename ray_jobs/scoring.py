@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import time
@@ -18,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from clickbait import drafts, prepared
+from clickbait.bundle import Manifest, verify
 from clickbait.errors import ClickbaitError, DataError
 from clickbait.registry import Registry
 from clickbait.scorer import Scorer
@@ -72,18 +72,32 @@ def _score_on_ray(bundle: str, texts: list[str], num_workers: int, threads: int)
     return scores
 
 
-@contextlib.contextmanager
-def model(config: ScoreConfig) -> Iterator[Path]:
-    """The local folder of the bundle that `config` names; a version of the registry with every byte of it checked.
+def manifest(config: ScoreConfig) -> Manifest:
+    """The manifest of the bundle or version that `config` names, once the bytes that scoring reads are checked.
+
+    Raises:
+        BundleError, RegistryError: it is not there, or not whole.
+    """
+    if config.bundle is not None:
+        with drafts.existing(config.bundle) as folder:
+            return verify(folder)
+    registry = Registry(config.registry)
+    version = registry.resolve(config.model)
+    manifest = registry.manifest(version)
+    registry.release(registry.fetch(version, manifest.default_runtime))
+    return manifest
+
+
+def load(config: ScoreConfig) -> Scorer:
+    """The model that `config` names, loaded.
 
     Raises:
         BundleError, RegistryError: it is not there, or not whole.
     """
     if config.bundle is None:
-        yield Registry(config.registry).fetch(config.model)
-    else:
-        with drafts.existing(config.bundle) as folder:
-            yield folder
+        return Scorer.of(Registry(config.registry), config.model, threads=config.threads, shared=prepared.folder())
+    with drafts.existing(config.bundle) as folder:
+        return Scorer(folder, threads=config.threads, shared=prepared.folder())
 
 
 @dataclass(frozen=True)
@@ -106,8 +120,7 @@ class PartScorer:
         self._reader = Reader(schema, config.headline_column)
         self._wrong: str | None = None  # raised in an actor, an error would come out wrapped in Ray's own tracebacks
         try:
-            with model(config) as folder:
-                self._scorer = Scorer(folder, threads=config.threads, verified=config.bundle is None, shared=prepared.folder())
+            self._scorer = load(config)
             if score_output.fingerprint(self._scorer.manifest) != fingerprint:
                 self._wrong = f"{config.bundle}: was replaced while it was at work: give the scores of the new one another --output"
         except ClickbaitError as error:

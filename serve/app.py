@@ -22,7 +22,7 @@ import ray
 from ray import serve as ray_serve
 from ray.serve.schema import LoggingConfig
 
-from clickbait import cli
+from clickbait import backends, cli
 from clickbait.errors import ClickbaitError
 from clickbait.registry import Registry
 from clickbait.storage import is_local
@@ -128,7 +128,8 @@ def _bound(chosen: Settings) -> ray_serve.Application:
     registry = Registry(chosen.registry)
     version = registry.resolve(chosen.model)
     if is_local(chosen.registry):
-        registry.fetch(version)  # a wrong byte shows here, in one line, and not in a replica's log
+        runtime = backends.choose(registry.manifest(version), chosen.runtime, chosen.device)
+        registry.fetch(version, runtime)  # a wrong byte shows here, in one line, and not in a replica's log
     return Classifier.options(  # type: ignore[attr-defined]  # a Deployment since it was decorated
         # The batcher refuses first, with our own body: it takes max_waiting and what is being computed. What comes beyond that waits
         # in the proxy, and is refused there.

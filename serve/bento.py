@@ -52,9 +52,12 @@ class Clickbait:
             raise ConfigError(
                 "CLICKBAIT_API_KEYS: this server checks no keys: unset it, and let what stands in front of BentoML check them"
             )
-        folder = Registry(self._settings.registry).fetch(self._settings.model)
-        self._scorer = Scorer(
-            folder, runtime=self._settings.runtime, device=self._settings.device, threads=self._settings.threads, verified=True
+        self._scorer = Scorer.of(
+            Registry(self._settings.registry),
+            self._settings.model,
+            runtime=self._settings.runtime,
+            device=self._settings.device,
+            threads=self._settings.threads,
         )
         self._scorer.score(["warm up"])
 

@@ -70,13 +70,12 @@ class Engine:
         Raises:
             ClickbaitError: no such version, a byte that is wrong, a model that cannot be loaded or does not give numbers.
         """
-        folder = registry.fetch(version)
         shared = prepared.folder() if settings.share_weights else None
-        scorer = Scorer(folder, runtime=settings.runtime, device=settings.device, threads=settings.threads, verified=True, shared=shared)
+        scorer = Scorer.of(registry, version, runtime=settings.runtime, device=settings.device, threads=settings.threads, shared=shared)
         for words in _WARM_WORDS:
             for count in (1, _WARM_BATCH):
                 if not np.isfinite(scorer.score(["word " * words] * count)).all():
-                    raise BundleError(f"{folder}: the model's scores are not numbers; export it again")
+                    raise BundleError(f"{version}: the model's scores are not numbers; export it again")
         rows = scorer.encode(["word " * _WARM_USUAL] * _WARM_BATCH)
         began = time.perf_counter()
         scorer.score_tokens(rows)

@@ -48,7 +48,14 @@ class TestRegistry(RegistryContract):
         (folder / "model.onnx").write_bytes(b"changed")
         assert registry.fetch("v1") == folder
         assert (folder / "model.onnx").read_bytes() == (tmp_path / "draft" / "model.onnx").read_bytes()
-        assert [path.name for path in folder.parent.iterdir() if path.name != ".v1.lock"] == ["v1"]
+        assert list(folder.parent.iterdir()) == [folder]
+
+    def test_only_what_a_runtime_reads_is_fetched(self, registry: Registry, tmp_path: Path) -> None:
+        registry.publish(draft(tmp_path / "draft"))
+        folder = registry.fetch("v1", "int8")
+        assert sorted(path.name for path in folder.iterdir()) == [".lock", "manifest.json", "model.onnx", "tokenizer.json"]
+        assert registry.fetch("v1") == folder
+        verify(folder)
 
     def test_a_registry_made_anew_is_not_answered_from_the_cache(self, registry: Registry, tmp_path: Path) -> None:
         registry.publish(draft(tmp_path / "old", text="old"))

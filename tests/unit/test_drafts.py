@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +13,8 @@ import requests
 from clickbait import bundle, drafts, leases
 from clickbait.errors import BundleError
 from clickbait.storage import is_local, open_storage
-from tests.contracts import draft
+from tests.contracts import draft, killed_at, on_disk
 from tests.gcs_server import empty_uri, serving
-
-KILLED = 9
 
 
 @pytest.fixture(scope="module")
@@ -131,47 +127,6 @@ def test_address_is_of_a_file_that_is_there(uri: str) -> None:
     evaluate(uri)
     folder, _, name = drafts.address(uri, "report.html").rpartition("/")
     assert open_storage(folder).read(name)
-
-
-def killed_at(step: int, work: Callable[[Callable[[], None]], None], arm: Callable[[Callable[[], None]], None]) -> bool:
-    """Whether `work`, in a process of its own, was killed at that step. `arm` has a function called at each step.
-
-    Steps count from when `work` calls the function that it is given. Killed means `os._exit`: nothing is cleaned up.
-    """
-    child = os.fork()
-    if child == 0:
-        counted, counting = 0, False
-
-        def count() -> None:
-            nonlocal counted
-            counted += counting
-            if counting and counted == step:
-                os._exit(KILLED)
-
-        def begin() -> None:
-            nonlocal counting
-            counting = True
-
-        try:
-            arm(count)
-            work(begin)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-            os._exit(1)
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, KILLED)
-    return code == KILLED
-
-
-def on_disk(count: Callable[[], None]) -> None:
-    """A step is whatever Python does with files and folders: it tells an audit hook of it before it does it."""
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "ctypes.dlsym" or event.startswith(("os.", "shutil.")) or (event == "open" and isinstance(arguments[0], str | Path)):
-            count()
-
-    sys.addaudithook(hook)
 
 
 def in_bucket(count: Callable[[], None]) -> None:

@@ -43,6 +43,10 @@ class FakeScorer:
     def __init__(self, folder: Path, **_: Any) -> None:
         self.manifest = bundle.read_manifest(folder)
 
+    @classmethod
+    def of(cls, registry: Registry, version: str) -> FakeScorer:
+        return cls(registry.fetch(version))
+
     def score(self, texts: list[str]) -> np.ndarray:
         rows = np.array([int(text) for text in texts])
         wrong = np.isin(rows, self.manifest.config["wrong"])
