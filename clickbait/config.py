@@ -212,7 +212,7 @@ class GateConfig(Config):
     """Refuse a candidate that judges the champion's test headlines worse, where chance explains it with a smaller probability than this
     (exact McNemar test, one-sided)."""
     best_margin: Fraction = 0.005
-    """The candidate's accuracy may be so much below that of the best version that the alias ever named, of those of this test split; on a
+    """The candidate's accuracy may be so much below that of the best version that the alias ever named, on the candidate's test split; on a
     split of few headlines, one headline."""
     max_flip_lower: Fraction = 0.01
     """Share of verdicts that change when the headline is lower-cased."""

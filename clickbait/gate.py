@@ -38,13 +38,14 @@ class Comparison:
         """The candidate's accuracy on them, at its own threshold."""
         return self.accuracy + (self.discordant.only_second - self.discordant.only_first) / self.rows
 
-    def note(self) -> str:
-        """The figures in words."""
+    def note(self, dataset: str | None) -> str:
+        """The figures in words. `dataset`: where the version was trained on another one than the candidate."""
         pair = self.discordant
-        return (
+        words = (
             f"of {self.rows:,} headlines only {self.version} judges {pair.only_first} right, only the candidate {pair.only_second}; "
             f"p {pair.p_second_is_worse():.3g}"
         )
+        return words + (f"; {self.version} was trained on {dataset}, perhaps on some of these" if dataset else "")
 
     def document(self, role: str) -> dict[str, Any]:
         """The figures as the verdict keeps them. `role`: `champion` or `best`."""
@@ -76,7 +77,7 @@ class Champion:
 
 @dataclass(frozen=True)
 class Best:
-    """The most accurate version that the alias ever named, of those with the candidate's test split."""
+    """The most accurate version on the candidate's test split that the alias ever named."""
 
     version: str
     """The version."""
@@ -86,6 +87,8 @@ class Best:
     """How many versions it is the best of."""
     compared: Comparison | None
     """Its verdicts beside the candidate's; None where it cannot be loaded any more."""
+    dataset: str | None = None
+    """The fingerprint of the dataset that it was trained on, where that is not the candidate's."""
 
 
 @dataclass(frozen=True)
@@ -152,13 +155,13 @@ def decide(
         against = champion.compared
         compared.append(against.document("champion"))
         name = f"against {against.version}"
-        elsewhere = f"; {against.version} was trained on {champion.dataset}, perhaps on some of these" if champion.dataset else ""
-        check("champion_p_value", against.discordant.p_second_is_worse(), ">=", config.champion_alpha, against.note() + elsewhere)
+        p_value = against.discordant.p_second_is_worse()
+        check("champion_p_value", p_value, ">=", config.champion_alpha, against.note(champion.dataset))
         check("latency_vs_champion", champion.latency_ratio, "<=", config.max_latency_ratio, name)
         demoted = float(bool(metrics["synthetic"]) and not champion.synthetic)
         check("synthetic_over_real", demoted, "==", 0.0, f"{name}: a model of synthetic headlines never replaces one of real ones")
     if best is not None:
-        note = f"{best.version} is the best of {best.of} on this test split: "
+        note = f"{best.version} is the best of {best.of}: "
         margin = max(config.best_margin, 1.0 / test["rows"])
         if best.compared is None:
             accuracy = test["accuracy"]
@@ -166,7 +169,7 @@ def decide(
         else:
             compared.append(best.compared.document("best"))
             accuracy = best.compared.candidate_accuracy
-            note += best.compared.note()
+            note += best.compared.note(best.dataset)
         check("accuracy_vs_best", accuracy, ">=", best.accuracy - margin - ROUNDING, note)
     if fastest is not None:
         note = f"{fastest.version} is the fastest of {fastest.of}"

@@ -90,7 +90,7 @@ candidate, were both models equally good (exact McNemar test).</p>
 {{ head("version", "compared as", "#headlines", "#its accuracy", "#candidate's", "#only it is right", "#only candidate is right", "#p") }}
 {% for pair in m.verdict.compared %}
 <tr><td>{{ pair.version }}</td>
-<td>{{ {"champion": "champion", "best": "best version promoted on this split"}.get(pair.role, pair.role) }}</td>
+<td>{{ {"champion": "champion", "best": "best version ever promoted"}.get(pair.role, pair.role) }}</td>
 {{ cells(pair.rows|number, pair.accuracy|percent, pair.candidate_accuracy|percent, pair.only_version_right|number,
 pair.only_candidate_right|number, pair.p_value|number) }}</tr>
 {% endfor %}

@@ -118,35 +118,41 @@ class Rivals:
         Raises:
             BundleError: it is not whole.
         """
-        manifest = self._scorer(version).manifest
         return gate.Champion(
             compared=self._compare(version),
-            synthetic=manifest.synthetic,
+            synthetic=self._scorer(version).manifest.synthetic,
             latency_ratio=self._latency_ratio(version),
-            dataset=None if manifest.dataset == self._candidate.manifest.dataset else manifest.dataset,
+            dataset=self._other_dataset(version),
         )
 
     def best(self, alias: Alias, split: Any) -> gate.Best | None:
-        """The most accurate version that the alias names or has named, of those evaluated on the candidate's test split; None: no such.
+        """The most accurate version on the candidate's test split that the alias names or has named; None: no such.
 
-        `split` is the candidate's `test_split` of the metrics document. Which version is the most accurate, the manifests say; how
-        accurate it is, is measured now.
+        `split` is the candidate's `test_split` of the metrics document. The manifests say which version is the most accurate of those
+        evaluated on this split, and which of those evaluated on others. Both are scored now, and the better one is the answer.
         """
-        accuracies = {}
+        here: dict[str, float] = {}
+        elsewhere: dict[str, float] = {}
         for version, manifest in self._manifests(alias).items():
             accuracy = manifest.metrics.get("accuracy")
             known = (manifest.verdict or {}).get("test_split")
-            if accuracy is not None and (manifest.dataset == self._candidate.manifest.dataset or (known is not None and known == split)):
-                accuracies[version] = accuracy
-        if not accuracies:
-            return None
-        version = max(accuracies, key=lambda name: (accuracies[name], name in self._scorers))
-        try:
-            compared = self._compare(version)
-        except (BundleError, StorageError) as error:
-            log.warning("the best version, %s, cannot be loaded: %s", version, error)
-            return gate.Best(version, accuracies[version], len(accuracies), None)
-        return gate.Best(version, compared.accuracy, len(accuracies), compared)
+            same = manifest.dataset == self._candidate.manifest.dataset or (known is not None and known == split)
+            if accuracy is not None:
+                (here if same else elsewhere)[version] = accuracy
+        found = []
+        for accuracies in (here, elsewhere):
+            for version in sorted(accuracies, key=lambda name: (-accuracies[name], name not in self._scorers)):
+                try:
+                    compared = self._compare(version)
+                except (BundleError, StorageError) as error:
+                    log.warning("%s, of the best versions, cannot be loaded: %s", version, error)
+                    if accuracies is elsewhere:
+                        continue  # its manifest's accuracy is of other headlines
+                    found.append(gate.Best(version, accuracies[version], len(here) + len(elsewhere), None))
+                else:
+                    found.append(gate.Best(version, compared.accuracy, len(here) + len(elsewhere), compared, self._other_dataset(version)))
+                break
+        return max(found, key=lambda best: best.accuracy, default=None)
 
     def fastest(self, alias: Alias) -> gate.Fastest | None:
         """The fastest version that the alias names or has named; None where no verdict says how fast one is.
@@ -179,6 +185,10 @@ class Rivals:
         if version not in self._scorers:
             self._scorers[version] = Scorer.of(self._registry, version)
         return self._scorers[version]
+
+    def _other_dataset(self, version: str) -> str | None:
+        dataset = self._scorer(version).manifest.dataset
+        return None if dataset == self._candidate.manifest.dataset else dataset
 
     def _judged(self, scorer: Scorer) -> metrics.Verdicts:
         return scorer.score(self._texts) >= scorer.manifest.threshold
