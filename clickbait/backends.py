@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from clickbait import prepared
+from clickbait import cores, prepared
 from clickbait.bundle import TORCH, Manifest
 from clickbait.errors import BundleError, ConfigError
 
@@ -50,13 +50,14 @@ def load(folder: Path, manifest: Manifest, runtime: str, *, device: str = CPU, t
         manifest: its manifest.
         runtime: as `choose` gives it.
         device: `cpu` or `cuda`.
-        threads: compute threads on the CPU.
+        threads: compute threads on the CPU; never more than the cores that this process may use.
         shared: folder of `clickbait.prepared`, where this machine's processes find one copy of the weights; None: this one has its own.
 
     Raises:
         BundleError: a file that cannot be loaded.
         ConfigError: a GPU, or torch, that is not there.
     """
+    threads = cores.bounded(threads)
     if runtime == TORCH:
         return _Torch(folder, device, threads)
     path = folder / manifest.runtimes[runtime]

@@ -34,7 +34,7 @@ def render(manifest: Manifest, metrics: Mapping[str, Any]) -> str:
     test, flips, export = metrics.get("test", {}), metrics.get("flips", {}), metrics.get("export", {})
     transfer, latency = metrics.get("transfer") or {}, metrics.get("latency", {})
     lines = ["---", "language: en", "library_name: onnxruntime", "pipeline_tag: text-classification", "tags: [clickbait]"]
-    lines += [f"base_model: {manifest.base_model}", "---", "", f"# {manifest.name}", ""]
+    lines += [f"base_model: {manifest.base_model.partition('@')[0]}", "---", "", f"# {manifest.name}", ""]
     if manifest.synthetic:
         lines += ["**Trained on synthetic headlines: it shows that the pipeline works and is no judge of real ones.**", ""]
     lines += ["Says of an English headline how likely it is clickbait: `news` or `clickbait`, with P(clickbait).", ""]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ STATE = "state.json"
 # Settings of `TrainConfig` that do not change a run's weights: where things lie, on what it runs, what is shown.
 FREE = frozenset({"dataset", "output", "name", "num_workers", "use_gpu", "cpus_per_worker", "threads", "checkpoint_steps"})
 FREE |= {"keep_checkpoints", "max_failures", "profile", "progress", "wandb_project"}
+log = logging.getLogger(__name__)
 REPAIR = "copy it back from elsewhere, or train again under another --name"
 # What the best epoch is the best by. Calibrated, because `export` calibrates: fine-tuning makes a model too sure of itself long
 # before it stops to tell the classes apart better.
@@ -227,15 +229,27 @@ class Run:
         return join(self.uri, "checkpoints", name)
 
 
-def open_run(uri: str) -> Run:
-    """A run that has a best checkpoint.
+def open_run(uri: str, *, unfinished: bool = False) -> Run:
+    """A run that is over and has a best checkpoint.
+
+    Args:
+        uri: the run's folder.
+        unfinished: a run that is not over will do.
 
     Raises:
-        DataError: there is none: train first.
+        DataError: there is none, or it is not over; the message says how far it is.
     """
     run = Run(uri)
     if run.best() is None:
         raise DataError(f"{uri}: no trained run there: python -m ray_jobs.train --config configs/train.yaml")
+    if run.read_json("done.json") is None:
+        names = run.complete()
+        epochs = len(run.state(names[-1]).history) if names else 0
+        planned = (run.read_json("run.json") or {}).get("config", {}).get("epochs", "?")
+        progress = f"{uri}: the training is not over: {epochs} of {planned} epochs are done"
+        if not unfinished:
+            raise DataError(f"{progress}: give the same training command to go on, or --unfinished to take the best epoch so far")
+        log.warning("%s; taking the best of them", progress)
     return run
 
 

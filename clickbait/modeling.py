@@ -41,6 +41,9 @@ def load(config: TrainConfig, tokenizer: bytes, max_tokens: int) -> transformers
     extra = {} if config.dropout is None else {"hidden_dropout_prob": config.dropout}
     whole = _from_pretrained(config.model, locate(config.model), **extra)
     if config.layers is config.hidden is config.intermediate is config.buckets is None:
+        known, used = whole.config.vocab_size, max(Tokenizer.from_str(tokenizer.decode()).get_vocab().values()) + 1
+        if used > known:
+            raise ModelError(f'model "{config.model}" knows {known} tokens, the dataset has {used}: preprocess with this model')
         return whole
     if not inherit.can_read(whole):
         kind = whole.config.model_type

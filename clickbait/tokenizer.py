@@ -5,6 +5,8 @@ A tokenizer is its file's bytes: a dataset and a bundle keep them, and the datas
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
@@ -26,6 +28,33 @@ def tokenizer_bytes(model: str) -> bytes:
     if not path.exists():
         raise ModelError(f'model "{model}": no {FILE} in it: save its fast tokenizer, or give a hub name or {hub.OFFLINE}')
     return hub.document(path)
+
+
+def check_model(model: str, dataset: str, cut_by: str, sha256: str) -> None:
+    """Refuses a base model whose tokenizer is not the one that cut the dataset: it would read token ids that mean other words to it.
+
+    A model without a tokenizer of its own (`scratch:`, a folder without tokenizer.json) takes the dataset's.
+
+    Args:
+        model: the base model.
+        dataset: the dataset's URI, for the message.
+        cut_by: the model whose tokenizer cut the dataset.
+        sha256: of that tokenizer's tokenizer.json.
+
+    Raises:
+        ModelError: it is another tokenizer.
+    """
+    if model in hub.SCRATCH:
+        return
+    path = hub.file(model, FILE)
+    if not path.exists():
+        return
+    own = hashlib.sha256(hub.document(path)).hexdigest()
+    if own != sha256:
+        raise ModelError(
+            f'model "{model}": {dataset} was cut by the tokenizer of "{cut_by}" (SHA-256 {sha256[:12]}), the model has another one '
+            f"({own[:12]}): preprocess again with --model {model}"
+        )
 
 
 def load(data: bytes, max_tokens: int) -> Tokenizer:

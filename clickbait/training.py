@@ -168,6 +168,7 @@ class Loop:
         if place.rank == 0:
             claim(self.run, config, dataset)
 
+        dataset.check_model(config.model)
         self.model = modeling.load(config, dataset.tokenizer, dataset.max_tokens).to(place.device)
         self.pad_id = int(self.model.config.pad_token_id or 0)
         self.optimizer = make_optimizer(self.model, config)

@@ -16,9 +16,9 @@ def export(config: ExportConfig) -> str:
     """Writes the bundle and returns its URI. The work is one process's: it runs where the job runs, without Ray workers.
 
     Raises:
-        DataError: no trained run there, or it was trained on another dataset.
+        DataError: no trained run there, it is not over, or it was trained on another dataset.
     """
-    run = open_run(config.run)
+    run = open_run(config.run, unfinished=config.unfinished)
     dataset = open_dataset(config.dataset)
     described = run.read_json("run.json") or {}
     if described.get("dataset") != dataset.fingerprint:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from clickbait import cli, drafts, evaluation, storage
+from clickbait import cli, drafts, evaluation, storage, tracking
 from clickbait.checkpoints import description
 from clickbait.config import GateConfig, PipelineConfig, TrainConfig, load
 from clickbait.dataset import Dataset, open_dataset
@@ -63,6 +63,7 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
     """
     ports.bind("127.0.0.1", config.port).close()  # now, not after twenty minutes of training
     load(GateConfig, config.promote.gate_file)
+    tracking.check()
     clock = Clock()
     work = config.work
     draft = storage.join(work, "bundle")
@@ -106,8 +107,13 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
 
 
 def run_name(config: TrainConfig, dataset: Dataset) -> str:
-    """A name that another dataset or recipe does not share, so that the same demo run twice resumes and another one starts anew."""
-    recipe = json.dumps(description(config, dataset), sort_keys=True)
+    """A name that another dataset or recipe does not share, so that the same demo run twice resumes and another one starts anew.
+
+    It is made of the settings that are not at their defaults: a setting that is added later does not rename the runs that are there.
+    """
+    settings, defaults = (description(one, dataset)["config"] for one in (config, TrainConfig()))
+    changed = {key: value for key, value in settings.items() if value != defaults[key]}
+    recipe = json.dumps({"dataset": dataset.fingerprint, "config": changed}, sort_keys=True)
     return f"{config.name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
 
 

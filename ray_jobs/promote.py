@@ -46,17 +46,22 @@ def promote(config: PromoteConfig) -> Outcome:
 
     Raises:
         BundleError: no whole, evaluated bundle there.
+        ConfigError: W&B's settings cannot work.
         RegistryError: no such version or alias; AliasConflict where somebody else moved the alias meanwhile.
     """
     registry = Registry(config.registry)
+    tracking.check()
     if config.rollback:
-        return Outcome("rolled back", registry.rollback(config.alias), None)
+        version = registry.rollback(config.alias)
+        tracking.mirror(registry, version, [config.alias], config.wandb_project)
+        return Outcome("rolled back", version, None)
     if config.version is not None:
         version = registry.resolve(config.version)
         folder = registry.fetch(version)
         verdict, champion = judge(config, folder, registry)
         if verdict["decision"] == "promoted":
             registry.set_alias(version, config.alias, expect=champion)
+            tracking.mirror(registry, version, [config.alias], config.wandb_project)
         return Outcome(verdict["decision"], version, verdict)
     with drafts.existing(config.bundle, change=True) as folder:
         bundle.verify(folder)

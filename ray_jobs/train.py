@@ -14,7 +14,7 @@ import uuid
 
 import ray
 
-from clickbait import cli, hub, storage
+from clickbait import cli, hub, storage, tracking
 from clickbait.checkpoints import Run, claim
 from clickbait.config import TrainConfig
 from clickbait.dataset import open_dataset
@@ -26,16 +26,20 @@ def train(config: TrainConfig) -> str:
     """Runs or resumes the training and returns the run's URI; at once where the run is done already.
 
     Raises:
+        ConfigError: W&B's settings cannot work.
         DataError: no whole dataset there, or the run's folder holds another run.
         ModelError: the base model is not available, or the dataset was cut by another tokenizer.
         RunInUse: another process is training this run.
         TrainingDiverged: the loss is not a number any more.
     """
+    tracking.check()
     dataset = open_dataset(config.dataset)
     # Off a terminal a bar is a page of log for each of its steps.
     config = config.model_copy(update={"dataset": dataset.uri, "progress": config.progress and sys.stderr.isatty()})
-    hub.locate(config.model)  # here, for a clear error: what a worker raises is tried anew
     run = Run(storage.join(config.output, config.name))
+    config = config.model_copy(update={"model": pinned(config.model, run)})
+    hub.locate(config.model)  # before any worker starts
+    dataset.check_model(config.model)
     claim(run, config, dataset)
     if run.read_json("done.json") is not None:
         return run.uri
@@ -51,6 +55,14 @@ def train(config: TrainConfig) -> str:
 
         fit(config, driver=driver)
     return run.uri
+
+
+def pinned(model: str, run: Run) -> str:
+    """The base model with the commit that it is pinned to, where it comes from the hub: the run's own commit where there is a run."""
+    config = (run.read_json("run.json") or {}).get("config", {})
+    if isinstance(there := config.get("model"), str) and model in (there, hub.revised(there)[0]):
+        return there
+    return hub.pin(model)
 
 
 def check_resources(config: TrainConfig) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import tempfile
 import time
 import uuid
@@ -27,7 +26,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.metrics import Gauge
 from tqdm import tqdm
 
-from clickbait import errors, storage
+from clickbait import storage
 from clickbait.config import TrainConfig
 from clickbait.dataset import open_dataset
 from clickbait.errors import ClickbaitError, StorageError
@@ -56,17 +55,9 @@ class NoRetry(UserCallback):  # type: ignore[misc]  # ray is untyped
 
 
 def ours(worker_exceptions: Mapping[int, Exception]) -> ClickbaitError | None:
-    """The first of our own errors that a worker raised, by rank; what other ranks raise is what a rank that ends does to them.
-
-    Ray hands over a worker's exception as the text of its traceback, whose last line has the class and the message.
-    """
-    for _, exception in sorted(worker_exceptions.items()):
-        lines = re.findall(rf"^{errors.__name__}\.(\w+): (.*)$", str(exception), re.MULTILINE)
-        if lines:
-            name, message = lines[-1]
-            error: ClickbaitError = getattr(errors, name)(message)
-            return error
-    return None
+    """The first of our own errors that a worker raised, by rank; what other ranks raise is what a rank that ends does to them."""
+    in_order = (exception for _, exception in sorted(worker_exceptions.items()))
+    return next((exception for exception in in_order if isinstance(exception, ClickbaitError)), None)
 
 
 def fit(config: TrainConfig, *, group: str | None = None, driver: str | None = None, callbacks: Sequence[UserCallback] = ()) -> None:
@@ -150,7 +141,10 @@ def _worker(values: dict[str, Any]) -> None:
             ray.train.report(metrics, checkpoint=pointer)
 
     make_bar = _bar if config.num_workers else tqdm
-    fit(config, open_dataset(config.dataset), place, report, make_bar, group=values["group"], driver=values["driver"])
+    try:
+        fit(config, open_dataset(config.dataset), place, report, make_bar, group=values["group"], driver=values["driver"])
+    except ClickbaitError as error:  # Ray logs the traceback of what a worker raises, three times: of ours the message says all
+        raise error.with_traceback(None) from None
 
 
 def _bar(total: int, desc: str) -> Any:

@@ -10,7 +10,6 @@ Writes compare.json, compare.md and index.html. It runs in this process, without
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from clickbait import behaviour, card, cli, drafts, evaluation, gate, metrics, storage
+from clickbait import behaviour, card, cli, cores, drafts, evaluation, gate, metrics, storage
 from clickbait.config import GateConfig, load
 from clickbait.dataset import Dataset, open_dataset
 from clickbait.errors import DataError
@@ -80,7 +79,7 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
         "transfer": config.transfer and config.transfer.rsplit("/", 1)[-1],
         "transfer_rows": len(transfer.texts) if transfer else 0,
         "transfer_left_out": transfer.left_out if transfer else {},
-        "threads": config.threads,
+        "threads": cores.bounded(config.threads),
         "models": rows,
     }
     store = storage.open_storage(config.output)
@@ -94,7 +93,7 @@ def bundle(entry: Entry, dataset: Dataset, threads: int) -> Contender:
     """The bundle of `entry`, loaded, once its test split is found to be the one of `dataset`."""
     with drafts.existing(entry.bundle) as folder:
         scorer = Scorer(folder, threads=threads)
-        quick = Scorer(folder, threads=os.cpu_count() or 1, verified=True)
+        quick = Scorer(folder, threads=cores.available(), verified=True)
         document = card.read_metrics(folder)
     manifest = scorer.manifest
     own = open_dataset(entry.dataset) if entry.dataset else dataset

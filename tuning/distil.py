@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from clickbait import augment, cli, drafts, sample, softlabels, sources, storage, tokenizer
+from clickbait import augment, cli, drafts, sample, softlabels, sources, storage, tokenizer, tracking
 from clickbait.bundle import Manifest
 from clickbait.config import Config, PreprocessConfig, TrainConfig, Uri
 from clickbait.dataset import Dataset, is_whole, open_dataset
@@ -67,8 +67,11 @@ def distil(config: DistilConfig) -> str:
     Raises:
         BundleError: a teacher is no whole bundle.
         DataError: no dataset there, a teacher with other labels, unlabelled headlines that cannot be read.
+        ModelError: the student's tokenizer is not the one that cut the dataset.
     """
     dataset = open_dataset(config.train.dataset)
+    dataset.check_model(config.train.model)  # before the teachers score
+    tracking.check()
     soft = soft_labels(config, dataset)
     return train.train(config.train.model_copy(update={"dataset": dataset.uri, "soft_labels": soft}))
 

@@ -31,7 +31,7 @@ from ray import tune
 from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
-from clickbait import cli, hub, storage
+from clickbait import cli, hub, storage, tracking
 from clickbait.checkpoints import Run
 from clickbait.config import TrainConfig
 from clickbait.dataset import open_dataset
@@ -56,10 +56,12 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
         DataError: no whole dataset there, another sweep under this name, more asked for than the cluster has, no trial finished.
         ModelError: a base model is not to be had.
     """
+    tracking.check()
     dataset = open_dataset(config.train.dataset)
     config = config.model_copy(update={"train": config.train.model_copy(update={"dataset": dataset.uri})})
     for model in space.extremes(config.space["model"]) if "model" in config.space else [config.train.model]:
         hub.locate(model)
+        dataset.check_model(model)
     home = Run(storage.join(config.output, config.name))
     described = description(config, dataset.fingerprint)
     if home.read_json("run.json") is not None:

@@ -14,7 +14,7 @@ from clickbait import behaviour, drafts, exporting, metrics
 from clickbait.batches import Headlines
 from clickbait.checkpoints import Run
 from clickbait.config import EvaluateConfig, ExportConfig, PipelineConfig, PreprocessConfig, PromoteConfig, TrainConfig
-from clickbait.dataset import open_dataset
+from clickbait.dataset import Dataset, open_dataset
 from clickbait.errors import BundleError, ConfigError, DataError, PortInUse, Refused
 from clickbait.registry import Registry
 from clickbait.scorer import Scorer
@@ -219,3 +219,17 @@ def test_torch_and_onnx_read_the_same_tokens(summary: dict[str, Any], config: Pi
     expected = metrics.probabilities(exporting.torch_margins(load_checkpoint(folder), Headlines(table)), scorer.manifest.temperature)
     found = scorer.score(table["headline"].to_pylist())
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_new_setting_renames_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = Dataset("nowhere", {"fingerprint": "f00d"})
+    before = pipeline_job.run_name(TrainConfig(lr=3e-4), dataset)
+    described = pipeline_job.description
+
+    def with_a_new_setting(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
+        document = described(config, dataset)
+        return {**document, "config": {**document["config"], "new": None}}
+
+    monkeypatch.setattr(pipeline_job, "description", with_a_new_setting)
+    assert pipeline_job.run_name(TrainConfig(lr=3e-4), dataset) == before
+    assert pipeline_job.run_name(TrainConfig(lr=4e-4), dataset) != before

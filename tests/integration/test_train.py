@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -274,6 +275,23 @@ def test_another_recipe_under_the_same_name_is_refused(tmp_path: Path, tiny_enco
     train(settings(tmp_path, tiny_encoder, small_dataset, max_steps=1))
     with pytest.raises(DataError, match=r"another max_steps \(1 there, 2 here\).*--name"):
         train(settings(tmp_path, tiny_encoder, small_dataset, max_steps=2))
+
+
+@pytest.mark.parametrize("changes", [{}, {"layers": 1}, {"hidden": 16}], ids=["whole", "fewer layers", "narrower"])
+def test_a_model_with_another_tokenizer_is_told_before_any_worker_starts(
+    tmp_path: Path, tiny_encoder: Path, small_dataset: str, changes: dict[str, Any]
+) -> None:
+    encoder = tmp_path / "other"
+    shutil.copytree(tiny_encoder, encoder)
+    tokenizer = json.loads((encoder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]  # two words change places: as many tokens, and each of the two means the other
+    vocabulary["you"], vocabulary["the"] = vocabulary["the"], vocabulary["you"]
+    (encoder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    config = settings(tmp_path, encoder, small_dataset, num_workers=2, **changes)
+    with pytest.raises(ModelError, match=rf"was cut by the tokenizer of .* preprocess again with --model {encoder}"):
+        train(config)
+    with pytest.raises(ModelError, match="preprocess again"):
+        run_in_process(config)
 
 
 def test_a_model_that_is_not_to_be_had_is_told_before_any_worker_starts(tmp_path: Path, tiny_encoder: Path, small_dataset: str) -> None:

@@ -201,6 +201,7 @@ def test_wandb_away_after_the_alias_moved_is_a_warning(
     publish_only: bool,
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setitem(sys.modules, "wandb", Away(error))
     outcome = submit([], publish_only=publish_only)
     assert (outcome.decision, outcome.version) == ("published" if publish_only else "promoted", "v1")
@@ -214,6 +215,7 @@ def test_a_version_that_cannot_be_read_back_for_the_mirror_is_a_warning_too(
     submit: Callable[..., Outcome], registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setattr(Registry, "fetch", lambda *_: (_ for _ in ()).throw(BundleError("torn")))
     assert submit([]).decision == "promoted"
     assert registry.resolve("production") == "v1"
