@@ -35,7 +35,7 @@ $(VENV)/.peers: pyproject.toml constraints.txt
 PORT ?= 8000
 DEMO = $(BIN)/python -m ray_jobs.pipeline --config configs/demo.yaml --port $(PORT) $(if $(DATA),--data '$(DATA)') $(if $(TRANSFER),--transfer '$(TRANSFER)') $(ARGS)
 
-.PHONY: demo serve test check-cluster lint format bench-train bench-size bench-clean bench-models bench-engine bench-hops bench-cluster bench-autoscale bench-score
+.PHONY: demo serve test check-cluster lint format bench-train bench-size bench-clean bench-models bench-engine bench-hops bench-cluster bench-autoscale bench-goodput bench-score
 demo: $(VENV)/.run
 	$(DEMO)
 
@@ -88,6 +88,10 @@ bench-hops: $(VENV)/.peers
 
 bench-autoscale: $(VENV)/.run
 	$(BIN)/python -m tests.performance.bench_autoscale $(ARGS)
+
+# Bulk clients that overload the server; ARGS='--bundle folder --against another-checkout'.
+bench-goodput: $(VENV)/.run
+	$(BIN)/python -m tests.performance.bench_goodput $(ARGS)
 
 # DATA and TRANSFER as for make demo; TEACHER=folder of a stronger encoder (`inv download-teacher`).
 bench-models: $(VENV)/.run

@@ -51,11 +51,13 @@ class Started:
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], environment: Mapping[str, str], log: Path, mark: str | None = None) -> Iterator[Started]:
-    """The process, which runs in the repository's folder, in a session of its own: a Ctrl-C comes to us alone, and we end it in order."""
+def started(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, mark: str | None = None, cwd: Path = ROOT
+) -> Iterator[Started]:
+    """The process, which runs in the folder `cwd` and in a session of its own: a Ctrl-C comes to us alone, and we end it in order."""
     mark = mark or secrets.token_hex(16)
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT, env={**environment, MARK: mark}, start_new_session=True)
+        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=cwd, env={**environment, MARK: mark}, start_new_session=True)
         try:
             yield Started(process, log, mark)
         finally:
