@@ -26,7 +26,7 @@ from clickbait import backends, cli
 from clickbait.errors import ClickbaitError
 from clickbait.registry import Registry
 from clickbait.storage import is_local
-from serve import haproxy, ingress, ports, ray_metrics, settings
+from serve import haproxy, ingress, ports, ray_metrics, scaling, settings
 from serve.api import Api, create_app
 from serve.keys import Keys
 from serve.service import Service
@@ -66,6 +66,10 @@ class Classifier:
 
     def __serve_build_asgi_app__(self) -> Api:  # Ray Serve calls it after __init__
         return create_app(self._service, self._settings, under_ray=True)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ray Serve hands it to `scaling.QueuedWork`."""
+        return {scaling.WORK_S: self._service.work_s}
 
     async def check_health(self) -> None:
         """Ray Serve replaces a replica for which this raises."""

@@ -51,6 +51,11 @@ class Service:
         """The version that is served, if one is loaded."""
         return self._main.engine.version if self._main.engine else None
 
+    @property
+    def work_s(self) -> float:
+        """Seconds of work that was accepted and is not computed yet, estimated: of the main version and the canary."""
+        return sum(follower.engine.work_s for follower in (self._main, self._canary) if follower and follower.engine)
+
     def load(self) -> None:
         """Loads every role's version.
 
