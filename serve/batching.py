@@ -297,9 +297,11 @@ class Batcher(Generic[T]):
 
     def _fill(self, batch: list[_Part[T]], line: _Line[T], longest: int) -> int:
         """Adds to `batch`, whose longest item is given, what fits in of the front of `line`; returns the longest item then."""
-        now = asyncio.get_running_loop().time()
         queue = line.queue
-        count = sum(len(indices) for _, indices in batch)
+        if not queue:
+            return longest
+        now = asyncio.get_running_loop().time()
+        count = sum([len(indices) for _, indices in batch])
         while queue:
             request = next(iter(queue))
             if request.future.done():  # its client has gone
@@ -369,10 +371,13 @@ class Batcher(Generic[T]):
             self._full_token_s = newest
         elif padded >= _FULL * self._max_tokens or newest < self._full_token_s:  # a token costs most in a small batch
             self._full_token_s += _FORGET * (newest - self._full_token_s)
-        of_short = sum(len(indices) for request, indices in batch if request.line is self._short) / items
+        if batch[-1][0].line is batch[0][0].line:
+            of_short = float(batch[0][0].line is self._short)
+        else:
+            of_short = sum([len(indices) for request, indices in batch if request.line is self._short]) / items
         elapsed = max(end - self._measured, 1e-9)
         share = of_short * (end - self._round) / elapsed
-        self._short_share += (1.0 - math.exp(-elapsed / _RECENT_S)) * (share - self._short_share)
+        self._short_share += min(elapsed / _RECENT_S, 1.0) * (share - self._short_share)
         self._measured = self._round = end
 
     def _deliver(self, request: _Request[T], indices: Sequence[int], seconds: float) -> None:
