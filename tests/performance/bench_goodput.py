@@ -19,6 +19,7 @@ import os
 import re
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 from clickbait.errors import ClickbaitError, ConfigError
-from clickbait.registry import Registry
 from clickbait.sample import generate
 from tests.performance import openloop, results
 from tests.performance.processes import free_port, started
@@ -42,6 +42,14 @@ LOST_S = 30.0  # without an answer
 UP_S = 90.0
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _RETRY_AFTER = re.compile(rb"retry-after: *(\d+)", re.IGNORECASE)
+
+_PUBLISH = """
+import sys
+from pathlib import Path
+from clickbait.registry import Registry
+registry = Registry(sys.argv[1])
+registry.set_alias(registry.publish(Path(sys.argv[2])), "production")
+"""
 
 Answer = tuple[float, float, int]
 """When it came (`time.monotonic`), the seconds it took, its status; 0: there was none."""
@@ -131,6 +139,19 @@ def measure(checkout: Path, registry: str, connections: int, seconds: float, fol
             return {"bulk": asked.get(), "single": beside.get()}
 
 
+def publish(checkout: Path, bundle: Path, registry: str) -> None:
+    """A registry with the bundle as its production version, written by the checkout's own code: another one may have another format.
+
+    Raises:
+        ConfigError: that code does not take the bundle.
+    """
+    command = [sys.executable, "-c", _PUBLISH, registry, str(bundle)]
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigError(f"{bundle}: {checkout} does not take it: {done.stderr.strip().splitlines()[-1]}")
+
+
 def wait_for(url: str, server: Any) -> None:
     """Until the server is ready.
 
@@ -184,16 +205,16 @@ def parse(args: list[str] | None = None) -> argparse.Namespace:
 
 def bench(arguments: argparse.Namespace, folder: Path) -> None:
     """All of it, printed and saved."""
-    registry = Registry(f"{folder}/registry")
-    registry.set_alias(registry.publish(arguments.bundle), "production")
     checkouts = {"now": results.ROOT} | ({"before": arguments.against.resolve()} if arguments.against else {})
+    for name, checkout in checkouts.items():
+        publish(checkout, arguments.bundle.resolve(), f"{folder}/{name}")
     measured: dict[str, dict[str, list[dict[str, Any]]]] = {
         name: {str(connections): [] for connections in CONNECTIONS} for name in checkouts
     }
     for number in range(arguments.rounds):
         for connections in CONNECTIONS:
             for name in sorted(checkouts, reverse=bool(number % 2)):
-                one = measure(checkouts[name], f"{folder}/registry", connections, arguments.seconds, folder)
+                one = measure(checkouts[name], f"{folder}/{name}", connections, arguments.seconds, folder)
                 measured[name][str(connections)].append(one)
                 print(f"   {connections} x {TEXTS}, {name}: {json.dumps(one)}", flush=True)
     results.save("goodput", shows(measured), measured=measured, model=arguments.bundle.name, seconds=arguments.seconds, singles=SINGLES)
