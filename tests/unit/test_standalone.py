@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,10 +15,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 from clickbait.errors import ConfigError, PortInUse
 from clickbait.registry import Registry
-from serve import ports, standalone
+from serve import ingress, ports, shared_port, standalone
+from serve.api import create_app
+from serve.service import Service
 from serve.settings import Settings, load
 from tests.tiny import tiny_bundle
 
@@ -117,6 +121,29 @@ def test_a_corrupt_byte_is_one_line_and_2(registry: Registry, tmp_path: Path, ca
 @pytest.mark.parametrize(("host", "url"), [("0.0.0.0", "http://127.0.0.1:1"), ("::", "http://[::1]:1"), ("10.0.0.1", "http://10.0.0.1:1")])
 def test_where_a_client_finds_it(host: str, url: str) -> None:
     assert ports.url(host, 1) == url
+
+
+def test_both_of_our_listeners_keep_a_connection_for_the_same_time(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[float] = []
+
+    async def no_serving(self: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+        kept.append(self.config.timeout_keep_alive)
+        for one in sockets or ():
+            one.close()
+
+    monkeypatch.setattr(uvicorn.Server, "_serve", no_serving)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: asyncio.run(self._serve(sockets)))
+    for given, seconds in (({}, 75), ({"keep_alive_s": 620}, 620)):
+        chosen = load(registry=uri(tmp_path), port=0, **given)
+        with ports.bind("127.0.0.1", 0) as bound:
+            standalone.run(chosen, bound)
+        with ports.bind("127.0.0.1", 0) as probe:
+            port = probe.getsockname()[1]
+        ingress.share("127.0.0.1", port, "ours", chosen.keep_alive_s)
+        asyncio.run(shared_port.serve(create_app(Service(chosen), chosen), *ingress._shared.pop(), lambda: True))
+        assert kept[-2:] == [seconds, seconds]
 
 
 def test_it_serves_and_ends_on_sigterm(registry: Registry, tmp_path: Path) -> None:
