@@ -6,6 +6,7 @@ their SHA-256 digests are kept.
 
 from __future__ import annotations
 
+import codecs
 import hmac
 import logging
 import os
@@ -111,7 +112,7 @@ class _File:
             raise ConfigError(f"api_keys_file {self._path}: {error.strerror}: give a file with one key per line") from None
         if len(data) > MAX_FILE_BYTES:
             raise ConfigError(f"api_keys_file {self._path}: it has more than {MAX_FILE_BYTES} bytes: give a file with one key per line")
-        keys = split(data)
+        keys = split(data.removeprefix(codecs.BOM_UTF8))
         if not keys:
             raise ConfigError(f"api_keys_file {self._path}: there is no key in it: write one key per line")
         return frozenset(map(digest, keys))

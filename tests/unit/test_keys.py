@@ -45,7 +45,7 @@ def sha256(key: str) -> str:
 
 
 def test_keys_come_as_values_digests_and_from_a_file(tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("three\n\n four , five\r\nschlüssel\n")
+    (tmp_path / "keys").write_text("three\n\n four , five\r\nschlüssel\n", encoding="utf-8-sig")
     digests = f"{sha256('one')},{sha256('two')}"
     chosen = Keys(load(api_keys="a, b", api_key_digests=digests, api_keys_file=str(tmp_path / "keys")))
     assert chosen
