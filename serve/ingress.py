@@ -11,7 +11,6 @@ Ray's own routes, what is outside the application's prefix, and a replica whose 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from time import perf_counter
 from typing import Any, Protocol
@@ -21,12 +20,13 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve import shared_port
+from serve.background import Background
 from serve.parsing import TOLD, Told
 
 log = logging.getLogger(__name__)
 
 _shared: list[tuple[str, int, str, int]] = []  # what `share` was told; and what it leads to, while it runs
-_tasks: set[asyncio.Task[None]] = set()
+_background = Background(lambda _: None)  # the log tells of what failed: no metrics are at hand here
 ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.ingress.middlewares"}
 """For replicas alone: a proxy may run where this package is not installed."""
 BOOKS = (
@@ -65,9 +65,7 @@ class Straight:
         self._metadata = RequestMetadata("", "", is_streaming=True, _request_protocol=RequestProtocol.HTTP, is_direct_ingress=True)
         if self._replica is not None and _shared:
             replica, shared = self._replica, _shared.pop()
-            task = asyncio.get_running_loop().create_task(shared_port.serve(self, *shared, lambda: replica._shutting_down))
-            _tasks.add(task)
-            task.add_done_callback(_tasks.discard)
+            _background.keep("shared port", lambda: shared_port.serve(self, *shared, lambda: replica._shutting_down))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         replica = self._replica

@@ -184,3 +184,24 @@ def test_every_replica_loads_it() -> None:
     (deployment,) = document["applications"][0]["deployments"]
     assert deployment["ray_actor_options"]["runtime_env"]["env_vars"] == ingress.ENVIRONMENT
     assert Classifier.ray_actor_options["runtime_env"]["env_vars"] == ingress.ENVIRONMENT  # type: ignore[attr-defined]
+
+
+def test_a_shared_port_that_fails_is_in_the_log_and_comes_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    starts: list[str] = []
+
+    async def serve(*_: Any) -> None:
+        starts.append("started")
+        if len(starts) == 1:
+            raise OSError("no more files")
+
+    monkeypatch.setattr("serve.ingress.shared_port.serve", serve)
+    monkeypatch.setattr("serve.background._AGAIN_S", 0.0)
+
+    async def scenario() -> None:
+        ingress.share("127.0.0.1", 8001, "ours", 75)
+        server(Replica())
+        await ingress._background.finish()
+
+    asyncio.run(scenario())
+    assert len(starts) == 2
+    assert "no more files" in caplog.text
