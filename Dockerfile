@@ -14,7 +14,13 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
     HOME=/home/clickbait \
-    USER=clickbait
+    USER=clickbait \
+    ORT_DISABLE_TELEMETRY=1 \
+    RAY_USAGE_STATS_ENABLED=0 \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    WANDB_ERROR_REPORTING=false \
+    BENTOML_DO_NOT_TRACK=true \
+    STREAMLIT_BROWSER_GATHER_USAGE_STATS=false
 # artifacts is writable, for volumes take over its owner; the code is not.
 RUN groupadd --gid 1000 clickbait \
     && useradd --uid 1000 --gid 1000 --create-home --home-dir /home/clickbait --shell /bin/bash clickbait \
@@ -100,8 +106,7 @@ ENV RAY_SERVE_ENABLE_HA_PROXY=1 \
     RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response" \
     RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S=2 \
     RAY_SERVE_HAPROXY_NBTHREAD=1 \
-    RAY_SERVE_CONTROL_LOOP_INTERVAL_S=0.5 \
-    RAY_USAGE_STATS_ENABLED=0
+    RAY_SERVE_CONTROL_LOOP_INTERVAL_S=0.5
 
 # Ray Serve: head and workers of KubeRay's RayService, or one container by itself. No torch.
 FROM ray AS serve
@@ -155,8 +160,7 @@ LABEL org.opencontainers.image.title="clickbait-bento" \
 COPY --from=bento-environment /opt/venv /opt/venv
 COPY clickbait clickbait
 COPY serve serve
-ENV BENTOML_HOME=/home/clickbait/bentoml \
-    BENTOML_DO_NOT_TRACK=True
+ENV BENTOML_HOME=/home/clickbait/bentoml
 ARG GIT_COMMIT=""
 ENV GIT_COMMIT=${GIT_COMMIT}
 LABEL org.opencontainers.image.revision="${GIT_COMMIT}"
@@ -174,7 +178,6 @@ LABEL org.opencontainers.image.title="clickbait-frontend" \
 COPY --from=frontend-environment /opt/venv /opt/venv
 COPY serve/__init__.py serve/frontend.py serve/
 ENV CLICKBAIT_API_URL=http://127.0.0.1:8000 \
-    STREAMLIT_BROWSER_GATHER_USAGE_STATS=false \
     STREAMLIT_SERVER_ADDRESS=0.0.0.0 \
     STREAMLIT_SERVER_PORT=8080 \
     STREAMLIT_SERVER_HEADLESS=true \
@@ -196,7 +199,6 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends git=1:2.* make=4.* curl=7.* \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=dev-environment /opt/venv /opt/venv
-ENV RAY_USAGE_STATS_ENABLED=0
 ARG GIT_COMMIT=""
 ENV GIT_COMMIT=${GIT_COMMIT}
 LABEL org.opencontainers.image.revision="${GIT_COMMIT}"

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from clickbait import cores, prepared
+from clickbait import cores, prepared, telemetry
 from clickbait.bundle import TORCH, Manifest
 from clickbait.errors import BundleError, ConfigError
 
@@ -70,6 +70,7 @@ def load(folder: Path, manifest: Manifest, runtime: str, *, device: str = CPU, t
 class _Onnx:
     def __init__(self, path: Path, device: str, threads: int, *, ready: bool = False, told: Path | None = None) -> None:
         """`ready`: the graph is optimised already; `told`: the bundle's file, for messages."""
+        telemetry.off()
         import onnxruntime
 
         told = told or path

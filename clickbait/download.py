@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from clickbait import cli, storage, text
+from clickbait import cli, storage, telemetry, text
 from clickbait.errors import DataError
 
 FILE = "clickbait_data.csv"
@@ -87,6 +87,7 @@ def digest(rows: Rows) -> str:
 
 
 def _from_kaggle() -> Rows:
+    telemetry.off()
     import kagglehub  # slow, and only here
 
     with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):

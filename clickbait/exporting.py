@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import transformers
 
-from clickbait import bundle, card, compact, cores, inherit, metrics, modeling
+from clickbait import bundle, card, compact, cores, inherit, metrics, modeling, telemetry
 from clickbait.batches import Headlines, evaluation_batches
 from clickbait.config import MODEL_NAME, ExportConfig, TrainConfig
 from clickbait.dataset import Dataset
@@ -131,6 +131,7 @@ def to_onnx(model: transformers.PreTrainedModel, path: Path, max_tokens: int) ->
 
 def quantize(source: Path, target: Path) -> None:
     """Writes the int8 form of the fp32 ONNX file: dynamic, weights with a scale a channel."""
+    telemetry.off()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _quiet():

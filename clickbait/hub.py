@@ -12,6 +12,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+from clickbait import telemetry
 from clickbait.bundle import is_pickle
 from clickbait.errors import ModelError, StorageError
 from clickbait.storage import open_regular
@@ -84,6 +85,7 @@ def revised(model: str) -> tuple[str, str | None]:
 
 def _from_hub(model: str, name: str) -> Path:
     """The cached file of a hub model, downloaded where it is not cached."""
+    telemetry.off()
     import huggingface_hub  # slow, and only for a hub name
     from huggingface_hub import errors
 

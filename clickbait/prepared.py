@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from clickbait import attention, scratch
+from clickbait import attention, scratch, telemetry
 from clickbait.bundle import sha256 as digest
 from clickbait.cache import Cache
 from clickbait.storage import PART, replacing
@@ -52,6 +52,7 @@ def folder() -> Path:
 
 def options(threads: int, *, ready: bool) -> Any:
     """The session's options; `ready` for a graph that `prepare` gave. Why each: docs/serving.md."""
+    telemetry.off()
     import onnxruntime
 
     chosen = onnxruntime.SessionOptions()
@@ -91,6 +92,7 @@ def graph(model: Path, sha256: str, where: Path | None) -> Iterator[tuple[Path, 
 
 
 def _name(sha256: str) -> str:
+    telemetry.off()
     import onnxruntime
 
     return hashlib.sha256(f"{_FORM} {sha256} {onnxruntime.__version__} {_processor()}".encode()).hexdigest()[:32]
@@ -148,6 +150,7 @@ def _make(model: Path, fresh: Path) -> None:
 
 
 def _session(path: Path, chosen: Any) -> Any:
+    telemetry.off()
     import onnxruntime
 
     return onnxruntime.InferenceSession(str(path), chosen, providers=["CPUExecutionProvider"])

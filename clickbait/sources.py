@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from clickbait import formats, headlines, sample, storage, text
+from clickbait import formats, headlines, sample, storage, telemetry, text
 from clickbait.config import PreprocessConfig
 from clickbait.errors import ClickbaitError, DataError, NotFound
 
@@ -190,6 +190,7 @@ def _sample(piece: str) -> list[tuple[str, int]]:
 
 def _pin(source: str) -> str:
     """`hf:owner/name[:split]` with the commit that the hub has now: what is hashed is what is read."""
+    telemetry.off()
     import huggingface_hub
 
     dataset, _, split = source.removeprefix(HUB).partition(":")
@@ -204,6 +205,7 @@ def _pin(source: str) -> str:
 
 
 def _hub(piece: str, label: str, named: formats.Named) -> Iterator[Any]:
+    telemetry.off()
     import datasets
 
     dataset, _, rest = piece.removeprefix(HUB).partition(":")

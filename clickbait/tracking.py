@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from clickbait import cli, storage
+from clickbait import cli, storage, telemetry
 from clickbait.checkpoints import SELECTED_BY
 from clickbait.config import MODEL_NAME, WANDB_PROJECT, TrainConfig, did_you_mean
 from clickbait.errors import ConfigError
@@ -114,6 +114,7 @@ class Tracker:
 
 def _begin(config: TrainConfig, dataset: Dataset, folder: Path, group: str | None) -> Any:
     """A W&B run, online where that is wanted and W&B answers."""
+    telemetry.off()
     import wandb  # seconds to import, and only rank 0 wants it
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,6 +162,7 @@ def mirror(registry: Registry, version: str, aliases: Sequence[str], project: st
 
 
 def _mirror(folder: Path, version: str, aliases: Sequence[str], project: str) -> None:
+    telemetry.off()
     import wandb
 
     # An upload that does not end within the time raises, instead of waiting for ever for a server that is gone.

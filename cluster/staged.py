@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clickbait import cli, sample, tracking
+from clickbait import cli, sample, telemetry, tracking
 from clickbait.bundle import MANIFEST
 from clickbait.config import PromoteConfig
 from clickbait.errors import ClickbaitError, ConfigError, Refused, RegistryError
@@ -56,6 +56,7 @@ def named_by_wandb(artifact: str, registry: Registry) -> str:
         ConfigError: W&B does not know the artifact, or it is no mirror of a version.
         RegistryError: the registry has no such version, or another one under that name.
     """
+    telemetry.off()
     import wandb
 
     try:

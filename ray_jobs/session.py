@@ -7,12 +7,14 @@ import sys
 
 import ray
 
+from clickbait import telemetry
+
 
 def connect() -> None:
     """`ray.init()` once: `RAY_ADDRESS`, else the cluster that runs on this machine, else a new one that ends with the process."""
     if not ray.is_initialized():
         os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere that nobody asked for
+        telemetry.off()
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; unset, every worker warns
         ray.init(log_to_driver=True, logging_level="warning")
         if not sys.stderr.isatty():  # Ray Data's bars become pages of log

@@ -26,7 +26,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.metrics import Gauge
 from tqdm import tqdm
 
-from clickbait import storage
+from clickbait import storage, telemetry
 from clickbait.config import TrainConfig
 from clickbait.dataset import open_dataset
 from clickbait.errors import ClickbaitError, StorageError
@@ -110,6 +110,7 @@ def trainer(config: TrainConfig, *, group: str | None, driver: str, callbacks: S
 
 def _worker(values: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
+    telemetry.off()
     from clickbait.training import Place, fit
 
     config = TrainConfig.model_validate(values["config"])

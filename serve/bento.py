@@ -1,6 +1,6 @@
 """The same model under BentoML: for who runs BentoML anyway, and to compare servers in the cloud.
 
-    CLICKBAIT_REGISTRY=artifacts/registry bentoml serve serve.bento:Clickbait --port 3000
+    BENTOML_DO_NOT_TRACK=true CLICKBAIT_REGISTRY=artifacts/registry bentoml serve serve.bento:Clickbait --port 3000
 
     POST /classify {"text"}   /classify/batch {"texts"}      the api's bodies and answers
     POST /adaptive {"texts"}                                 a list of results; BentoML computes what several requests sent together

@@ -1,6 +1,6 @@
 """A page that asks the api: one headline or many, the verdict, the words that pushed it, and the version that computed it.
 
-    CLICKBAIT_API_URL=http://127.0.0.1:8000 streamlit run serve/frontend.py
+    CLICKBAIT_API_URL=http://127.0.0.1:8000 STREAMLIT_BROWSER_GATHER_USAGE_STATS=false streamlit run serve/frontend.py
 
 It speaks HTTP only, so it needs neither model nor registry. `CLICKBAIT_API_KEY` is sent where it is set, and never shown. What can go wrong
 is told as the api tells it: away, full (429), a text that it does not take (422), a wrong key (401).

@@ -170,7 +170,7 @@ def _environment(server: Server, folder: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # the 5 s of the default end a proxy's start where others use the cores
     }
-    bento = {"BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "1"}
+    bento = {"BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "true"}
     path = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
     return {**kept, **ray, **bento, **path, **server.env}
 
