@@ -45,7 +45,7 @@ CACHE, CACHE_VERSIONS = "CLICKBAIT_CACHE", "CLICKBAIT_CACHE_VERSIONS"
 _KEPT = 4  # versions of remote registries on this machine: production, the one before it for a rollback, a canary and a shadow
 _CACHED = re.compile(r"[0-9a-f]{16}/v[1-9][0-9]*(-[0-9a-f]{16})?")
 _leases: dict[Path, list[Lease]] = {}  # of this process
-_ALIAS_LARGEST = 1 << 16  # bytes of an alias's file: one has some 120
+_ALIAS_LARGEST = 1 << 20  # bytes of an alias's file: it lists every version that it named, with some 12 bytes for each
 
 
 class Unset(enum.Enum):

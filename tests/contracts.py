@@ -381,8 +381,8 @@ class RegistryContract:
         registry.publish(draft(tmp_path / "draft"))
         registry.set_alias("v1", "production")
         store = open_storage(registry.uri)
-        store.write("aliases/production.json", b" " * 100_000)
-        with pytest.raises(StorageError, match="bytes where at most 65,536 belong"):
+        store.write("aliases/production.json", b" " * (2 << 20))
+        with pytest.raises(StorageError, match="bytes where at most 1,048,576 belong"):
             registry.resolve("production")
         store.write("versions/v1/manifest.json", b" " * (17 << 20))
         with pytest.raises(StorageError, match="bytes where at most 16,777,216 belong"):
