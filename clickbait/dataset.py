@@ -47,6 +47,10 @@ FREE = {
     "num_workers",
     "max_quarantined",
 }  # config that changes no byte, or is named by what it gives
+# The settings of the first version, which name a dataset whatever their value. One that is added later is in the name only where it is not
+# at its default, so a dataset that is there keeps its name: the default must be what the code did before.
+FIRST = {"headline_column", "label_column", "clickbait_values", "news_values", "max_characters", "max_tokens", "partitions"}
+FIRST |= {"validation_fraction", "test_fraction"}
 MENDED = "delete the folder and run python -m ray_jobs.preprocess again"
 
 PART = pa.schema([*headlines.KEPT, ("input_ids", pa.list_(pa.int32())), ("length", pa.int16())])
@@ -196,7 +200,7 @@ def identify(config: PreprocessConfig, pieces: Sequence[str], tokens: bytes) -> 
         "schema": SCHEMA,
         "synthetic": config.source == sources.SAMPLE,
         "source": config.source if config.source.startswith(sources.HUB) else sources.name(storage.absolute(config.source)),
-        "config": config.model_dump(mode="json", exclude=FREE),
+        "config": _settings(config),
         "tokenizer": {"model": folder.resolve().name if folder.is_dir() else config.model, "sha256": sha256(tokens)},
         "max_tokens": config.max_tokens,
     }
@@ -204,6 +208,12 @@ def identify(config: PreprocessConfig, pieces: Sequence[str], tokens: bytes) -> 
         head["notice"] = sample.SYNTHETIC_NOTICE
     fingerprint = sha256(json.dumps([head, files], sort_keys=True).encode())[:16]
     return {"fingerprint": fingerprint, **head, "reader": READER}
+
+
+def _settings(config: PreprocessConfig) -> dict[str, Any]:
+    """The settings that change a dataset's bytes."""
+    settings, defaults = (one.model_dump(mode="json", exclude=FREE) for one in (config, type(config)()))
+    return {name: value for name, value in settings.items() if name in FIRST or value != defaults[name]}
 
 
 def write_partition(judged: pa.Table, uri: str, names: list[str], config: PreprocessConfig) -> pa.Table:

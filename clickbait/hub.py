@@ -59,16 +59,22 @@ def file(model: str, name: str) -> Path:
     return _from_hub(model, name) if here is None else here / name
 
 
-def pin(model: str) -> str:
+def pin(model: str, before: str | None = None) -> str:
     """A hub model's name with the commit that it stands for now: `owner/name@<40 hexadecimal digits>`; any other model's as it is.
 
     The commit is the one that is cached for the name or revision, else the one that the hub has now. So a model changes only when
     another revision is named, or on a machine that has not seen it.
 
+    Args:
+        model: the model as it is configured.
+        before: what a run that goes on was pinned to; it stays where `model` names no other revision.
+
     Raises:
         ModelError: no such folder or hub model, no network.
     """
-    if model in SCRATCH or folder(model) is not None:
+    if before is not None and model in (before, revised(before)[0]):
+        return before
+    if model.startswith("scratch:") or folder(model) is not None:  # `locate` refuses the unknown ones
         return model
     repository, revision = revised(model)
     if revision is not None and COMMIT.fullmatch(revision):

@@ -37,7 +37,8 @@ def train(config: TrainConfig) -> str:
     # Off a terminal a bar is a page of log for each of its steps.
     config = config.model_copy(update={"dataset": dataset.uri, "progress": config.progress and sys.stderr.isatty()})
     run = Run(storage.join(config.output, config.name))
-    config = config.model_copy(update={"model": pinned(config.model, run)})
+    there = (run.read_json("run.json") or {}).get("config", {}).get("model")
+    config = config.model_copy(update={"model": hub.pin(config.model, there)})
     hub.locate(config.model)  # before any worker starts
     dataset.check_model(config.model)
     claim(run, config, dataset)
@@ -55,14 +56,6 @@ def train(config: TrainConfig) -> str:
 
         fit(config, driver=driver)
     return run.uri
-
-
-def pinned(model: str, run: Run) -> str:
-    """The base model with the commit that it is pinned to, where it comes from the hub: the run's own commit where there is a run."""
-    config = (run.read_json("run.json") or {}).get("config", {})
-    if isinstance(there := config.get("model"), str) and model in (there, hub.revised(there)[0]):
-        return there
-    return hub.pin(model)
 
 
 def check_resources(config: TrainConfig) -> None:

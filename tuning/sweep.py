@@ -58,11 +58,12 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     """
     tracking.check()
     dataset = open_dataset(config.train.dataset)
-    config = config.model_copy(update={"train": config.train.model_copy(update={"dataset": dataset.uri})})
+    home = Run(storage.join(config.output, config.name))
+    model = hub.pin(config.train.model, (home.read_json("run.json") or {}).get("train.model"))
+    config = config.model_copy(update={"train": config.train.model_copy(update={"dataset": dataset.uri, "model": model})})
     for model in space.extremes(config.space["model"]) if "model" in config.space else [config.train.model]:
         hub.locate(model)
         dataset.check_model(model)
-    home = Run(storage.join(config.output, config.name))
     described = description(config, dataset.fingerprint)
     if home.read_json("run.json") is not None:
         home.claim(described, defaults(), IGNORED)  # refuses another sweep

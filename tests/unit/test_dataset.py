@@ -144,6 +144,17 @@ def fingerprint(path: Path, tokens: bytes = TOKENS, **settings: Any) -> str:
     return str(dataset.identify(config, sources.pieces(config), tokens)["fingerprint"])
 
 
+def test_a_setting_that_is_added_later_renames_no_dataset() -> None:
+    class Later(PreprocessConfig):
+        new: int = 3
+        """What the code did before it could be set."""
+
+    before = dataset.identify(PreprocessConfig(), [], TOKENS)
+    assert dataset.identify(Later(), [], TOKENS)["fingerprint"] == before["fingerprint"]
+    assert dataset.identify(Later(new=4), [], TOKENS)["fingerprint"] != before["fingerprint"]
+    assert set(before["config"]) == dataset.FIRST
+
+
 CHANGES: list[dict[str, Any]] = [
     {"headline_column": "h"},
     {"label_column": "l"},

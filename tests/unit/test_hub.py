@@ -18,7 +18,6 @@ from clickbait import hub, tokenizer
 from clickbait.checkpoints import Run
 from clickbait.dataset import Dataset
 from clickbait.errors import DataError, ModelError
-from ray_jobs.train import pinned
 
 OLD, NEW = "a" * 40, "b" * 40
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
@@ -85,6 +84,7 @@ def test_a_name_is_pinned_to_the_commit_it_stands_for(server: Hub) -> None:
     assert hub.pin(f"owner/name@{OLD}") == f"owner/name@{OLD}"
     assert hub.pin(hub.NGRAMS) == hub.NGRAMS
     assert hub.pin(hub.OFFLINE) == hub.OFFLINE
+    assert hub.pin("scratch:ngram") == "scratch:ngram"
 
 
 def test_a_pinned_model_stays_what_it_was_when_the_hub_moves_on(server: Hub) -> None:
@@ -99,16 +99,12 @@ def test_a_pinned_model_stays_what_it_was_when_the_hub_moves_on(server: Hub) -> 
     assert len(server.requests) == requests, "what is cached is not asked for again"
 
 
-def test_a_run_goes_on_with_its_own_commit(server: Hub, tmp_path: Path) -> None:
-    run = Run(str(tmp_path / "run"))
-    server.branches["main"] = OLD
-    model = pinned("owner/name", run)
-    assert model == f"owner/name@{OLD}"
-    run.write_json("run.json", {"config": {"model": model}})
-    server.branches["main"] = NEW
-    assert pinned("owner/name", run) == model
-    assert pinned(f"owner/name@{NEW}", run) == f"owner/name@{NEW}"
-    assert pinned("scratch:ngrams", run) == "scratch:ngrams"
+def test_a_run_goes_on_with_its_own_commit(server: Hub) -> None:
+    before = f"owner/name@{OLD}"
+    assert hub.pin("owner/name", before) == before
+    assert hub.pin(f"owner/name@{NEW}", before) == f"owner/name@{NEW}"
+    assert hub.pin("scratch:ngrams", before) == "scratch:ngrams"
+    assert hub.pin("owner/name", "owner/name") == "owner/name", "a run of an older version"
 
 
 def test_what_the_hub_does_not_have_is_one_line(server: Hub) -> None:
