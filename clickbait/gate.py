@@ -204,10 +204,11 @@ def latency_ratio(candidate: Scorer, champion: Scorer, texts: Sequence[str]) -> 
 
 
 def table(verdict: Mapping[str, Any]) -> str:
-    """The verdict for a terminal, a line a check."""
+    """The verdict for a terminal: one line per check."""
     lines = []
+    width = max(len(item["name"]) for item in verdict["checks"])
     for item in verdict["checks"]:
         value = "none" if item["value"] is None else f"{item['value']:.4f}"
         mark = "pass" if item["passed"] else "FAIL"
-        lines.append(f"  {mark}  {item['name']:<22} {value:>9} {item['op']} {item['bound']:<8.4f} {item['note']}".rstrip())
+        lines.append(f"  {mark}  {item['name']:<{width}} {value:>9} {item['op']} {item['bound']:<8.4f} {item['note']}".rstrip())
     return "\n".join([*lines, f"  gate: {verdict['decision']}"])

@@ -17,6 +17,7 @@ from clickbait.config import EvaluateConfig
 from clickbait.dataset import Dataset, open_dataset
 from clickbait.errors import DataError
 from clickbait.evaluation import Split
+from clickbait.sample import SYNTHETIC_NOTICE
 from clickbait.scorer import Scorer
 from ray_jobs.scoring import score_texts
 
@@ -80,7 +81,7 @@ def main(config: EvaluateConfig) -> None:
 def table(document: Mapping[str, Any]) -> str:
     """The figures of the metrics document for a terminal. A figure that is not defined is `none`."""
     test, transfer = document["test"], document["transfer"]
-    lines = ["synthetic headlines: the figures say that the pipeline works, and nothing of real headlines"] if document["synthetic"] else []
+    lines = [SYNTHETIC_NOTICE] if document["synthetic"] else []
     lines += [f"{name:>12}: {_number(test[name])}" for name in card.SUMMARY]
     lines += [f"{'flip ' + name:>16}: {share:.2%}" for name, share in document["flips"].items()]
     lines.append(f"{'behaviour':>12}: {document['behaviour']['passed']} of {document['behaviour']['cases']} cases hold")

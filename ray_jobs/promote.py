@@ -169,7 +169,7 @@ class Rivals:
             for check in (manifest.verdict or {}).get("checks", []):
                 if check["name"] == "latency_ms" and check["value"] is not None:
                     latencies[version] = check["value"]
-        for version in sorted(latencies, key=lambda name: latencies[name]):
+        for version in sorted(latencies, key=lambda name: (latencies[name], name not in self._scorers)):
             try:
                 return gate.Fastest(version, self._latency_ratio(version), len(latencies))
             except (BundleError, StorageError) as error:
