@@ -11,10 +11,13 @@ Ray's own routes, what is outside the application's prefix, and a replica whose 
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import logging
 from time import perf_counter
 from typing import Any, Protocol
 
+import ray
 from ray.serve._private.common import RequestMetadata, RequestProtocol
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -63,6 +66,7 @@ class Straight:
         if self._replica is None:
             log.warning("this Ray's replica is not the one that serve/ingress.py knows: every request takes Ray's way, which is slower")
         self._metadata = RequestMetadata("", "", is_streaming=True, _request_protocol=RequestProtocol.HTTP, is_direct_ingress=True)
+        _look_who_reaches(getattr(getattr(self._replica, "_http_options", None), "host", None))
         if self._replica is not None and _shared:
             replica, shared = self._replica, _shared.pop()
             _background.keep("shared port", lambda: shared_port.serve(self, *shared, lambda: replica._shutting_down))
@@ -105,6 +109,22 @@ class Straight:
             is_error=told.status >= 400,
             status_code=status,
         )
+
+
+def _look_who_reaches(host: str | None) -> None:
+    """Logs an error where HAProxy on other machines cannot reach this replica. `host`: Ray Serve's http_options.host."""
+    with contextlib.suppress(ValueError):  # a name: whoever gives one knows where it leads
+        if ipaddress.ip_address("127.0.0.1" if host == "localhost" else host or "").is_loopback and _machines() > 1:
+            log.error(
+                "http_options.host is %s, and this Ray has several machines: HAProxy on the others cannot reach this replica; "
+                "set it to 0.0.0.0 (docs/serving.md)",
+                host,
+            )
+
+
+def _machines() -> int:
+    """How many this Ray has; those of a test that share one are told apart by their addresses."""
+    return len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}) if ray.is_initialized() else 1
 
 
 def _straight(replica: Replica, scope: Scope) -> bool:

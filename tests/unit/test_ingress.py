@@ -120,6 +120,32 @@ def test_beyond_what_the_replica_may_have_the_application_is_told_to_refuse() ->
     assert asyncio.run(main()) == [False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("host", "machines", "told"),
+    [
+        ("127.0.0.1", 2, True),
+        ("localhost", 2, True),
+        ("::1", 2, True),
+        ("127.0.0.1", 1, False),
+        ("0.0.0.0", 2, False),
+        ("a.name", 2, False),
+    ],
+)
+def test_a_replica_that_other_machines_cannot_reach_says_so(
+    host: str, machines: int, told: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ingress, "_machines", lambda: machines)
+    replica = Replica()
+    replica._http_options = SimpleNamespace(host=host)  # type: ignore[attr-defined]
+    server(replica)
+    assert ("0.0.0.0" in caplog.text) == told
+
+
+def test_the_installed_ray_says_where_a_replica_listens() -> None:
+    source = inspect.getsource(ray_replica.Replica)
+    assert source.index("self._http_options, self._grpc_options") < source.index("async def start_http_server")
+
+
 @pytest.mark.parametrize("path", ["/-/healthz", "/-/routes"])
 def test_rays_own_routes_are_rays(path: str) -> None:
     replica = Replica()
