@@ -20,6 +20,7 @@ import os
 import random
 import signal
 import sys
+import uuid
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +35,7 @@ from ray.tune.search.optuna import OptunaSearch
 from clickbait import cli, hub, storage, tracking
 from clickbait.checkpoints import Run
 from clickbait.config import TrainConfig
-from clickbait.dataset import open_dataset
+from clickbait.dataset import Dataset, open_dataset
 from clickbait.errors import DataError
 from ray_jobs.session import connect
 from ray_jobs.train import check_resources
@@ -54,7 +55,8 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
 
     Raises:
         DataError: no whole dataset there, another sweep under this name, more asked for than the cluster has, no trial finished.
-        ModelError: a base model is not to be had.
+        ModelError: a base model is not available, or its tokenizer is not the one that cut the dataset.
+        RunInUse: another process runs this sweep.
     """
     tracking.check()
     dataset = open_dataset(config.train.dataset)
@@ -70,6 +72,12 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     done = home.read_json("trials.json")
     if done is not None:
         return done
+    with home.hold():  # two drivers of a sweep would write over Tune's state
+        return home.read_json("trials.json") or _search(config, dataset, home, described)  # done while this process waited for the lease
+
+
+def _search(config: SweepConfig, dataset: Dataset, home: Run, described: dict[str, Any]) -> dict[str, Any]:
+    """Runs or resumes the trials, and writes what they found."""
     connect()
     concurrent = places(config)
     home.claim(described, defaults(), IGNORED)  # no earlier: one that asks for too much is mended under the same name
@@ -177,6 +185,7 @@ def trainable(config: SweepConfig) -> Any:
     class Trial(trial.Trial):
         sweep = config
         wandb_mode = os.environ.get("WANDB_MODE")
+        driver = uuid.uuid4().hex
 
     workers = config.train.num_workers
     return tune.with_resources(Trial, {"cpu": DRIVER_CPUS} if workers else {name.lower(): asked for name, asked in needs(config).items()})

@@ -61,6 +61,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
     """Set by a child (`tuning.sweep.trainable`), as is the next."""
     wandb_mode: str | None = None
     """The driver's WANDB_MODE: an actor has the environment of its node."""
+    driver: str | None = None
+    """The sweep's command: an actor that Tune starts again for a trial takes its lease over at once (`clickbait.lease`)."""
 
     def setup(self, config: dict[str, Any]) -> None:
         for name in ("ray.train._internal.storage", "ray.tune"):
@@ -138,7 +140,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
 
     def _fit(self, config: TrainConfig, own: Run, dataset: Dataset) -> None:
         if config.num_workers:
-            for metrics in _on_workers(config, self.sweep.name):
+            for metrics in _on_workers(config, self.sweep.name, self.driver):
                 self._epoch(config, own, metrics)
             return
         import torch  # with what follows 10 s, which an actor that waits for workers is spared
@@ -148,7 +150,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
 
         transformers.logging.disable_progress_bar()  # a bar, and a line of Ray's, for each checkpoint
         place = Place(device=torch.device("cuda" if config.use_gpu else "cpu"))
-        fit(config, dataset, place, lambda metrics, _: self._epoch(config, own, metrics), group=self.sweep.name)
+        fit(config, dataset, place, lambda metrics, _: self._epoch(config, own, metrics), group=self.sweep.name, driver=self.driver)
 
     def _epoch(self, config: TrainConfig, own: Run, metrics: Mapping[str, float]) -> None:
         """Hands an epoch to `step`, and waits to be asked for the next.
@@ -184,7 +186,7 @@ class Forward(UserCallback):  # type: ignore[misc]
         self.reports.put(metrics[0])
 
 
-def _on_workers(config: TrainConfig, group: str) -> Iterator[dict[str, float]]:
+def _on_workers(config: TrainConfig, group: str, driver: str | None) -> Iterator[dict[str, float]]:
     """Trains under a TorchTrainer and yields what rank 0 reports."""
     from ray_jobs.trainer import fit
 
@@ -193,7 +195,7 @@ def _on_workers(config: TrainConfig, group: str) -> Iterator[dict[str, float]]:
 
     def work() -> None:
         try:
-            fit(config, group=group, callbacks=[Forward(reports)])
+            fit(config, group=group, driver=driver, callbacks=[Forward(reports)])
         except BaseException as error:
             raised.append(error)
 

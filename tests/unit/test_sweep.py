@@ -10,7 +10,8 @@ import pytest
 from clickbait import cli
 from clickbait.checkpoints import Run, State
 from clickbait.config import TrainConfig, load, validate
-from clickbait.errors import ConfigError, DataError
+from clickbait.dataset import Dataset
+from clickbait.errors import ConfigError, DataError, RunInUse
 from tests.conftest import ROOT
 from tuning import space, sweep, trial
 from tuning.sweep_config import SweepConfig
@@ -186,3 +187,25 @@ def test_under_population_based_training_no_checkpoint_that_another_may_start_fr
 def test_an_error_is_told_by_the_line_that_names_it() -> None:
     assert first_line(RuntimeError("Traceback:\n  file\nModelError: no such folder\n")) == "ModelError: no such folder"
     assert first_line(RuntimeError()) == "RuntimeError"
+
+
+def test_a_sweep_of_an_older_version_is_the_same_sweep(tmp_path: Path) -> None:
+    """Its run.json lacks settings that came later, and has one that no longer says what a sweep is."""
+    home = Run(str(tmp_path))
+    document = sweep.description(config(), "f00d")
+    del document["train.label_smoothing"], document["flip_headlines"], document["scheduler.quantile"]
+    home.write_json("run.json", {**document, "train.wandb_project": "other"})
+    home.claim(sweep.description(config(), "f00d"), sweep.defaults(), sweep.IGNORED)
+    other = sweep.description(config(flip_headlines=9, space={"lr": {**LR, "high": 0.1}}), "f00d")
+    with pytest.raises(
+        DataError, match=r"another flip_headlines \(500 there, 9 here\), space\.lr\.high \(0\.01 there, 0\.1 here\): choose"
+    ):
+        home.claim(other, sweep.defaults(), sweep.IGNORED)
+
+
+def test_a_second_driver_of_a_sweep_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clickbait.lease.BEAT_S", 0.1)
+    there = Dataset("nowhere", {"fingerprint": "f00d", "tokenizer": {"model": "any", "sha256": ""}})
+    monkeypatch.setattr(sweep, "open_dataset", lambda _: there)
+    with Run(str(tmp_path / "one")).hold(), pytest.raises(RunInUse, match="holds this run"):
+        sweep.sweep(config(output=str(tmp_path), name="one"))
