@@ -97,32 +97,35 @@ def judge(config: PromoteConfig, folder: Path, registry: Registry) -> tuple[dict
     candidate = Scorer(folder, verified=True)
     if candidate.manifest.dataset != dataset.fingerprint:
         raise DataError(f"the candidate was trained on {candidate.manifest.dataset}, not {dataset.fingerprint}: give its --dataset")
-    rivals = Rivals(registry, candidate, dataset)
-    champion = rivals.champion(alias.version)
-    best = rivals.best(alias, document.get("test_split"))
-    return gate.decide(document, champion, bounds, best=best, fastest=rivals.fastest(alias)), alias.version
+    rivals = Rivals(registry, alias, candidate, dataset)
+    champion = rivals.champion()
+    best = rivals.best(document.get("test_split"))
+    return gate.decide(document, champion, bounds, best=best, fastest=rivals.fastest()), alias.version
 
 
 class Rivals:
-    """The registry's versions beside the candidate, on the candidate's test split. Each is loaded and scored once."""
+    """The versions that an alias names or has named, beside the candidate on its test split. Each is loaded and scored once."""
 
-    def __init__(self, registry: Registry, candidate: Scorer, dataset: Dataset) -> None:
+    def __init__(self, registry: Registry, alias: Alias, candidate: Scorer, dataset: Dataset) -> None:
         table = dataset.table("test", ["headline", "label"])
         self._texts: list[str] = table["headline"].to_pylist()
         self._labels = table["label"].to_numpy().astype(np.int64)
         self._registry = registry
+        self._alias = alias
+        self._manifests = self._read_manifests()
         self._candidate = candidate
         self._verdicts = self._judged(candidate)
         self._scorers: dict[str, Scorer] = {}
         self._compared: dict[str, gate.Comparison] = {}
         self._ratios: dict[str, float] = {}
 
-    def champion(self, version: str) -> gate.Champion:
+    def champion(self) -> gate.Champion:
         """The version that the alias points at.
 
         Raises:
             BundleError: it is not whole.
         """
+        version = self._alias.version
         return gate.Champion(
             compared=self._compare(version),
             synthetic=self._scorer(version).manifest.synthetic,
@@ -130,15 +133,15 @@ class Rivals:
             dataset=self._other_dataset(version),
         )
 
-    def best(self, alias: Alias, split: Any) -> gate.Best | None:
-        """The most accurate version on the candidate's test split that the alias names or has named; None: no such.
+    def best(self, split: Any) -> gate.Best | None:
+        """The most accurate version on the candidate's test split; None where no manifest says how accurate one is.
 
         `split` is the candidate's `test_split` of the metrics document. The manifests say which version is the most accurate of those
         evaluated on this split, and which of those evaluated on others. Both are scored now, and the better one is the answer.
         """
         here: dict[str, float] = {}
         elsewhere: dict[str, float] = {}
-        for version, manifest in self._manifests(alias).items():
+        for version, manifest in self._manifests.items():
             accuracy = manifest.metrics.get("accuracy")
             known = (manifest.verdict or {}).get("test_split")
             same = manifest.dataset == self._candidate.manifest.dataset or (known is not None and known == split)
@@ -159,13 +162,13 @@ class Rivals:
                 break
         return max(found, key=lambda best: best.accuracy, default=None)
 
-    def fastest(self, alias: Alias) -> gate.Fastest | None:
-        """The fastest version that the alias names or has named; None where no verdict says how fast one is.
+    def fastest(self) -> gate.Fastest | None:
+        """The fastest version; None where no verdict says how fast one is.
 
         Which one is the fastest, the stored verdicts say; how fast it is, is measured now. One that cannot be loaded is passed over.
         """
         latencies = {}
-        for version, manifest in self._manifests(alias).items():
+        for version, manifest in self._manifests.items():
             for check in (manifest.verdict or {}).get("checks", []):
                 if check["name"] == "latency_ms" and check["value"] is not None:
                     latencies[version] = check["value"]
@@ -176,10 +179,10 @@ class Rivals:
                 log.warning("the fastest version, %s, cannot be loaded: %s", version, error)
         return None
 
-    def _manifests(self, alias: Alias) -> dict[str, Manifest]:
-        """The manifests of every version that the alias names or has named, without those that are gone or torn."""
+    def _read_manifests(self) -> dict[str, Manifest]:
+        """The manifest of every version, without those that are gone or torn."""
         found = {}
-        for version in alias.named():
+        for version in self._alias.named():
             try:
                 found[version] = self._registry.manifest(version)
             except (BundleError, RegistryError) as error:
