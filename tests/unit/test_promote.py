@@ -176,6 +176,14 @@ def test_a_best_version_that_is_torn_or_gone(submit: Callable[..., Outcome], reg
     assert "v2 is the best of 2" in check(submit(range(6)), "accuracy_vs_best")["note"]
 
 
+def test_every_moved_alias_is_mirrored(submit: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(promote.tracking, "mirror", lambda _, version, aliases, __: calls.append((version, list(aliases))))
+    for changes in ({}, {"publish_only": True}, {"version": "v2"}, {"rollback": True}):
+        submit([], **changes)
+    assert calls == [("v1", ["production"]), ("v2", []), ("v2", ["production"]), ("v1", ["production"])]
+
+
 class Away:
     """W&B that cannot be reached: its `init` raises what its client raises."""
 
