@@ -35,7 +35,6 @@ ARG UV_VERSION=0.13.9
 ARG PIP_FIND_LINKS=""
 ARG PIP_INDEX_URL=""
 ARG PIP_EXTRA_INDEX_URL=""
-# index strategy: a second index that has a CPU build of torch must be asked though the first one has torch too.
 # system certificates: a certificate authority of one's own is mounted where the others are.
 ENV PIP_FIND_LINKS=${PIP_FIND_LINKS} \
     PIP_INDEX_URL=${PIP_INDEX_URL} \
@@ -44,7 +43,6 @@ ENV PIP_FIND_LINKS=${PIP_FIND_LINKS} \
     UV_CACHE_DIR=/var/cache/uv \
     UV_LINK_MODE=copy \
     UV_COMPILE_BYTECODE=1 \
-    UV_INDEX_STRATEGY=unsafe-best-match \
     UV_SYSTEM_CERTS=1 \
     UV_PYTHON_DOWNLOADS=never
 RUN --mount=type=cache,target=/var/cache/pip \

@@ -30,6 +30,7 @@ from clickbait import storage, telemetry
 from clickbait.config import TrainConfig
 from clickbait.dataset import open_dataset
 from clickbait.errors import ClickbaitError, StorageError
+from ray_jobs.ray_storage import run_storage
 
 log = logging.getLogger("ray.train.clickbait")  # below Ray Train's own, which a worker's console and log file show
 # Of the last epoch, to Prometheus as ray_clickbait_train_<name>{run}, from the machine of the first worker.
@@ -101,7 +102,7 @@ def trainer(config: TrainConfig, *, group: str | None, driver: str, callbacks: S
         run_config=ray.train.RunConfig(
             # A name of its own each time: the loop resumes from the run's checkpoints, never from Ray Train's snapshot.
             name=f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",
-            storage_path=storage.join(config.output, "ray"),
+            **run_storage(storage.join(config.output, "ray")),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             callbacks=[NoRetry(), *callbacks],
         ),

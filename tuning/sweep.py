@@ -37,6 +37,7 @@ from clickbait.checkpoints import Run
 from clickbait.config import TrainConfig
 from clickbait.dataset import Dataset, open_dataset
 from clickbait.errors import DataError
+from ray_jobs.ray_storage import run_storage
 from ray_jobs.session import connect
 from ray_jobs.train import check_resources
 from tuning import space, sweep_report, trial
@@ -146,9 +147,11 @@ def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SAVE_S)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     state = storage.join(home, "tune")
-    if tune.Tuner.can_restore(state):
+    kept = run_storage(state)
+    path, filesystem = kept["storage_path"], kept["storage_filesystem"]
+    if tune.Tuner.can_restore(path, storage_filesystem=filesystem):
         try:
-            return tune.Tuner.restore(state, trainable(config), resume_unfinished=True, resume_errored=True)
+            return tune.Tuner.restore(path, trainable(config), resume_unfinished=True, resume_errored=True, storage_filesystem=filesystem)
         except Exception as error:  # Tune's state is pickles and JSON of its own: what is torn raises anything
             raise DataError(f"{state}: cannot be read ({' '.join(str(error).split())[:200]}): remove {home} and start again") from None
     pbt = config.scheduler.kind == "pbt"
@@ -170,7 +173,7 @@ def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=home,
+            **run_storage(home),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),  # a pointer each
             failure_config=tune.FailureConfig(max_failures=config.max_failures),
             callbacks=[Progress(config.trials, config.train.epochs)],

@@ -7,16 +7,28 @@ locals {
     train = "${local.workload_pool}/subject/ns/${var.namespace}/sa/clickbait-train"
   }
 
-  # Member, bucket, role. objectUser reads, writes and deletes objects, and changes no bucket.
+  # A published version never changes: whoever publishes may create objects there, and neither replace nor delete one.
+  versions = "projects/_/buckets/${local.buckets["models"]}/objects/registry/clickbait-model/versions/"
+  conditions = {
+    versions  = { title = "published-versions", expression = "resource.name.startsWith(\"${local.versions}\")" }
+    elsewhere = { title = "but-for-versions", expression = "!resource.name.startsWith(\"${local.versions}\")" }
+  }
+
+  # Member, bucket, role, and where: everywhere, below `versions` alone, or anywhere but there. objectUser reads, writes, replaces and
+  # deletes objects, and changes no bucket. A list is asked of the bucket and not of an object, so it needs a role without a condition.
   bucket_roles = {
-    serve-models    = { member = local.pods.serve, bucket = "models", role = "roles/storage.objectViewer" }
-    train-models    = { member = local.pods.train, bucket = "models", role = "roles/storage.objectUser" }
-    train-data      = { member = local.pods.train, bucket = "data", role = "roles/storage.objectUser" }
-    cloudrun-models = { member = google_service_account.cloudrun.member, bucket = "models", role = "roles/storage.objectViewer" }
-    vertex-models   = { member = google_service_account.vertex.member, bucket = "models", role = "roles/storage.objectUser" }
-    vertex-data     = { member = google_service_account.vertex.member, bucket = "data", role = "roles/storage.objectUser" }
-    ci-models       = { member = google_service_account.ci.member, bucket = "models", role = "roles/storage.objectUser" }
-    ci-data         = { member = google_service_account.ci.member, bucket = "data", role = "roles/storage.objectViewer" }
+    serve-models         = { member = local.pods.serve, bucket = "models", role = "roles/storage.objectViewer", where = "everywhere" }
+    train-models         = { member = local.pods.train, bucket = "models", role = "roles/storage.objectViewer", where = "everywhere" }
+    train-models-publish = { member = local.pods.train, bucket = "models", role = "roles/storage.objectCreator", where = "versions" }
+    train-models-write   = { member = local.pods.train, bucket = "models", role = "roles/storage.objectUser", where = "elsewhere" }
+    train-data           = { member = local.pods.train, bucket = "data", role = "roles/storage.objectUser", where = "everywhere" }
+    cloudrun-models      = { member = google_service_account.cloudrun.member, bucket = "models", role = "roles/storage.objectViewer", where = "everywhere" }
+    vertex-models        = { member = google_service_account.vertex.member, bucket = "models", role = "roles/storage.objectViewer", where = "everywhere" }
+    vertex-models-write  = { member = google_service_account.vertex.member, bucket = "models", role = "roles/storage.objectUser", where = "elsewhere" }
+    vertex-data          = { member = google_service_account.vertex.member, bucket = "data", role = "roles/storage.objectUser", where = "everywhere" }
+    judge-models         = { member = google_service_account.ci["judge"].member, bucket = "models", role = "roles/storage.objectViewer", where = "everywhere" }
+    judge-models-alias   = { member = google_service_account.ci["judge"].member, bucket = "models", role = "roles/storage.objectUser", where = "elsewhere" }
+    judge-data           = { member = google_service_account.ci["judge"].member, bucket = "data", role = "roles/storage.objectViewer", where = "everywhere" }
   }
 }
 
@@ -26,6 +38,15 @@ resource "google_storage_bucket_iam_member" "clickbait" {
   bucket = google_storage_bucket.clickbait[each.value.bucket].name
   role   = each.value.role
   member = each.value.member
+
+  dynamic "condition" {
+    for_each = each.value.where == "everywhere" ? [] : [local.conditions[each.value.where]]
+
+    content {
+      title      = condition.value.title
+      expression = condition.value.expression
+    }
+  }
 
   depends_on = [google_container_cluster.clickbait] # the workload pool is there once the first cluster is
 }

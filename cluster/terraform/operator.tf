@@ -15,8 +15,11 @@ resource "helm_release" "kuberay" {
   depends_on = [google_container_node_pool.pool]
 }
 
-# Holds GPU jobs until all of their GPUs are to be had (overlay gke-gpu).
+# Holds GPU jobs until all of their GPUs are free (overlay gke-gpu). Only where there are GPUs: its webhooks refuse every Ray resource while it
+# does not answer (failurePolicy: Fail), and the plain service must not depend on that.
 resource "helm_release" "kueue" {
+  count = var.gpu_max_nodes > 0 ? 1 : 0
+
   name             = "kueue"
   repository       = "oci://registry.k8s.io/kueue/charts"
   chart            = "kueue"
@@ -25,6 +28,9 @@ resource "helm_release" "kueue" {
   create_namespace = true
   atomic           = true
   timeout          = 600
+
+  # Two, so that a drained node takes no webhook with it.
+  values = [yamlencode({ controllerManager = { replicas = 2 } })]
 
   depends_on = [helm_release.kuberay] # it looks for Ray's resources when it starts
 }

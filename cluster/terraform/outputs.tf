@@ -45,9 +45,19 @@ output "workload_identity_provider" {
   value       = google_iam_workload_identity_pool_provider.github.name
 }
 
-output "ci_service_account" {
-  description = "Whom the workflows act as."
-  value       = google_service_account.ci.email
+output "images_service_account" {
+  description = "Whom the workflow that pushes images acts as."
+  value       = google_service_account.ci["images"].email
+}
+
+output "deploy_service_account" {
+  description = "Whom the workflow that deploys acts as."
+  value       = google_service_account.ci["deploy"].email
+}
+
+output "judge_service_account" {
+  description = "Whom the workflow that judges staged models acts as."
+  value       = google_service_account.ci["judge"].email
 }
 
 output "cloudrun_service_account" {

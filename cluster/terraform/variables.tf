@@ -62,13 +62,24 @@ variable "github_repository_id" {
 }
 
 variable "github_refs" {
-  description = "Git refs whose workflow runs may act as clickbait-ci."
+  description = "Git refs whose workflow runs may act as one of the clickbait-ci accounts."
   type        = list(string)
   default     = ["refs/heads/main"]
 
   validation {
     condition     = length(var.github_refs) > 0 && alltrue([for ref in var.github_refs : can(regex("^refs/(heads|tags)/[A-Za-z0-9._/-]+$", ref))])
     error_message = "github_refs are whole refs, such as refs/heads/main."
+  }
+}
+
+variable "github_environment" {
+  description = "GitHub environment of the workflows that deploy and that judge models: its reviewers are asked before either gets a token."
+  type        = string
+  default     = "production"
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9._-]+$", var.github_environment))
+    error_message = "github_environment is the name of an environment: letters, digits, dots, hyphens and underscores."
   }
 }
 
@@ -84,9 +95,9 @@ variable "cpu_max_nodes" {
 }
 
 variable "gpu_max_nodes" {
-  description = "Most g2-standard-8 nodes (one L4 each), all zones together, of the spot pool. The project's quota for preemptible L4 must hold as many."
+  description = "Most g2-standard-8 nodes (one L4 each), all zones together, of the spot pool; 0 installs no Kueue and runs no GPU job. The project's quota for preemptible L4 must hold as many."
   type        = number
-  default     = 4
+  default     = 0
 
   validation {
     condition     = var.gpu_max_nodes >= 0 && var.gpu_max_nodes <= 100 && floor(var.gpu_max_nodes) == var.gpu_max_nodes

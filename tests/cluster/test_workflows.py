@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster import manifests
+from cluster.kuberay import rules
 from tests.conftest import ROOT
 
 FOLDER = ROOT / ".github" / "workflows"
@@ -27,7 +29,8 @@ GRANTS = {
     ("staged-model", "judge"): {"id-token": "write", "contents": "write"},
 }
 VARIABLES = {"PROJECT_ID": "project_id", "REGION": "region", "CLUSTER_NAME": "cluster_name", "IMAGE_REPOSITORY": "image_repository"}
-VARIABLES |= {"WORKLOAD_IDENTITY_PROVIDER": "workload_identity_provider", "CI_SERVICE_ACCOUNT": "ci_service_account"}
+VARIABLES |= {"WORKLOAD_IDENTITY_PROVIDER": "workload_identity_provider"}
+VARIABLES |= {f"{name}_SERVICE_ACCOUNT": f"{name.lower()}_service_account" for name in ("IMAGES", "DEPLOY", "JUDGE")}
 SECRETS = {"WANDB_API_KEY"}
 MAX_MINUTES = 90
 
@@ -203,3 +206,38 @@ def test_every_shell_line_parses(tmp_path: Path) -> None:
     assert len(lines) > 20
     assert [line for line in lines if not parses(line)] == []
     assert not parses("if true; then echo")
+
+
+def third_parties() -> set[str]:
+    """The images that others build, of every manifest and of compose.yaml, with their registry."""
+    names = set()
+    for overlay in manifests.overlays():
+        for document in manifests.build(manifests.OVERLAYS / overlay):
+            names |= {container["image"] for _, container in rules.containers(document)}
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    names |= {service["image"] for service in services.values() if "image" in service}
+    others = {name for name in names if "clickbait-" not in name}
+    return {name if name.split("/")[0].count(".") else f"docker.io/{name}" for name in others}
+
+
+def test_every_image_of_third_parties_is_scanned() -> None:
+    job = yaml.safe_load(text_of("images"))["jobs"]["third-parties"]
+    assert set(job["strategy"]["matrix"]["image"]) == third_parties()
+
+
+def test_redis_is_past_the_fix_of_its_known_remote_execution() -> None:
+    """CVE-2025-49844: 7.4.6 is the first of its line without it."""
+    (version,) = [re.search(r"/redis:(\d+)\.(\d+)\.(\d+)", name) for name in third_parties() if "/redis:" in name]
+    assert version
+    assert tuple(int(part) for part in version.groups()) >= (7, 4, 6)
+
+
+def test_whatever_is_pinned_is_offered_newer_versions() -> None:
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text(encoding="utf-8"))["updates"]
+    watched = {(one["package-ecosystem"], one["directory"]) for one in updates}
+    assert {
+        ("github-actions", "/"), ("pip", "/"), ("docker", "/"), ("docker", "/cluster/kuberay/base"), ("docker-compose", "/"),
+        ("terraform", "/cluster/terraform"), ("npm", "/tests/clients"),
+    } <= watched  # fmt: skip
+    for _, folder in watched:
+        assert (ROOT / folder.lstrip("/")).is_dir()

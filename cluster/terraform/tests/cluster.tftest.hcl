@@ -126,3 +126,38 @@ run "bounds" {
 
   expect_failures = [var.cpu_max_nodes, var.gpu_max_nodes, var.run_retention_days, var.cluster_name, var.namespace]
 }
+
+run "no_webhook_stands_before_the_plain_service" {
+  assert {
+    condition     = length(helm_release.kueue) == 0
+    error_message = "Kueue's webhooks refuse every Ray resource while it does not answer: not without GPU jobs"
+  }
+}
+
+run "kueue_is_there_for_gpu_jobs_and_survives_a_drain" {
+  variables {
+    gpu_max_nodes = 4
+  }
+
+  assert {
+    condition     = length(helm_release.kueue) == 1 && yamldecode(helm_release.kueue[0].values[0]).controllerManager.replicas == 2
+    error_message = "the queue of the overlay gke-gpu needs Kueue, twice"
+  }
+}
+
+run "who_publishes_cannot_replace" {
+  assert {
+    condition     = { for name, grant in google_storage_bucket_iam_member.clickbait : name => grant.role if length(grant.condition) > 0 && strcontains(try(grant.condition[0].expression, ""), "versions/") } == { train-models-publish = "roles/storage.objectCreator", train-models-write = "roles/storage.objectUser", vertex-models-write = "roles/storage.objectUser", judge-models-alias = "roles/storage.objectUser" }
+    error_message = "below versions/ objects are created, and neither replaced nor deleted"
+  }
+
+  assert {
+    condition     = alltrue([for name, grant in google_storage_bucket_iam_member.clickbait : startswith(grant.condition[0].expression, "!") if length(grant.condition) > 0 && grant.role == "roles/storage.objectUser"])
+    error_message = "objectUser deletes: anywhere but below versions/"
+  }
+
+  assert {
+    condition     = { for key, one in google_service_account_iam_member.github : key => regex("subject/(.*)$", one.member)[0] } == { "images ref:refs/heads/main" = "repo:owner/clickbait-on-ray:ref:refs/heads/main", "deploy environment:production" = "repo:owner/clickbait-on-ray:environment:production", "judge environment:production" = "repo:owner/clickbait-on-ray:environment:production" }
+    error_message = "each workflow has its own account, and what changes production has the environment's reviewers before it"
+  }
+}
