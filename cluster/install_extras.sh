@@ -8,10 +8,6 @@ extras=$(printf ' --extra %s' $(printf '%s' "$1" | tr ',' ' '))
 uv() {
   with-pip-settings /opt/uv/bin/uv "$@"
 }
-# Only for a second index: it must be asked though the first has the package too (a CPU build of torch). With one index nothing is mixed.
-if [ -n "${PIP_EXTRA_INDEX_URL:-}" ]; then
-  export UV_INDEX_STRATEGY=unsafe-best-match
-fi
 pins=$(mktemp)
 # shellcheck disable=SC2086 # one word each, as they are meant
 uv pip compile --quiet --no-header --no-annotate --python /opt/venv/bin/python --constraint constraints.txt $extras \
