@@ -26,7 +26,7 @@ def run_storage(uri: str) -> dict[str, Any]:
     return {"storage_path": path, "storage_filesystem": pyarrow.fs.PyFileSystem(ObjectStore(filesystem))}
 
 
-class ObjectStore(pyarrow.fs.FileSystemHandler):
+class ObjectStore(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
     """A file system of pyarrow's without directories: everything is passed on, but for `create_dir`."""
 
     def __init__(self, filesystem: pyarrow.fs.FileSystem) -> None:
