@@ -173,6 +173,16 @@ def test_only_a_refusal_is_a_refusal(config: PipelineConfig, monkeypatch: pytest
         pipeline_job.main(config)
 
 
+def test_the_table_tells_what_a_transfer_set_leaves_out_and_which_checks_failed() -> None:
+    counts = dict.fromkeys(("rows_in", "rows_kept", "rows_duplicate", "rows_quarantined"), 1)
+    figures = dict.fromkeys(("accuracy", "auc", "transfer_auc", "ece", "flip_lower", "flip_punctuation", "int8_agreement"))
+    rest = {"synthetic": False, "version": None, "answers": [], "seconds": {}, "report": "report.html"}
+    verdict = {"gate": "refused", "failed_checks": ["accuracy_vs_best"], "transfer_left_out": {"unknown_label": 4100}}
+    lines = pipeline_job.table({**counts, **figures, **rest, **verdict}).splitlines()
+    assert "transfer set       4,100 rows left out: 4,100 unknown_label" in lines
+    assert "gate               refused (accuracy_vs_best)" in lines
+
+
 def test_a_changed_byte_stops_the_evaluation(summary: dict[str, Any], config: PipelineConfig, tmp_path: Path) -> None:
     copy = str(tmp_path / "copy")
     with drafts.existing(f"{config.work}/bundle") as whole, drafts.new(copy) as folder:
