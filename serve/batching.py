@@ -263,10 +263,10 @@ class Batcher(Generic[T]):
             raise _late()
         if self.waiting >= self._max_waiting:
             wait = f"{self._max_waiting} requests wait already: try again after Retry-After seconds"
-            raise Overloaded(wait, retry_after_s=math.ceil(self.work_s))
+            raise Overloaded(wait, retry_after_s=math.ceil(min(self.work_s, left_s)))
         needed_s = _MARGIN * self._seconds(line, tokens)
-        if needed_s > left_s:
-            raise _full(math.ceil(needed_s - left_s))
+        if needed_s > left_s:  # by its deadline, all that waits now is answered or late, however wrong the estimate is
+            raise _full(math.ceil(min(needed_s - left_s, left_s)))
 
     def _seconds(self, line: _Line[T], tokens: int) -> float:
         """How long a request that comes now would take to be done, estimated."""
