@@ -765,6 +765,21 @@ def test_singles_that_cannot_be_answered_in_time_are_refused(timed: Any) -> None
     assert bench.answered == bench.computed
 
 
+def test_a_burst_of_singles_beside_large_requests_is_admitted_as_far_as_its_half_goes(timed: Any) -> None:
+    async def scenario(bench: Timed) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(9):
+                group.create_task(bench.ask(LARGE))
+            await asyncio.sleep(0.05)
+            for _ in range(790):  # four seconds of work, which would fit alone
+                group.create_task(bench.ask([5]))
+
+    bench = timed(scenario, max_waiting=100_000)
+    assert bench.late == 0
+    assert bench.refused
+    assert bench.answered == bench.computed
+
+
 def test_a_bug_in_the_batcher_is_seen_and_hangs_nobody(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         raised = [ZeroDivisionError("in a metric")]
