@@ -141,6 +141,7 @@ def image_programs(target: str, environment: Environment) -> list[Program]:
     variables = {
         name: value for name, value in dockerfile.variables(target).items() if name not in ("HOME", "USER", "WANDB_DIR", "BENTOML_HOME")
     }
+    variables = {name: re.sub(r"^/app\b", str(environment.cwd), value) for name, value in variables.items()}
     variables |= {"PYTHONPATH": str(environment.cwd), "CLICKBAIT_REGISTRY": str(environment.registry)}
     url = f"http://127.0.0.1:{port}"
     match target:

@@ -106,10 +106,10 @@ def test_what_serves_has_no_torch(target: str) -> None:
 def test_an_image_with_ray_has_the_variables_of_haproxy(target: str) -> None:
     parent, body = STAGES[target]
     body += STAGES[parent][1]
-    for name, value in haproxy.ENVIRONMENT.items():
+    for name, value in (haproxy.ENVIRONMENT | {haproxy.BINARY: f"/app/serve/{haproxy.LAUNCHER.name}"}).items():
         assert re.search(rf'\b{name}="?{re.escape(value)}"?(\s|$)', body), name
     config = yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text(encoding="utf-8"))
-    assert config["controller_options"]["runtime_env"]["env_vars"] == haproxy.ENVIRONMENT
+    assert config["controller_options"]["runtime_env"]["env_vars"] == haproxy.ENVIRONMENT | {haproxy.BINARY: "serve/haproxy-launcher"}
 
 
 @pytest.mark.parametrize("target", ["serve", "train"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -113,6 +114,34 @@ def test_haproxy_stands_in_front_of_a_ray_that_knew_nothing_of_it(url: str) -> N
     assert "HAProxyManager" in alive
 
 
+def test_haproxy_is_ours(url: str) -> None:
+    """The launcher knows this Ray: refusals are JSON, invented methods make no series, and an ignored upgrade keeps its body."""
+    import ray
+
+    host, port = url.removeprefix("http://").split(":")
+
+    def send(method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), {"content-type": "application/json", **headers})
+            answer = connection.getresponse()
+            return answer.status, json.load(answer)
+        finally:
+            connection.close()
+
+    upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    assert send("POST", "/classify", {"text": "a secret"}, **upgrade)[0] == 200
+    for number in range(20):
+        status, error = send(f"INVENTED{number}", "/classify")
+        assert (status, error["error_type"]) == (405, "MethodNotAllowed")
+    (node,) = ray.nodes()
+    page, end = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", time.monotonic() + 60
+    while 'method="other"' not in (series := urllib.request.urlopen(page, timeout=10).read().decode()):
+        assert time.monotonic() < end
+        time.sleep(1)
+    assert "INVENTED" not in series
+
+
 def test_what_prometheus_scrapes_of_the_machine_has_the_replicas_figures(url: str) -> None:
     import ray
 
@@ -210,7 +239,7 @@ def test_the_config_is_valid_and_names_what_is_there(registry: str) -> None:
 
     document = yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text())
     config = ServeDeploySchema.model_validate(document)
-    assert document["controller_options"]["runtime_env"]["env_vars"] == haproxy.ENVIRONMENT
+    assert document["controller_options"]["runtime_env"]["env_vars"] == haproxy.ENVIRONMENT | {haproxy.BINARY: "serve/haproxy-launcher"}
     (application,) = config.applications
     assert application.import_path == "serve.app:build"
     bound = build({**application.args, "registry": registry})._bound_deployment

@@ -94,6 +94,17 @@ def test_a_request_goes_to_the_application_and_is_in_rays_books() -> None:
     assert 0 <= told["latency_ms"] < 10_000
 
 
+@pytest.mark.parametrize("path", ["/classify", "/-/routes"])
+def test_an_invented_method_makes_no_label(path: str) -> None:
+    """Nor on Ray's way, where Ray makes one of the scope's method."""
+    replica = Replica()
+    app = server(replica)
+    for method in ("PROPFIND", "M-SEARCH", "POST"):
+        asyncio.run(app(request(path, method=method), None, None))
+    counted = [told["method"] for told in replica._metrics_manager.ingress] + [scope["method"] for scope in replica.rays]
+    assert counted == ["other", "other", "POST"]
+
+
 @pytest.mark.parametrize("error", [RuntimeError("half an answer is out"), asyncio.CancelledError()])
 def test_what_the_application_raises_leaves_no_request_in_the_books(error: BaseException) -> None:
     async def fails() -> None:
