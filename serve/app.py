@@ -9,17 +9,21 @@ another machine has the same limits. Each replica follows the alias by itself (`
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import ray
 from ray import serve as ray_serve
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
 from clickbait import backends, cli
@@ -83,11 +87,19 @@ def build(args: dict[str, str] | None) -> ray_serve.Application:
     Raises:
         ClickbaitError: an argument, a variable or the version does not fit. Under `serve run` its line is all that is printed.
     """
-    if click.get_current_context(silent=True) is None:  # not the command line
+    context = click.get_current_context(silent=True)
+    if context is None:  # not the command line
         return _bound(settings.load(**(args or {})))
     built: list[ray_serve.Application] = []
-    if code := cli.exit_code(lambda: built.append(_bound(settings.load(**(args or {}))))):
+
+    def from_command_line() -> None:
+        chosen = settings.load(**(args or {}))
+        built.append(_bound(chosen))
+        haproxy.allow(chosen.timeout_s)  # `serve run` starts its Ray after this
+
+    if code := cli.exit_code(from_command_line):
         sys.exit(code)  # `serve run` passes it on
+    _answer_before_the_end(context.params.get("name") or APP)
     return built[0]
 
 
@@ -104,10 +116,15 @@ def serve_on_ray(chosen: Settings, port: int) -> str:
     with ports.bind(chosen.host, port) as probe:
         port = probe.getsockname()[1]
     _folders.append(tempfile.mkdtemp(prefix="ha-"))  # short: a socket's path may have 97 characters, and Ray puts 68 of its own below it
-    variables = haproxy.controller_variables(_folders[-1])
+    variables = haproxy.controller_variables(_folders[-1], chosen.timeout_s)
     ray_serve.start(
         proxy_location="HeadOnly",
-        http_options={"host": chosen.host, "port": port, "request_timeout_s": 2 * chosen.timeout_s},
+        http_options={
+            "host": chosen.host,
+            "port": port,
+            "request_timeout_s": 2 * chosen.timeout_s,
+            "keep_alive_timeout_s": chosen.keep_alive_s,
+        },
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),  # what it starts and stops is nobody's news here
         controller_options={"runtime_env": {"env_vars": variables}},
     )
@@ -122,9 +139,31 @@ def serve_on_ray(chosen: Settings, port: int) -> str:
 
 def stop() -> None:
     """Ends the application and Ray Serve; requests under way are answered first."""
+    _delete(APP)
     ray_serve.shutdown()
     while _folders:
         shutil.rmtree(_folders.pop(), ignore_errors=True)
+
+
+def _delete(name: str) -> None:
+    """Ends an application before Ray Serve: a shutdown kills HAProxy at once, with the requests that replicas still compute."""
+    with contextlib.suppress(RayServeException, TimeoutError):  # no Ray Serve runs; or a replica hangs, and is ended with the rest
+        ray_serve.delete(name)
+
+
+def _answer_before_the_end(name: str) -> None:
+    """Ctrl-C of `serve run`: the application's replicas answer what they have, then Ray Serve goes. A second Ctrl-C waits for nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    def leave(_number: int, _frame: object) -> NoReturn:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("answering the requests that were accepted (Ctrl-C again stops at once)", flush=True)
+        if ray.is_initialized():
+            _delete(name)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, leave)
 
 
 def _bound(chosen: Settings) -> ray_serve.Application:
