@@ -50,11 +50,11 @@ def promote(config: PromoteConfig) -> Outcome:
         RegistryError: no such version or alias; AliasConflict where somebody else moved the alias meanwhile.
     """
     registry = Registry(config.registry)
-    tracking.check()
-    if config.rollback:
+    if config.rollback:  # before W&B's settings are looked at: in an emergency nothing optional stands in the way
         version = registry.rollback(config.alias)
         tracking.mirror(registry, version, [config.alias], config.wandb_project)
         return Outcome("rolled back", version, None)
+    tracking.check()
     if config.version is not None:
         version = registry.resolve(config.version)
         folder = registry.fetch(version)

@@ -17,7 +17,7 @@ import pytest
 from clickbait import bundle
 from clickbait.cli import exit_code
 from clickbait.config import PromoteConfig
-from clickbait.errors import BundleError
+from clickbait.errors import BundleError, ConfigError
 from clickbait.registry import Registry
 from ray_jobs import promote
 from ray_jobs.promote import Outcome
@@ -227,6 +227,19 @@ def test_a_version_that_cannot_be_read_back_for_the_mirror_is_a_warning_too(
     monkeypatch.setattr(Registry, "fetch", lambda *_: (_ for _ in ()).throw(BundleError("torn")))
     assert submit([]).decision == "promoted"
     assert registry.resolve("production") == "v1"
+
+
+def test_a_rollback_does_not_wait_for_wandb_s_settings(
+    submit: Callable[..., Outcome], registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(range(3))
+    submit(range(2))
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "no key")
+    monkeypatch.setitem(sys.modules, "wandb", Away(ValueError("no such key")))
+    with pytest.raises(ConfigError, match="WANDB_API_KEY"):
+        submit(range(1))
+    assert submit([], rollback=True).version == registry.resolve("production") == "v1"
 
 
 def test_the_exit_code_is_one_for_a_refusal_alone(submit: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
