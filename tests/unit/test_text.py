@@ -23,12 +23,12 @@ MARKS = "".join(chr(code) for code in range(0x110000) if unicodedata.combining(c
 
 
 def seconds(work: Callable[[str], object], argument: str) -> float:
-    """The least of a few runs: a busy machine only adds."""
+    """Of this thread's own time, the least of a few runs: a busy machine only adds."""
     taken = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.thread_time()
         work(argument)
-        taken.append(time.perf_counter() - start)
+        taken.append(time.thread_time() - start)
     return min(taken)
 
 
@@ -38,7 +38,7 @@ def test_eight_times_the_text_costs_some_eight_times_as_much(name: str) -> None:
     short, whole = long(WORST[name], 8 << 10), long(WORST[name], 64 << 10)
     for work in (clean, normalise):
         work(short)
-        assert seconds(work, whole) < 30 * seconds(work, short) + 0.002, work
+        assert seconds(work, whole) < 30 * seconds(work, short) + 0.01, work
 
 
 def test_a_run_of_marks_is_cut_and_nothing_else_is() -> None:
