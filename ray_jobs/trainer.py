@@ -52,7 +52,7 @@ class NoRetry(UserCallback):  # type: ignore[misc]  # ray is untyped
     def after_exception(self, *, worker_exceptions: dict[int, Exception], **_: Any) -> None:
         error = ours(worker_exceptions)
         if error is not None and not isinstance(error, StorageError):
-            raise error
+            raise ray.train.ControllerError(error)  # not `error`: Ray logs the traceback of what it does not expect
 
 
 def ours(worker_exceptions: Mapping[int, Exception]) -> ClickbaitError | None:

@@ -22,7 +22,7 @@ from clickbait.batches import Headlines
 from clickbait.checkpoints import SELECTED_BY, Run
 from clickbait.config import TrainConfig
 from clickbait.dataset import open_dataset
-from clickbait.errors import DataError, ModelError, RunInUse, TrainingDiverged
+from clickbait.errors import DataError, ModelError, RunInUse, StorageError, TrainingDiverged
 from clickbait.exporting import torch_margins
 from clickbait.training import Loop, Place, fit, learning_rate
 from ray_jobs.train import train
@@ -192,6 +192,20 @@ def test_our_error_in_a_worker_comes_out_as_itself_and_is_not_tried_again(
     assert started() == before + 1
     with Run(f"{config.output}/{config.name}").hold():  # at once: the worker gave it back
         pass
+
+
+def test_ray_tries_again_what_may_pass() -> None:
+    """Of a worker's errors: a storage that does not answer, a lost connection. Not what the same command would end in again."""
+    import ray.train
+
+    from ray_jobs.trainer import NoRetry
+
+    for passes in ({0: StorageError("away")}, {0: RuntimeError("out of memory")}, {}):
+        NoRetry().after_exception(worker_exceptions=passes)
+    lost = RuntimeError("rank 0 closed the connection")
+    with pytest.raises(ray.train.ControllerError) as told:
+        NoRetry().after_exception(worker_exceptions={1: lost, 0: TrainingDiverged("lower lr")})
+    assert isinstance(told.value.controller_failure, TrainingDiverged)
 
 
 def test_a_second_driver_is_refused_in_one_line(
