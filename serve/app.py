@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import click
 import ray
 from ray import serve as ray_serve
+from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
@@ -147,8 +148,10 @@ def stop() -> None:
 
 def _delete(name: str) -> None:
     """Ends an application before Ray Serve: a shutdown kills HAProxy at once, with the requests that replicas still compute."""
-    with contextlib.suppress(RayServeException, TimeoutError):  # no Ray Serve runs; or a replica hangs, and is ended with the rest
-        ray_serve.delete(name)
+    # No Ray Serve runs; its controller died; or a replica hangs, and is ended with the rest.
+    with contextlib.suppress(RayServeException, RayError, TimeoutError):
+        if ray.is_initialized():
+            ray_serve.delete(name)
 
 
 def _answer_before_the_end(name: str) -> None:
@@ -159,8 +162,7 @@ def _answer_before_the_end(name: str) -> None:
     def leave(_number: int, _frame: object) -> NoReturn:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         print("answering the requests that were accepted (Ctrl-C again stops at once)", flush=True)
-        if ray.is_initialized():
-            _delete(name)
+        _delete(name)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, leave)
