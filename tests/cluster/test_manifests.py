@@ -377,6 +377,20 @@ def test_the_entrypoints_are_commands_that_their_jobs_take() -> None:
         assert "gs://bucket" in (config.output if job != "sweep" else config.train.dataset)
 
 
+@pytest.mark.parametrize("group", [head, worker])
+def test_the_servers_keys_are_a_mounted_file_on_every_pod(group: Callable[[Document], Document]) -> None:
+    """A file changes with its secret. A variable keeps the key that was taken back, and `subPath` would too."""
+    pod = group(one(built("gke"), "RayService"))["template"]["spec"]
+    names = {variable["name"]: variable.get("value", "") for variable in pod["containers"][0]["env"]}
+    assert "CLICKBAIT_API_KEYS" not in names
+    path = Path(names["CLICKBAIT_API_KEYS_FILE"])
+    (mount,) = [each for each in pod["containers"][0]["volumeMounts"] if each["mountPath"] == str(path.parent)]
+    assert "subPath" not in mount
+    (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
+    assert volume["secret"] == {"secretName": "clickbait-api-keys", "items": [{"key": "keys", "path": path.name}]}
+    assert agreement.SECRETS["clickbait-api-keys"][0] == "keys"
+
+
 def test_scripts_of_containers_are_shell_and_their_commands_are_taken() -> None:
     models: dict[str, Any] = {
         "preprocess": PreprocessConfig,
