@@ -41,6 +41,7 @@ WARM_S = 3.0  # not counted: the first requests find an empty queue
 LOST_S = 30.0  # without an answer
 UP_S = 90.0
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+_CLOSE = re.compile(rb"connection: *close", re.IGNORECASE)
 _RETRY_AFTER = re.compile(rb"retry-after: *(\d+)", re.IGNORECASE)
 
 _PUBLISH = """
@@ -83,6 +84,9 @@ async def client(port: int, bodies: list[bytes], end: float) -> list[Answer]:
             continue
         status = int(head[9:12])
         answers.append((time.monotonic(), time.monotonic() - begin, status))
+        if _CLOSE.search(head):
+            writer.close()
+            writer = None
         if status == 429 and (wait := _RETRY_AFTER.search(head)):
             await asyncio.sleep(min(int(wait[1]), max(end - time.monotonic(), 0.0)))
     if writer is not None:

@@ -15,6 +15,7 @@ from tests.performance import bench_goodput
 ANSWERS = [
     b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 0\r\nContent-Length: 2\r\n\r\n{}",
     b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n[{}]",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
     b"",  # the connection ends
     b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 2\r\n\r\n{}",
 ]
@@ -32,6 +33,8 @@ def test_a_client_asks_again_after_each_answer_and_notes_what_it_was() -> None:
                 break
             writer.write(answer)
             await writer.drain()
+            if b"close" in answer:
+                break
         writer.close()
 
     async def main() -> list[bench_goodput.Answer]:
@@ -43,8 +46,8 @@ def test_a_client_asks_again_after_each_answer_and_notes_what_it_was() -> None:
         return answers
 
     answers = asyncio.run(main())
-    assert [status for _, _, status in answers][:4] == [429, 200, 0, 504]
-    assert bodies == [b"one", b"two two", b"one", b"two two"]
+    assert [status for _, _, status in answers][:5] == [429, 200, 200, 0, 504]
+    assert bodies == [b"one", b"two two", b"one", b"two two", b"one"]
 
 
 def test_the_figures_are_medians_over_rounds() -> None:
