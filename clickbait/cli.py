@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import NoReturn
 
-from clickbait import foreign, scratch, telemetry
+from clickbait import environment, foreign, scratch, telemetry
 from clickbait.config import C, did_you_mean, keys, load
 from clickbait.errors import ClickbaitError, ConfigError, Refused
 
@@ -79,6 +79,8 @@ def exit_code(job: Callable[[], int | None]) -> int:
     `job` returns its code, or None for 0. Only `Refused` gives 1: Python's own 1, of a crash or a `sys.exit(1)`, is a fault here.
     """
     telemetry.off()
+    environment.past_the_proxy()
+    environment.printable(sys.stdout, sys.stderr)
     try:
         return job() or Code.DONE
     except BrokenPipeError:  # `... | head`: who reads the output has gone

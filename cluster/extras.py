@@ -208,7 +208,7 @@ def _install(folder: Path, extras: list[str], make_bundle: Callable[[Path], Path
         **_clean_environment(),
         "PATH": f"{folder / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "RAY_ADDRESS": "local",  # never another's cluster on this machine
-        "RAY_TMPDIR": str(folder / "ray"),
+        "RAY_TMPDIR": str(folder),
         "CLICKBAIT_CACHE": str(folder / "cache"),
         "HOME": str(cwd),
         "WANDB_MODE": "disabled",

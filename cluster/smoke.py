@@ -8,6 +8,7 @@ Exit code: 0; 1 with a line that says what is wrong with the answer; the others 
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import sys
@@ -44,8 +45,8 @@ def ask(url: str, key: str = "", body: dict[str, Any] | None = None) -> tuple[in
     except urllib.error.HTTPError as error:
         with error:
             status, text = error.code, error.read()
-    except OSError as error:
-        return 0, str(error)
+    except (OSError, http.client.HTTPException) as error:
+        return 0, str(error) or type(error).__name__
     try:
         return status, json.loads(text)
     except ValueError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import http.client
 import json
 import os
 import shlex
@@ -27,6 +28,7 @@ import yaml
 from invoke.context import Context
 from invoke.exceptions import Exit
 
+from clickbait import foreign
 from clickbait.config import did_you_mean
 from clickbait.errors import ConfigError
 from cluster.shell import ROOT, task
@@ -35,6 +37,7 @@ from cluster.shell import ROOT, task
 EXCLUDES = [".git", "/artifacts", "/.venv", "/data", "*.csv", "/wandb"]
 ADDRESS = "http://127.0.0.1:8265"
 _ASK_S = 10.0
+_MOST_BYTES = 65_536
 _AGENT_S = 60.0
 _NOBODY = "clickbait-submit-check"  # no job has this id: 404 says that the token was let in
 _NOT_HERE = "see docs/jobs.md"
@@ -81,14 +84,16 @@ def knock(address: str, secret: str) -> None:
             return
     except urllib.error.HTTPError as error:
         with error:
-            status = error.code
+            status, said = error.code, error.read(_MOST_BYTES)
     except OSError as error:
         raise ConfigError(
             f"--address {address}: nobody answers ({getattr(error, 'reason', error)}): is the head or the tunnel up?"
         ) from None
+    except (http.client.HTTPException, ValueError):
+        raise ConfigError(f"--address {address}: what answers there speaks no HTTP: is that a Ray dashboard?") from None
     if status in (401, 403):
         raise ConfigError(f"{address}: refuses the token ({status}): wrong, or changed since: fetch the cluster's again ({_NOT_HERE})")
-    if status != 404:
+    if status != 404 or _NOBODY.encode() not in said:  # Ray's 404 repeats the id
         raise ConfigError(f"--address {address}: answers {status} to a question about a job: is that a Ray dashboard?")
 
 
@@ -157,7 +162,7 @@ def _submit(client: Any, **asked: Any) -> str:
             return str(client.submit_job(**asked))
         except RuntimeError as error:
             if "No available agent" not in str(error) or time.monotonic() > end:
-                raise
+                raise ConfigError(f"Ray does not take the job: {foreign.line(error)}") from None
         time.sleep(1)
 
 

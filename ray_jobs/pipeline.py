@@ -18,17 +18,19 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from clickbait import cli, drafts, evaluation, storage, tracking
 from clickbait.checkpoints import description
 from clickbait.config import GateConfig, PipelineConfig, TrainConfig, load
 from clickbait.dataset import Dataset, open_dataset
-from clickbait.errors import Refused
+from clickbait.errors import ConfigError, Refused
 from clickbait.registry import Registry
 from clickbait.sample import SYNTHETIC_NOTICE
 from ray_jobs import evaluate, export, preprocess, promote, session, train
-from serve import app, ports, settings
+from serve import app, keys, ports, settings
+from serve.settings import Settings
 
 # Written for this purpose: what the server is asked at the end.
 HEADLINES = (
@@ -61,7 +63,11 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
     Raises:
         ClickbaitError: what a user can mend, by the step that found it.
     """
-    ports.bind("127.0.0.1", config.port).close()  # now, not after twenty minutes of training
+    # What serving needs is looked at now, not after twenty minutes of training and a promotion.
+    registry = storage.join(config.work, "registry")
+    chosen = settings.load(registry=registry, model=config.promote.alias)
+    key = key_for(chosen)
+    ports.bind(chosen.host, config.port).close()
     load(GateConfig, config.promote.gate_file)
     tracking.check()
     clock = Clock()
@@ -85,15 +91,14 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
     with clock.step("evaluate"):
         metrics = evaluate.evaluate(evaluating)
     with clock.step("gate and publish"):
-        registry = storage.join(work, "registry")
         outcome = promote.promote(config.promote.model_copy(update={"bundle": draft, "dataset": uri, "registry": registry}))
     served = Registry(registry).alias(config.promote.alias)
     answers: list[dict[str, Any]] = []
     if served is not None:
         with clock.step("serve"):
-            url = app.serve_on_ray(settings.load(registry=registry, model=config.promote.alias), config.port)
+            url = app.serve_on_ray(chosen, config.port)
         with clock.step("score over HTTP"):
-            answers = [{"text": text, **ask(url, text)} for text in HEADLINES]
+            answers = [{"text": text, **ask(url, text, key)} for text in HEADLINES]
     summary = summarise(dataset, metrics, outcome, answers, clock.seconds)
     summary["report"] = drafts.address(draft, "report.html")
     storage.open_storage(work).write("summary.json", json.dumps(summary, indent=2).encode())
@@ -117,10 +122,28 @@ def run_name(config: TrainConfig, dataset: Dataset) -> str:
     return f"{config.name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
 
 
-def ask(url: str, text: str) -> dict[str, Any]:
-    """The server's answer to one headline."""
+def key_for(chosen: Settings) -> str:
+    """A key that the server takes; empty where it asks for none.
+
+    Raises:
+        ConfigError: the server asks for one, and here is only its digest, or none.
+    """
+    keys.Keys(chosen)  # refuses a file without keys
+    text = chosen.api_keys.get_secret_value().encode()
+    if chosen.api_keys_file and not text:
+        text = Path(chosen.api_keys_file).read_bytes()
+    if words := settings.split(text):
+        return words[0].decode()
+    if chosen.keyed:
+        raise ConfigError("the server asks for a key, and the pipeline asks the server: set CLICKBAIT_API_KEYS or CLICKBAIT_API_KEYS_FILE")
+    return ""
+
+
+def ask(url: str, text: str, key: str) -> dict[str, Any]:
+    """The server's answer to one headline; `key` is sent where it is not empty."""
     body = json.dumps({"text": text}).encode()
-    request = urllib.request.Request(f"{url}/classify", body, {"content-type": "application/json"})  # noqa: S310 - our own http URL
+    headers = {"content-type": "application/json"} | ({"x-api-key": key} if key else {})
+    request = urllib.request.Request(f"{url}/classify", body, headers)  # noqa: S310 - our own http URL
     with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
         answer: dict[str, Any] = json.load(response)
     return answer
@@ -156,10 +179,10 @@ def summarise(
 
 def table(summary: dict[str, Any]) -> str:
     """The summary for a terminal."""
-    width = min(shutil.get_terminal_size((100, 24)).columns, 120)
-    lines = ["─" * width]
+    rule = min(shutil.get_terminal_size((100, 24)).columns, 120) * "─"
+    lines = [rule]
     if summary["synthetic"]:
-        lines += [SYNTHETIC_NOTICE, "─" * width]
+        lines += [SYNTHETIC_NOTICE, rule]
     for name in ("rows_in", "rows_kept", "rows_duplicate", "rows_quarantined"):
         lines.append(f"{name:<18} {summary[name]:>8,}")
     for name in ("accuracy", "auc", "transfer_auc", "ece", "flip_lower", "flip_punctuation", "int8_agreement"):
@@ -171,7 +194,7 @@ def table(summary: dict[str, Any]) -> str:
     lines += [f"{'gate':<18} {summary['gate']}{failed}", f"{'version':<18} {summary['version'] or 'none'}"]
     lines += [f"{answer['score']:>8.4f}  {answer['label']:<9}  {answer['text']}" for answer in summary["answers"]]
     lines.append("seconds            " + ", ".join(f"{name} {value:.0f}" for name, value in summary["seconds"].items()))
-    return "\n".join([*lines, f"report             {summary['report']}", "─" * width])
+    return "\n".join([*lines, f"report             {summary['report']}", rule])
 
 
 def wait() -> None:

@@ -7,14 +7,20 @@ import sys
 
 import ray
 
-from clickbait import telemetry
+from clickbait import environment, telemetry
 
 
 def connect() -> None:
-    """`ray.init()` once: `RAY_ADDRESS`, else the cluster that runs on this machine, else a new one that ends with the process."""
+    """`ray.init()` once: `RAY_ADDRESS`, else the cluster that runs on this machine, else a new one that ends with the process.
+
+    Raises:
+        ConfigError: an environment in which Ray cannot work (`clickbait.environment.ready_for_ray`).
+    """
     if not ray.is_initialized():
         os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
         telemetry.off()
+        environment.past_the_proxy()
+        environment.ready_for_ray()
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; unset, every worker warns
         ray.init(log_to_driver=True, logging_level="warning")
         if not sys.stderr.isatty():  # Ray Data's bars become pages of log

@@ -10,6 +10,7 @@ another machine has the same limits. Each replica follows the alias by itself (`
 from __future__ import annotations
 
 import contextlib
+import http.client
 import math
 import shutil
 import signal
@@ -27,7 +28,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
-from clickbait import backends, cli
+from clickbait import backends, cli, environment
 from clickbait.errors import ClickbaitError
 from clickbait.registry import Registry
 from clickbait.storage import is_local
@@ -41,6 +42,7 @@ haproxy.set_defaults()  # before this process starts a Ray
 
 APP = "clickbait"
 _folders: list[str] = []  # HAProxy's files, of servers that `serve_on_ray` started
+_SHORT_TMP = 18  # characters of a temporary folder that leave room for "/ha-xxxxxxxx" and Ray's
 _ROUTE_S = 60  # how long the proxy may take to learn of a route; usually well under a second
 
 
@@ -94,6 +96,7 @@ def build(args: dict[str, str] | None) -> ray_serve.Application:
     built: list[ray_serve.Application] = []
 
     def from_command_line() -> None:
+        environment.ready_for_ray()
         chosen = settings.load(**(args or {}))
         built.append(_bound(chosen))
         haproxy.allow(chosen.timeout_s)  # `serve run` starts its Ray after this
@@ -116,7 +119,9 @@ def serve_on_ray(chosen: Settings, port: int) -> str:
     app = _bound(chosen)
     with ports.bind(chosen.host, port) as probe:
         port = probe.getsockname()[1]
-    _folders.append(tempfile.mkdtemp(prefix="ha-"))  # short: a socket's path may have 97 characters, and Ray puts 68 of its own below it
+    # Short: a socket's path may have 97 characters, and Ray puts 68 of its own below it.
+    short = None if len(tempfile.gettempdir()) < _SHORT_TMP else environment.short_folder()
+    _folders.append(tempfile.mkdtemp(prefix="ha-", dir=short))
     variables = haproxy.controller_variables(_folders[-1], chosen.timeout_s)
     ray_serve.start(
         proxy_location="HeadOnly",
@@ -192,7 +197,7 @@ def _wait_for(url: str) -> None:
         try:
             with urllib.request.urlopen(url, timeout=5):  # noqa: S310
                 return
-        except OSError:
+        except (OSError, http.client.HTTPException):
             if time.monotonic() > end:
                 raise ClickbaitError(
                     f"{url} does not answer: does Ray Serve run already, on another port? `serve shutdown` ends it"

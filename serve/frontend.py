@@ -8,14 +8,17 @@ is told as the api tells it: away, full (429), a text that it does not take (422
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import Any
 
 TIMEOUT_S = 10.0  # twice the api's own CLICKBAIT_TIMEOUT_S, after which it has answered 504
 MAX_ANSWER_BYTES = 16 << 20  # 256 results are some 20 kB; whatever sends more is not the api
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 DEFAULT_URL = "http://127.0.0.1:8000"
 EXAMPLES = "Parliament passes the budget after a night of debate\nYou won't believe what this cat does next"
 
@@ -34,29 +37,46 @@ class Client:
         self.url = url.rstrip("/")
         self._key = key
         self._timeout_s = timeout_s
+        try:
+            host = urllib.parse.urlsplit(self.url).hostname
+        except ValueError:
+            host = None
+        if not host:
+            raise ApiError(f"CLICKBAIT_API_URL is {url}: it has no host: set it to the api's address, such as {DEFAULT_URL}")
+        # No proxy reaches this machine's own loopback.
+        self._opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if host in LOOPBACK else []))
 
     def explain(self, text: str) -> dict[str, Any]:
         """`{"label", "score", "model", "words": [{"word", "weight", ...}]}` of one headline."""
-        return self._ask("/explain", {"text": text})
+        return self._ask("/explain", {"text": text}, "label", "score", "model", "words")
 
     def classify(self, texts: list[str]) -> list[dict[str, Any]]:
         """`{"label", "score", "model"}` of each headline, in the order given."""
-        results: list[dict[str, Any]] = self._ask("/classify/batch", {"texts": texts})["results"]
+        results = self._ask("/classify/batch", {"texts": texts}, "results")["results"]
+        if (
+            not isinstance(results, list)
+            or len(results) != len(texts)
+            or not all(_has(result, "label", "score", "model") for result in results)
+        ):
+            raise self._other()
         return results
 
     def model(self) -> dict[str, Any]:
         """What is served."""
-        return self._ask("/model", None)
+        return self._ask("/model", None, "version")
 
-    def _ask(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        """Raises ApiError for whatever is not an answer with 200."""
+    def _ask(self, path: str, body: dict[str, Any] | None, *names: str) -> dict[str, Any]:
+        """An answer with 200 that has the names.
+
+        Raises:
+            ApiError: there is none, or what answers is another program.
+        """
         headers = {"content-type": "application/json"} | ({"x-api-key": self._key} if self._key else {})
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data=data, headers=headers)  # noqa: S310 (http or https: see __init__)
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:  # noqa: S310
-                answered: dict[str, Any] = json.loads(answer.read(MAX_ANSWER_BYTES))
-                return answered
+            with self._opener.open(request, timeout=self._timeout_s) as answer:
+                answered = json.loads(answer.read(MAX_ANSWER_BYTES))
         except urllib.error.HTTPError as error:
             raise ApiError(explained(error.code, _told(error), error.headers.get("retry-after"))) from None
         except TimeoutError:
@@ -64,8 +84,18 @@ class Client:
         except OSError as error:
             reason = getattr(error, "reason", error)
             raise ApiError(f"the api is away: nobody answers at {self.url} ({reason}); is it started?") from None
-        except ValueError:
-            raise ApiError(f"what answers at {self.url} is not the clickbait api: look at CLICKBAIT_API_URL") from None
+        except (ValueError, http.client.HTTPException):  # no JSON, or no HTTP
+            raise self._other() from None
+        if not _has(answered, *names):
+            raise self._other()
+        return dict(answered)
+
+    def _other(self) -> ApiError:
+        return ApiError(f"what answers at {self.url} is not the clickbait api: look at CLICKBAIT_API_URL")
+
+
+def _has(answered: Any, *names: str) -> bool:
+    return isinstance(answered, dict) and set(names) <= answered.keys()
 
 
 def explained(status: int, told: str, retry_after: str | None = None) -> str:
@@ -139,9 +169,6 @@ def page() -> None:
         st.caption(f"Model {client.model()['version']} at {client.url}")
     except ApiError as error:
         st.error(str(error))
-        return
-    except KeyError:
-        st.error("what answers at CLICKBAIT_API_URL is not the clickbait api")
         return
     one, many = st.tabs(["One headline", "Many headlines"])
     with one, st.form("one"):

@@ -9,7 +9,7 @@ import hashlib
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clickbait.config import Uri, did_you_mean, explain
@@ -17,6 +17,7 @@ from clickbait.errors import ConfigError
 from clickbait.text import MAX_CHARACTERS
 
 PREFIX = "CLICKBAIT_"
+SERVICE_LINK = "tcp://"
 CLIENT_KEY = "CLICKBAIT_API_KEY"  # what the front end sends (`serve.frontend`)
 
 
@@ -86,6 +87,14 @@ class Settings(BaseSettings):
 
     shared_port: int | None = Field(None, ge=1, le=65_535)
     """Under Ray Serve: a port that a machine's replicas share, past HAProxy (`serve.shared_port`), on `host`; None: there is none."""
+
+    @field_validator("port", "shared_port", mode="before")
+    @classmethod
+    def _is_no_service_link(cls, value: Any, info: ValidationInfo) -> Any:
+        """Kubernetes sets CLICKBAIT_PORT=tcp://10.0.0.1:8000 in every pod beside a Service of that name: an address, not our setting."""
+        if isinstance(value, str) and value.startswith(SERVICE_LINK):
+            return cls.model_fields[info.field_name or ""].default
+        return value
 
     @field_validator("api_keys")
     @classmethod

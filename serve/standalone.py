@@ -47,7 +47,8 @@ def parse(args: Sequence[str]) -> Settings:
         raise ConfigError(f"{unknown[0]}: unknown flag{did_you_mean(unknown[0].lstrip('-').split('=')[0], list(_FLAGS))}")
     given: dict[str, Any] = {name: value for name, value in vars(known).items() if value is not None}
     port = os.environ.get("PORT")
-    if port is not None and "port" not in given and not any(name.upper() == "CLICKBAIT_PORT" for name in os.environ):
+    ours = any(name.upper() == "CLICKBAIT_PORT" and not value.startswith(settings.SERVICE_LINK) for name, value in os.environ.items())
+    if port is not None and "port" not in given and not ours:
         given["port"] = port
     return settings.load(**given)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import socketserver
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +36,7 @@ class Jobs(BaseHTTPRequestHandler):
         sent = self.headers.get("authorization")
         self.send_response(401 if sent is None else 404 if sent == f"Bearer {TOKEN}" else 403)
         self.end_headers()
+        self.wfile.write(f"Job {self.path.rsplit('/', 1)[-1]} does not exist".encode())
 
     def do_POST(self) -> None:
         self.changed.append(self.path)
@@ -114,6 +116,48 @@ def test_no_token_is_one_line(dashboard: str, monkeypatch: pytest.MonkeyPatch, t
 def test_a_mistake_is_one_line(dashboard: str, name: str, given: dict[str, Any], told: str) -> None:
     assert told in refused(name, **{"address": dashboard, **given})
     assert not Jobs.changed
+
+
+class Page(BaseHTTPRequestHandler):
+    """A web server that is no Ray: 404 for what it does not have."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+
+class Binary(socketserver.BaseRequestHandler):
+    """A server of another protocol, as ../shared/cases/h2port.py is: HTTP/2's first frame, or nothing."""
+
+    def handle(self) -> None:
+        self.request.recv(4096)
+        self.request.sendall(bytes.fromhex("00001804000000000000040000ffff0005001000000006000020"))
+
+
+@pytest.mark.parametrize("server", [Page, Binary, socketserver.BaseRequestHandler])
+def test_a_port_that_is_no_ray_is_one_line(monkeypatch: pytest.MonkeyPatch, server: Any) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    kind = ThreadingHTTPServer if server is Page else socketserver.ThreadingTCPServer
+    with kind(("127.0.0.1", 0), server) as there:
+        thread = threading.Thread(target=there.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            line = refused(address=f"http://127.0.0.1:{there.server_address[1]}")
+        finally:
+            there.shutdown()
+            thread.join()
+    assert line.startswith(f"error: --address http://127.0.0.1:{there.server_address[1]}: ")
+
+
+def test_what_ray_says_against_a_job_is_one_line() -> None:
+    class Client:
+        def submit_job(self, **_: Any) -> str:
+            raise RuntimeError("Request failed with status code 500:\nTraceback (most recent call last): ...")
+
+    with pytest.raises(ConfigError, match="Ray does not take the job"):
+        submit._submit(Client())
 
 
 def test_nobody_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,15 @@ def test_cloud_run_s_port(monkeypatch: pytest.MonkeyPatch) -> None:
     assert standalone.parse([]).port == 7000
 
 
+def test_a_service_link_of_kubernetes_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a Service named `clickbait` every pod has CLICKBAIT_PORT=tcp://..., beside `clickbait-shared` CLICKBAIT_SHARED_PORT."""
+    monkeypatch.setenv("CLICKBAIT_PORT", "tcp://10.0.0.1:8000")
+    monkeypatch.setenv("CLICKBAIT_SHARED_PORT", "tcp://10.0.0.1:8001")
+    assert (load().port, load().shared_port) == (8000, None)
+    monkeypatch.setenv("PORT", "8080")
+    assert standalone.parse([]).port == 8080
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("CLICKBAIT_THREADS", "many"), ("clickbait_port", "99999"), ("CLICKBAIT_REGISTRY", "s3://bucket"), ("CLICKBAIT_TIMEOUT_S", "0")],
