@@ -33,8 +33,9 @@ from clickbait.config import did_you_mean
 from clickbait.errors import ConfigError
 from cluster.shell import ROOT, task
 
-# Beside what .gitignore names. A pattern is .gitignore's: with / in front it means the root only.
-EXCLUDES = [".git", "/artifacts", "/.venv", "/data", "*.csv", "/wandb"]
+# Beside what .gitignore names: data, secrets, and logs, which may grow while they are packed. A pattern is .gitignore's: with / in front it
+# means the root only.
+EXCLUDES = [".git", "/artifacts", "/.venv", "/data", "*.csv", "/wandb", ".env", ".env.*", "*.log", "*.pem", "*.key"]
 ADDRESS = "http://127.0.0.1:8265"
 _ASK_S = 10.0
 _MOST_BYTES = 65_536
@@ -107,6 +108,19 @@ def commit() -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def own_output() -> list[str]:
+    """The files in the checkout that this process prints to (`inv submit ... > out.txt`): they grow while Ray packs the checkout."""
+    found = []
+    for descriptor in (1, 2):
+        try:
+            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        except OSError:  # no Linux, or closed
+            continue
+        if path.is_file() and path.is_relative_to(ROOT):
+            found.append(f"/{path.relative_to(ROOT).as_posix()}")
+    return sorted(set(found))
+
+
 def environment(file: str, made_of: str) -> dict[str, Any]:
     """Ray's runtime_env: the checkout without data, the commit, and over them what the YAML file says.
 
@@ -125,7 +139,7 @@ def environment(file: str, made_of: str) -> dict[str, Any]:
     return {
         "working_dir": str(ROOT),
         **given,
-        "excludes": [*EXCLUDES, *given.get("excludes", [])],
+        "excludes": [*EXCLUDES, *own_output(), *given.get("excludes", [])],
         "env_vars": {**variables, **given.get("env_vars", {})},
     }
 
@@ -155,7 +169,11 @@ def plain(address: str, runtime_env: dict[str, Any], metadata: dict[str, str], e
 
 
 def _submit(client: Any, **asked: Any) -> str:
-    """The job's id. A head that has just started has no agent for jobs yet and asks to try again: that is done for a minute."""
+    """The job's id. A head that has just started has no agent for jobs yet and asks to try again: that is done for a minute.
+
+    Raises:
+        ConfigError: Ray did not take the job; the message is Ray's.
+    """
     end = time.monotonic() + _AGENT_S
     while True:
         try:

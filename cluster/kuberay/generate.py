@@ -22,12 +22,15 @@ SCALE: dict[Path, dict[str, int]] = {
     KUBERAY / "base" / "serve-config.yaml": {},
     KUBERAY / "overlays" / "gke" / "serve-config.yaml": {"min_replicas": 2, "max_replicas": 12},
 }
+KEEP_ALIVE_S = 620
 _HEAD = "# Written by `python -m cluster.manifests --write` from {source}: change that.\n"
 
 
 def serve_config(scale: dict[str, int]) -> dict[str, Any]:
     """configs/serve.yaml as a RayService has it."""
     config: dict[str, Any] = copy.deepcopy(yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text(encoding="utf-8")))
+    # Google's load balancer keeps a connection for 600 s and would send a request into one that was just closed.
+    config["http_options"]["keep_alive_timeout_s"] = KEEP_ALIVE_S
     config["http_options"]["host"] = "0.0.0.0"  # noqa: S104 - a pod; the NetworkPolicies say who reaches it
     # The operator hands Serve its configuration by Ray's REST api, which takes no variables for the controller: the pods have them.
     config.pop("controller_options")

@@ -362,7 +362,8 @@ def test_the_serve_configuration_is_configs_serve_yaml_key_by_key() -> None:
         # A pod's clients come by its Service, so by HAProxy: no shared port there.
         assert left == {f"applications.0.args.{name}" for name in ("registry", "model", "shared_port")}
         different = {name.rpartition(".")[2] for name in here if here[name] != there[name]}
-        assert different == {"host", *apart}
+        assert different == {"host", "keep_alive_timeout_s", *apart}
+        assert here["http_options.keep_alive_timeout_s"] > 600  # for how long Google's load balancer keeps a connection
 
 
 def test_the_entrypoints_are_commands_that_their_jobs_take() -> None:

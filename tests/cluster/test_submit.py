@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
 import socketserver
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -214,3 +219,27 @@ def test_the_jobs_exit_code_and_log_are_ours(
 def test_a_wrong_token_is_told_by_a_real_cluster(ray_cluster: Cluster) -> None:
     with pytest.raises(ConfigError, match="refuses the token"):
         submit.knock(ray_cluster.dashboard, "0" * 64)
+
+
+def test_secrets_logs_and_the_commands_own_output_are_not_sent(tmp_path: Path) -> None:
+    """A file that grows while Ray packs the checkout fails the upload, and .env has keys."""
+    excludes = submit.environment("", "")["excludes"]
+    assert {".env", ".env.*", "*.log", "*.pem", "*.key"} <= set(excludes)
+    folder = Path(tempfile.mkdtemp(dir=ROOT / "tests", prefix="own-output-"))
+    try:
+        program = "from cluster import submit; print(submit.own_output())"
+        with (folder / "out.txt").open("w+") as file:
+            subprocess.run([sys.executable, "-c", program], stdout=file, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+            file.seek(0)
+            assert file.read().strip() == f"['/tests/{folder.name}/out.txt']"
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_what_ray_says_of_a_refused_job_is_told() -> None:
+    class Refusing:
+        def submit_job(self, **asked: Any) -> str:
+            raise RuntimeError("Request failed with status code 500:\n  the runtime environment\n  is too large.")
+
+    with pytest.raises(ConfigError, match="not take the job: .*Request failed with status code 500: the runtime environment is"):
+        submit._submit(Refusing(), entrypoint="x")
