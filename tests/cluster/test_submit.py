@@ -241,5 +241,5 @@ def test_what_ray_says_of_a_refused_job_is_told() -> None:
         def submit_job(self, **asked: Any) -> str:
             raise RuntimeError("Request failed with status code 500:\n  the runtime environment\n  is too large.")
 
-    with pytest.raises(ConfigError, match="not take the job: .*Request failed with status code 500: the runtime environment is"):
+    with pytest.raises(ConfigError, match=r"not take the job: .*Request failed with status code 500: the runtime environment is"):
         submit._submit(Refusing(), entrypoint="x")
