@@ -52,6 +52,7 @@ class NoRetry(UserCallback):  # type: ignore[misc]  # ray is untyped
     def after_exception(self, *, worker_exceptions: dict[int, Exception], **_: Any) -> None:
         error = ours(worker_exceptions)
         if error is not None and not isinstance(error, StorageError):
+            logging.getLogger("ray.train").setLevel(logging.ERROR)  # or the controller logs its own traceback as it ends
             raise ray.train.ControllerError(error)  # not `error`: Ray logs the traceback of what it does not expect
 
 
