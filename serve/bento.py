@@ -12,12 +12,14 @@ when a worker starts: unlike the api this does not follow it. It checks no keys:
 
 from __future__ import annotations
 
+import os
 from http import HTTPStatus
 from typing import Any
 
 import bentoml
 from bentoml.exceptions import BentoMLException
 
+from clickbait import cli
 from clickbait.errors import ConfigError
 from clickbait.registry import Registry
 from clickbait.scorer import Scorer
@@ -46,7 +48,11 @@ class Clickbait:
     """A worker: one model, computed on one thread."""
 
     def __init__(self) -> None:
-        """Raises ClickbaitError where the version cannot be served, or where keys are set; BentoML's log has its line."""
+        """Where the version cannot be served, or keys are set, the worker ends with one line, and BentoML starts another one."""
+        if code := cli.exit_code(self._load):
+            os._exit(code)  # raised, it would be two tracebacks each time
+
+    def _load(self) -> None:
         self._settings = settings.load()
         if self._settings.keyed:
             raise ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -225,8 +226,14 @@ def test_every_server_looks_for_its_keys_before_it_loads_a_model(
         Classifier.func_or_class.__bases__[0].__init__(SimpleNamespace(), {"registry": "/nowhere"})  # type: ignore[attr-defined]
 
 
-def test_bentoml_which_checks_no_keys_does_not_start_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bentoml_which_checks_no_keys_does_not_start_where_there_are_some(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     bento = pytest.importorskip("serve.bento", reason="the bento extra is not installed")
     monkeypatch.setenv("CLICKBAIT_API_KEYS", "one")
-    with pytest.raises(ConfigError, match="checks no keys"):
+    monkeypatch.setattr("os._exit", sys.exit)
+    with pytest.raises(SystemExit) as ended:
         bento.Clickbait.inner()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "checks no keys" in line
