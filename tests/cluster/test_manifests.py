@@ -417,6 +417,23 @@ def test_scripts_of_containers_are_shell_and_their_commands_are_taken() -> None:
         assert taken == list(models)
 
 
+@pytest.mark.parametrize(("code", "ends"), [(0, 0), (1, 0), (2, 1), (3, 1), (130, 1), (137, 1)])
+def test_the_weekly_retraining_takes_a_refusal_alone_for_a_result(tmp_path: Path, code: int, ends: int) -> None:
+    template = one(built("gke", "retrain"), "CronJob")["spec"]["jobTemplate"]["spec"]["template"]
+    (script,) = container({"template": template})["args"]
+
+    def ended(ending: str) -> int:
+        stub = tmp_path / "python"
+        stub.write_text(f"#!/bin/sh\ncase $* in {ending}; esac\n")
+        stub.chmod(0o755)
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CLICKBAIT_DATA": "d", "CLICKBAIT_RUNS": "r", "RUN": "x"}
+        return subprocess.run(["sh", "-ec", script], env={**environment, "CLICKBAIT_REGISTRY": "g"}, check=False, timeout=60).returncode
+
+    assert ended(f"*ray_jobs.promote\\ --config*) exit {code}") == ends
+    assert ended("*import\\ ray_jobs.promote*) exit 1") != 0  # a module that cannot be loaded
+    assert ended("*ray_jobs.evaluate*) exit 1") != 0
+
+
 def test_the_command_line_is_what_the_module_says() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
