@@ -123,7 +123,8 @@ def test_haproxy_is_ours(url: str) -> None:
     def send(method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         connection = http.client.HTTPConnection(host, int(port), timeout=30)
         try:
-            connection.request(method, path, None if body is None else json.dumps(body), {"content-type": "application/json", **headers})
+            fields = {"content-type": "application/json", "x-api-key": KEY, **headers}
+            connection.request(method, path, None if body is None else json.dumps(body), fields)
             answer = connection.getresponse()
             return answer.status, json.load(answer)
         finally:
