@@ -61,6 +61,10 @@ def _refusal(status: int, kind: str, message: str, more: str = "") -> str:
     return f'status {status} content-type application/json lf-string "{body}" hdr x-request-id %[var(txn.request_id)]{more}'
 
 
+_NO_APPLICATION = _refusal(503, "NotReady", "no application is deployed: try again after Retry-After seconds", " hdr retry-after 1")
+"""While Ray Serve starts, and once its last application is deleted."""
+
+
 def _defaults() -> str:
     """The first lines of the section."""
     lines = [f"timeout http-request {HEAD_S}s"]
@@ -83,6 +87,8 @@ def _frontend() -> str:
         f"http-request return {refusal} if !known_method",
         # What is here as a whole can be sent to another replica: to score a headline twice harms nobody.
         f"http-request wait-for-body time {HEAD_S}s",
+        # Ray's own proxy, which takes what no replica is there for, has a text of its own for an application that starts or goes.
+        f"http-response return {_NO_APPLICATION} if {{ status 404 }} {{ res.hdr(content-type) -m beg text/plain }}",
     ]
     return "".join(f"\n    {line}" for line in lines)
 
@@ -93,9 +99,7 @@ def edit(text: str) -> str:
     Raises:
         UnknownTemplate: a line that is to be changed is not there, or more often than once.
     """
-    # Ray Serve starts, or its last application was deleted.
-    none = _refusal(503, "NotReady", "no application is deployed: try again after Retry-After seconds", " hdr retry-after 1")
-    refusal = _refusal(404, "NotFound", "no application has this path") if serves(text) else none
+    refusal = _refusal(404, "NotFound", "no application has this path") if serves(text) else _NO_APPLICATION
     changes = [
         (r"(?<=^frontend prometheus\n    bind )(?=:\d+$)", "127.0.0.1"),
         (r"(?<=^listen stats\n  bind )\*(?=:\d+$)", "127.0.0.1"),
@@ -110,7 +114,7 @@ def edit(text: str) -> str:
         text, count = re.subn(pattern, replacement.replace("\\", r"\\"), text, flags=re.MULTILINE)
         if count != 1:
             raise UnknownTemplate(f"{count} places match {pattern}")
-    text = re.sub(r"(?<=^backend http-)$", lambda _: f"\n    http-request return {none}", text, flags=re.MULTILINE)
+    text = re.sub(r"(?<=^backend http-)$", lambda _: f"\n    http-request return {_NO_APPLICATION}", text, flags=re.MULTILINE)
     # A replica that stops answering health checks loses its requests to another one.
     text = re.sub(
         r"^    default-server .*(?= check$)", lambda found: f"{found[0]} on-marked-down shutdown-sessions", text, flags=re.MULTILINE

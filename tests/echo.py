@@ -23,7 +23,9 @@ class _Echo(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         told = {"method": self.command, "headers": dict(self.headers.items()), "bytes": len(body), "port": self.server.server_port}  # type: ignore[attr-defined]
         answer = json.dumps(told).encode()
-        self.send_response(200)
+        gone = self.path.endswith("/gone")  # as Ray's own proxy says that an application is not there
+        self.send_response(404 if gone else 200)
+        self.send_header("content-type", "text/plain; charset=utf-8" if gone else "application/json")
         self.send_header("content-length", str(len(answer)))
         with contextlib.suppress(OSError):  # HAProxy has closed a health check
             self.end_headers()

@@ -62,7 +62,7 @@ class Clients:
             except ConnectionRefusedError:
                 outcome = REFUSED
                 time.sleep(0.01)
-            except OSError:  # http.client's RemoteDisconnected is one
+            except (OSError, http.client.HTTPException):
                 outcome = BROKEN
                 connection.close()
             self.answers.append((began - self.started, outcome, time.monotonic() - began))
