@@ -22,6 +22,7 @@ from invoke.runners import Result as Done
 import tasks
 from clickbait.errors import ConfigError
 from clickbait.scorer import Scorer
+from cluster.shell import BIN
 from tests.conftest import ROOT
 from tests.performance import bench_serve, ceiling, processes, serve_figures, wrk
 from tests.performance.peers import servers
@@ -247,7 +248,7 @@ def test_what_a_user_can_mend_is_told(args: list[str], told: str, bundle: Path) 
 
 
 def test_locust_finds_its_users_and_the_task_is_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not (tasks.BIN / "locust").is_file():
+    if not (BIN / "locust").is_file():
         pytest.skip("locust is not installed: it comes with the extra peers")
 
     class Noted(Context):
