@@ -261,7 +261,9 @@ class PromoteConfig(Config):
     registry: Uri = "artifacts/registry"
     """Where versions and aliases are kept."""
     alias: str = Field("production", pattern=r"^[a-z][a-z0-9-]{0,63}$")
-    """The alias to move: `production` or `staging`."""
+    """The alias to move: `production`, `canary` or `staging`."""
+    champion: str | None = Field(None, pattern=r"^[a-z][a-z0-9-]{0,63}$")
+    """The alias whose version the candidate is compared with. None: the alias to move."""
     gate_file: str = "configs/gate.yaml"
     """YAML with the bounds (`GateConfig`)."""
     publish_only: bool = False

@@ -125,7 +125,7 @@ def performance(registry: str, version: str) -> benchmark.Figures:
 
 
 def decide(config: PromoteConfig, version: str, max_p95_ms: float, measure: Performance = performance) -> Result:
-    """The gate, then the performance test; the alias moves only if it still points at the champion that was compared with.
+    """The gate, then the performance test; the alias moves only if it still points where it pointed when the gate judged.
 
     Raises:
         RegistryError: no such version; AliasConflict where somebody moved the alias meanwhile.
@@ -133,7 +133,7 @@ def decide(config: PromoteConfig, version: str, max_p95_ms: float, measure: Perf
     registry = Registry(config.registry)
     version = registry.resolve(version)
     folder = registry.fetch(version)
-    verdict, champion = judge(config, folder, registry)
+    verdict, pointed_at = judge(config, folder, registry)
     checks = list(verdict["checks"])
     if verdict["decision"] != "promoted":
         return Result(version, False, checks, None)
@@ -145,7 +145,7 @@ def decide(config: PromoteConfig, version: str, max_p95_ms: float, measure: Perf
     checks.append({"name": "p95_ms", "value": figures.p95_ms, "op": "<=", "bound": max_p95_ms, "passed": fast, "note": note})
     if failed or not fast:
         return Result(version, False, checks, figures)
-    registry.set_alias(version, config.alias, expect=champion)
+    registry.set_alias(version, config.alias, expect=pointed_at)
     tracking.mirror(registry, version, [config.alias], config.wandb_project)
     return Result(version, True, checks, figures)
 

@@ -1,6 +1,7 @@
 """Judge a bundle, and where the gate lets it through publish it as a version and move an alias to it.
 
     python -m ray_jobs.promote --config configs/promote.yaml --alias production
+    python -m ray_jobs.promote --alias canary --champion production    # compared with production; moves canary
     python -m ray_jobs.promote --publish-only          # a version, no alias
     python -m ray_jobs.promote --version v3            # a version that is there already
     python -m ray_jobs.promote --rollback              # the alias back to its previous version
@@ -42,7 +43,7 @@ class Outcome:
 
 
 def promote(config: PromoteConfig) -> Outcome:
-    """Gate, publish, alias. The alias moves only if it still points at the champion that the candidate was compared with.
+    """Gate, publish, alias. The alias moves only if it still points where it pointed when the candidate was judged.
 
     Raises:
         BundleError: no whole, evaluated bundle there.
@@ -58,14 +59,14 @@ def promote(config: PromoteConfig) -> Outcome:
     if config.version is not None:
         version = registry.resolve(config.version)
         folder = registry.fetch(version)
-        verdict, champion = judge(config, folder, registry)
+        verdict, pointed_at = judge(config, folder, registry)
         if verdict["decision"] == "promoted":
-            registry.set_alias(version, config.alias, expect=champion)
+            registry.set_alias(version, config.alias, expect=pointed_at)
             tracking.mirror(registry, version, [config.alias], config.wandb_project)
         return Outcome(verdict["decision"], version, verdict)
     with drafts.existing(config.bundle, change=True) as folder:
         bundle.verify(folder)
-        verdict, champion = judge(config, folder, registry)
+        verdict, pointed_at = judge(config, folder, registry)
         document = {**card.read_metrics(folder), "verdict": verdict}
         report.write(document, folder / "report.html", title=f"Clickbait detector: {verdict['decision']}")
         card.write(folder, document, verdict=verdict)
@@ -76,23 +77,28 @@ def promote(config: PromoteConfig) -> Outcome:
         if verdict["decision"] == "refused":
             return Outcome("refused", None, verdict)
         version = registry.publish(folder)
-    registry.set_alias(version, config.alias, expect=champion)
+    registry.set_alias(version, config.alias, expect=pointed_at)
     tracking.mirror(registry, version, [config.alias], config.wandb_project)
     return Outcome("promoted", version, verdict)
 
 
 def judge(config: PromoteConfig, folder: Path, registry: Registry) -> tuple[dict[str, Any], str | None]:
-    """The verdict on the bundle in `folder`, and the champion's version that it was compared with.
+    """The verdict on the bundle in `folder`, and the version that the alias to move points at now (None: there is no such alias).
 
     Raises:
         BundleError: the bundle was not evaluated, or the champion is not whole.
         DataError: no whole dataset there, or not the candidate's.
+        RegistryError: there is no alias of the name `champion`.
     """
     bounds = load(GateConfig, config.gate_file)
     document = card.read_metrics(folder)
-    alias = registry.alias(config.alias)
+    moved = registry.alias(config.alias)
+    pointed_at = moved.version if moved else None
+    alias = registry.alias(config.champion) if config.champion else moved
     if alias is None:
-        return gate.decide(document, None, bounds), None
+        if config.champion:
+            raise RegistryError(f'{registry.uri}: there is no alias "{config.champion}" to compare with: promote a first version to it')
+        return gate.decide(document, None, bounds), pointed_at
     dataset = open_dataset(config.dataset)
     candidate = Scorer(folder, verified=True)
     if candidate.manifest.dataset != dataset.fingerprint:
@@ -100,7 +106,7 @@ def judge(config: PromoteConfig, folder: Path, registry: Registry) -> tuple[dict
     rivals = Rivals(registry, alias, candidate, dataset)
     champion = rivals.champion()
     best = rivals.best(document.get("test_split"))
-    return gate.decide(document, champion, bounds, best=best, fastest=rivals.fastest()), alias.version
+    return gate.decide(document, champion, bounds, best=best, fastest=rivals.fastest()), pointed_at
 
 
 class Rivals:

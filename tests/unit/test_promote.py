@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import pytest
 from clickbait import bundle
 from clickbait.cli import exit_code
 from clickbait.config import PromoteConfig
-from clickbait.errors import BundleError, ConfigError
+from clickbait.errors import AliasConflict, BundleError, ConfigError, RegistryError
 from clickbait.registry import Registry
 from ray_jobs import promote
 from ray_jobs.promote import Outcome
@@ -136,6 +137,69 @@ def test_a_version_that_the_alias_never_named_sets_no_floor(submit: Callable[...
     outcome = submit(range(10))
     assert outcome.decision == "promoted"
     assert "v1 is the best of 1" in check(outcome, "accuracy_vs_best")["note"]
+
+
+def test_a_candidate_for_the_canary_is_held_against_production(submit: Callable[..., Outcome], registry: Registry) -> None:
+    submit(range(10))
+    better = submit(range(4), alias="canary", champion="production")
+    assert (better.decision, better.version) == ("promoted", "v2")
+    assert "v1 is the best of 1" in check(better, "accuracy_vs_best")["note"], "the floor is production's"
+    # v3 is worse than the canary and no worse than production: the canary may move to it.
+    assert submit(range(10), alias="canary", champion="production").decision == "promoted"
+    assert submit(range(60), alias="canary", champion="production").decision == "refused"
+    assert (registry.resolve("canary"), registry.resolve("production")) == ("v3", "v1")
+
+
+def test_the_canary_moves_to_production(submit: Callable[..., Outcome], registry: Registry) -> None:
+    submit(range(10))
+    submit(range(4), alias="canary", champion="production")
+    moved = submit([], version="canary")
+    assert (moved.decision, moved.version, registry.resolve("production")) == ("promoted", "v2", "v2")
+    assert registry.rollback("production") == "v1"
+
+
+def test_the_canary_that_moved_meanwhile_is_not_overwritten(
+    submit: Callable[..., Outcome], registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alias that moves is guarded, and not the champion's, which somebody may move while the candidate is judged."""
+    for wrong in (range(10), range(8), range(6)):
+        submit(wrong)
+    registry.set_alias("v1", "canary")
+    judged = promote.judge
+
+    def meanwhile(alias: str) -> None:
+        def judge(*args: Any) -> Any:
+            verdict = judged(*args)
+            registry.set_alias("v2", alias)
+            return verdict
+
+        monkeypatch.setattr(promote, "judge", judge)
+
+    meanwhile("production")
+    assert submit([], alias="canary", champion="production").decision == "promoted"
+    meanwhile("canary")
+    with pytest.raises(AliasConflict):
+        submit([], alias="canary", champion="production")
+    assert registry.resolve("canary") == "v2"
+
+
+def test_a_champion_that_is_not_there_is_an_error_and_promotes_nothing(submit: Callable[..., Outcome], registry: Registry) -> None:
+    with pytest.raises(RegistryError, match='no alias "production" to compare with'):
+        submit([], alias="canary", champion="production")
+    assert registry.aliases() == {}
+
+
+def test_what_the_alerts_read_in_the_retraining_s_log(
+    submit: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """cluster/terraform/alerts.tf looks for the line of a refusal by its beginning."""
+    submit(range(10))
+    refused = submit(range(60), alias="canary", champion="production")
+    monkeypatch.setattr(promote, "promote", lambda _: refused)
+    assert exit_code(lambda: promote.main(PromoteConfig(alias="canary"))) == 1
+    alerts = (Path(promote.__file__).parents[1] / "cluster" / "terraform" / "alerts.tf").read_text(encoding="utf-8")
+    (beginning,) = re.findall(r'ClickbaitCandidateRefused = \{.*?textPayload=~\\"(\^[^"\\]+)\\"', alerts, re.DOTALL)
+    assert [line for line in capsys.readouterr().err.splitlines() if re.search(beginning, line)]
 
 
 def test_the_floor_holds_when_every_dataset_has_a_test_split_of_its_own(submit: Callable[..., Outcome], registry: Registry) -> None:
