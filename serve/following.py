@@ -49,6 +49,7 @@ class Follower:
         self._closing = Background(metrics.task_failed)  # versions before, until they have answered
         self._tries = 0  # of the refused version
         self._retry_at = 0.0  # when it is loaded again, by `time.monotonic`
+        self._unread = ""  # why the alias could not be read the last time; said once, not at every look
 
     def load(self) -> None:
         """Loads what the alias names; where that cannot be served and the alias named another version before, that one. Blocks.
@@ -84,8 +85,11 @@ class Follower:
             version = await asyncio.to_thread(self._registry.resolve, self.ref)
         except Exception as error:
             self._metrics.registry_read(self.role, None)
-            log.warning("%s: cannot read where %s points: %s", self.role, self.ref, error)
+            if str(error) != self._unread:
+                log.warning("%s: cannot read where %s points: %s", self.role, self.ref, error)
+            self._unread = str(error)
             return
+        self._unread = ""
         self._metrics.registry_read(self.role, time.time())
         if self.engine is not None and version == self.engine.version:
             self.refused, self._tries = None, 0

@@ -326,6 +326,25 @@ def test_a_canary_that_is_not_there_leaves_the_main_version_alone(registry: Regi
     assert run(service, scenario) == "v1"
 
 
+def test_a_canary_that_comes_later_is_taken_and_its_absence_is_said_once(registry: Registry, caplog: pytest.LogCaptureFixture) -> None:
+    """The retraining's first candidate: replicas ask for an alias that nobody has set yet."""
+    service = Service(settings(registry, canary="canary", canary_share=1.0))
+    service.load()
+    assert service._canary
+
+    async def scenario() -> list[str]:
+        versions = []
+        for _ in range(3):
+            await service._canary.look()  # type: ignore[union-attr]
+            versions.append((await service.score([BAIT], soon())).scorer.version)
+        registry.set_alias("v2", "canary")
+        await service._canary.look()  # type: ignore[union-attr]
+        return [*versions, (await service.score([BAIT], soon())).scorer.version]
+
+    assert run(service, scenario) == ["v1", "v1", "v1", "v2"]
+    assert len([record for record in caplog.records if "cannot read where canary points" in record.getMessage()]) == 1
+
+
 def test_a_shadow_is_compared_and_answers_nobody(registry: Registry) -> None:
     registry.set_alias("v2", "shadow")
     service = Service(settings(registry, shadow="shadow", shadow_share=1.0))
