@@ -1,7 +1,7 @@
 """The parts of the manifests that repeat something else, written from it: `python -m cluster.manifests --write`.
 
-Serve's configuration in a RayService is configs/serve.yaml but for the differences named here. The alert rules of the two Prometheus
-operators are cluster/monitoring/rules.yaml in two envelopes. A test holds the files against what this module would write.
+Serve's configuration in a RayService is configs/serve.yaml but for the differences named here. The PrometheusRule of the Prometheus
+operator is the rule files of cluster/monitoring in an envelope. A test holds the files against what this module would write.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cluster.shell import ROOT
 
 KUBERAY = ROOT / "cluster" / "kuberay"
 MONITORING = ROOT / "cluster" / "monitoring"
-RULES = MONITORING / "rules.yaml"
+RULES = (MONITORING / "rules.yaml", MONITORING / "rules-kubernetes.yaml")
 # The overlay's own numbers: a replica a core of the worker groups, so replicas of a pod times pods.
 SCALE: dict[Path, dict[str, int]] = {
     KUBERAY / "base" / "serve-config.yaml": {},
@@ -52,24 +52,27 @@ def serve_patch(scale: dict[str, int]) -> str:
     return _HEAD.format(source="configs/serve.yaml") + yaml.dump(patch, Dumper=_Dumper, sort_keys=False)
 
 
-def rules(kind: str, api_version: str) -> str:
-    """The alert rules as an operator of Prometheus takes them."""
-    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
-    labels = {"app.kubernetes.io/part-of": "clickbait"}
+def rule_groups() -> list[dict[str, Any]]:
+    """The groups of alert rules, of both files."""
+    return [group for path in RULES for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]]
+
+
+def prometheus_rule() -> str:
+    """The alert rules as the Prometheus operator takes them."""
     document = {
-        "apiVersion": api_version,
-        "kind": kind,
-        "metadata": {"name": "clickbait", "namespace": "clickbait", "labels": labels},
-        "spec": {"groups": groups},
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "clickbait", "namespace": "clickbait", "labels": {"app.kubernetes.io/part-of": "clickbait"}},
+        "spec": {"groups": rule_groups()},
     }
-    return _HEAD.format(source="cluster/monitoring/rules.yaml") + yaml.safe_dump(document, sort_keys=False, width=140)
+    source = " and ".join(str(path.relative_to(ROOT)) for path in RULES)
+    return _HEAD.format(source=source) + yaml.safe_dump(document, sort_keys=False, width=140)
 
 
 def files() -> dict[Path, str]:
     """Every generated file with its text."""
     written = {path: serve_patch(scale) for path, scale in SCALE.items()}
-    written[MONITORING / "gke" / "rules.yaml"] = rules("Rules", "monitoring.googleapis.com/v1")
-    written[MONITORING / "operator" / "rules.yaml"] = rules("PrometheusRule", "monitoring.coreos.com/v1")
+    written[MONITORING / "operator" / "rules.yaml"] = prometheus_rule()
     return written
 
 

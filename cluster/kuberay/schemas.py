@@ -60,7 +60,17 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
-    "Rules": ("monitoring.googleapis.com/v1", _GROUPS),
+    "ClusterPodMonitoring": (
+        "monitoring.googleapis.com/v1",
+        {
+            "selector!": _SELECTOR,
+            "endpoints!": [{"port!": (str, int), "interval!": str, "path": str, "timeout": str}],
+            "targetLabels": {
+                "metadata": [("namespace", "pod", "container", "node", "top_level_controller_name")],
+                "fromPod": [{"from!": str, "to": str}],
+            },
+        },
+    ),
     "PrometheusRule": ("monitoring.coreos.com/v1", _GROUPS),
     "PodMonitor": (
         "monitoring.coreos.com/v1",

@@ -83,6 +83,16 @@ variable "github_environment" {
   }
 }
 
+variable "alert_email" {
+  description = "E-mail address that every alert goes to, such as a group's. A wrong one shows only when a mail does not come."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$", var.alert_email))
+    error_message = "alert_email is one e-mail address, such as on-call@example.com."
+  }
+}
+
 variable "cpu_max_nodes" {
   description = "Most n2-standard-8 nodes, all zones together. Ray's autoscaler asks, this is where it stops."
   type        = number

@@ -76,7 +76,7 @@ def test_there_is_something_to_check() -> None:
     assert {"kind", "gke", "gke-gpu"} <= set(manifests.overlays())
     assert set(manifests.jobs("gke")) == {"preprocess", "train", "sweep", "score", "retrain"}
     kinds = {document["kind"] for document in built("gke")}
-    wanted = {"RayService", "StatefulSet", "NetworkPolicy", "PodDisruptionBudget", "PodMonitoring", "Rules"}
+    wanted = {"RayService", "StatefulSet", "NetworkPolicy", "PodDisruptionBudget", "PodMonitoring", "ClusterPodMonitoring"}
     assert wanted <= kinds
 
 
@@ -135,7 +135,6 @@ SERVICE: dict[str, tuple[str, Breaking, str]] = {
     "built-in kind, unknown field": ("StatefulSet", lambda d: d["spec"].update(replica=1), "replica"),
     "an autoscaler that nothing starts again": ("RayService", lambda d: rules.cluster_spec(d)["autoscalerOptions"].pop("args"), "exited"),
     "monitoring, missing field": ("PodMonitoring", lambda d: d["spec"]["endpoints"][0].pop("interval"), "interval: is missing"),
-    "a rule without an expression": ("Rules", lambda d: d["spec"]["groups"][0]["rules"][0].pop("expr"), "expr: is missing"),
     "a kind that nobody knows": ("PodMonitoring", lambda d: d.update(kind="PodMonitorings"), "not known"),
 }
 

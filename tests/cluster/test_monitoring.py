@@ -1,4 +1,4 @@
-"""Dashboards and alerts name metrics that are there: ours, or those of the Ray that is installed."""
+"""Dashboards and alerts name metrics that are there: ours, those of the Ray that is installed, KubeRay's and kube-state-metrics'."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import hcl2
+import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
@@ -15,7 +17,23 @@ from cluster.kuberay import generate, schemas
 from ray_jobs.trainer import GAUGES
 from serve.batching import Batch
 from serve.metrics import Metrics
+from tests.cluster.test_manifests import built, one
 from tests.conftest import ROOT
+
+# KubeRay's operator is not at hand: its metrics with their labels, from ray-operator/controllers/ray/metrics/ray_service_metrics.go and
+# ray_job_metrics.go (kuberay's repository, commits 617c0c8 and 262a7a1), and what the label may be, from apis/ray/v1/rayjob_types.go.
+KUBERAY = {
+    "kuberay_service_info": {"name", "namespace"},
+    "kuberay_service_condition_upgrade_in_progress": {"name", "namespace", "condition"},
+    "kuberay_job_deployment_status": {"name", "namespace", "deployment_status"},
+}
+# What GKE's managed kube-state-metrics has, by the component of Terraform's `monitoring_config` that brings it
+# (https://cloud.google.com/kubernetes-engine/docs/how-to/kube-state-metrics); a Job's figures are not among them.
+KUBE_STATE = {
+    "kube_pod_container_status_ready": ("POD", {"container", "pod", "uid"}),
+    "kube_statefulset_status_replicas_ready": ("STATEFULSET", {"statefulset"}),
+}
+DEPLOYMENT_STATUS = {"Failed", "ValidationFailed", "Complete", "Running", "Initializing", "Suspended", "Suspending", "Retrying", "Waiting"}
 
 
 def ray_sources() -> Path:
@@ -31,12 +49,12 @@ def known_metrics() -> set[str]:
     found: set[str] = set()
     for folder in ("serve/_private", "train/v2/_internal", "data/_internal", "dashboard/modules/reporter"):
         for path in (source / folder).rglob("*.py"):
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8").replace("{protocol_name}", "http")  # in request_ingress_metrics.py
             found |= set(re.findall(r'"((?:serve|train|data|node)_[a-z0-9_]+)"', text))
             if path.name == "op_runtime_metrics.py":  # each field is a gauge, data_<name>
                 found |= {f"data_{name}" for name in re.findall(r"^    (\w+): (?:int|float) = metric_field", text, re.MULTILINE)}
     with_suffixes = {f"ray_{name}{suffix}" for name in found for suffix in ("", "_total", "_bucket", "_sum", "_count")}
-    return own | with_suffixes
+    return own | with_suffixes | KUBERAY.keys() | KUBE_STATE.keys()
 
 
 def samples() -> list[Any]:
@@ -66,9 +84,20 @@ def expressions() -> list[tuple[str, str]]:
         for variable in dashboard["templating"]["list"]:
             if variable["type"] == "query":
                 found.append((f"{path.name}: {variable['name']}", variable["query"]["query"].split(",")[0].partition("(")[2]))
-    for group in yaml.safe_load(generate.RULES.read_text(encoding="utf-8"))["groups"]:
-        found += [(f"rules.yaml: {rule['alert']}", rule["expr"]) for rule in group["rules"]]
-    return found
+    return found + [(rule["alert"], rule["expr"]) for rule in rules()]
+
+
+def rules() -> list[dict[str, Any]]:
+    """Every alert of the rule files."""
+    return [rule for group in generate.rule_groups() for rule in group["rules"]]
+
+
+def log_alerts() -> dict[str, str]:
+    """The alerts that Terraform makes of logs, with the regular expression that each looks for there (or the events' reasons)."""
+    with (ROOT / "cluster" / "terraform" / "alerts.tf").open(encoding="utf-8") as file:
+        blocks = hcl2.load(file)["locals"]
+    (alerts,) = [block["log_alerts"] for block in blocks if "log_alerts" in block]
+    return {name: alert["filter"].replace('\\"', '"') for name, alert in alerts.items() if not name.startswith("__")}
 
 
 def test_every_metric_of_a_dashboard_or_an_alert_exists() -> None:
@@ -76,7 +105,7 @@ def test_every_metric_of_a_dashboard_or_an_alert_exists() -> None:
     for where, expression in expressions():
         bare = re.sub(r'\{[^{}]*\}|"[^"]*"', "", expression)
         bare = re.sub(r"\b(by|without)\s*\([^)]*\)", "", bare)
-        names = set(re.findall(r"\b(ray_[a-z0-9_]+|clickbait_[a-z0-9_]+)\b", bare))
+        names = set(re.findall(r"\b((?:ray|clickbait|kuberay|kube)_[a-z0-9_]+)\b", bare))
         assert names, where
         assert names <= known, f"{where}: {names - known}"
         seen |= names
@@ -86,8 +115,9 @@ def test_every_metric_of_a_dashboard_or_an_alert_exists() -> None:
 
 def test_every_label_of_our_metrics_in_an_expression_is_one_that_they_have() -> None:
     labels = {f"ray_{sample.name}": {*sample.labels, "replica"} for sample in samples()}
+    labels |= KUBERAY | {name: own for name, (_, own) in KUBE_STATE.items()}
     for where, expression in expressions():
-        for name, chosen in re.findall(r"(ray_clickbait_\w+)\{([^}]*)\}", expression):
+        for name, chosen in re.findall(r"((?:ray_clickbait|kuberay|kube)_\w+)\{([^}]*)\}", expression):
             assert set(re.findall(r"(\w+)\s*(?:=|!=|=~|!~)\s*\"", chosen)) <= labels[name], where
 
 
@@ -108,13 +138,112 @@ def test_dashboards_are_whole() -> None:
 
 
 def test_alerts_say_what_to_do() -> None:
-    for group in yaml.safe_load(generate.RULES.read_text(encoding="utf-8"))["groups"]:
-        for rule in group["rules"]:
-            assert rule["labels"]["severity"] in ("page", "ticket")
-            assert {"summary", "action"} <= rule["annotations"].keys(), rule["alert"]
+    names = [rule["alert"] for rule in rules()] + list(log_alerts())
+    assert len(set(names)) == len(names)
+    for rule in rules():
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert {"summary", "action"} <= rule["annotations"].keys(), rule["alert"]
+
+
+def test_every_alert_is_on_the_page_for_the_person_on_call() -> None:
+    page = (ROOT / "docs" / "on-call.md").read_text(encoding="utf-8")
+    listed = re.findall(r"`(Clickbait\w+)`", "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `Clickbait")))
+    assert sorted(listed) == sorted([*(rule["alert"] for rule in rules()), *log_alerts()])
+    woken = {
+        name
+        for line in page.splitlines()
+        if line.startswith("| `Clickbait") and "(page)" in line
+        for name in re.findall(r"`(\w+)`", line)[:1]
+    }
+    assert woken == {rule["alert"] for rule in rules() if rule["labels"]["severity"] == "page"}
+
+
+def test_compose_reads_only_rules_that_need_no_kubernetes() -> None:
+    """There, an alert about a head's pod that is away would fire for ever."""
+    alone = yaml.safe_load(generate.RULES[0].read_text(encoding="utf-8"))
+    assert not re.search(r"\bkube(ray)?_", json.dumps(alone))
+    assert f"./{generate.RULES[0].relative_to(ROOT)}:" in (ROOT / "compose.yaml").read_text(encoding="utf-8")
+
+
+def test_the_cluster_collects_what_the_alerts_read() -> None:
+    text = (ROOT / "cluster" / "terraform" / "cluster.tf").read_text(encoding="utf-8")
+    (components,) = re.findall(r"monitoring_config \{\s+enable_components = \[(.*?)\]", text)
+    used = {name for name in KUBE_STATE for _, expression in expressions() if name in expression}
+    assert {component for name, (component, _) in KUBE_STATE.items() if name in used} <= set(re.findall(r"\w+", components))
+    for documents in (built("gke"), manifests.build(ROOT / "cluster" / "monitoring" / "operator")):
+        scraped = [
+            document["spec"]["selector"]["matchLabels"]
+            for document in documents
+            if document["kind"] in ("PodMonitoring", "ClusterPodMonitoring", "PodMonitor")
+        ]
+        assert scraped == [{"ray.io/is-ray-node": "yes"}, {"app.kubernetes.io/name": "kuberay-operator"}] or scraped == [
+            {"app.kubernetes.io/name": "kuberay-operator"},
+            {"ray.io/is-ray-node": "yes"},
+        ]
+        let_in = [
+            port["port"]
+            for document in documents
+            if document["kind"] == "NetworkPolicy" and document["metadata"]["name"].startswith("metrics-from")
+            for rule in document["spec"]["ingress"]
+            for port in rule["ports"]
+        ]
+        assert let_in == [8080]
+
+
+def test_the_alerts_about_pods_name_pods_and_containers_that_are_there() -> None:
+    documents = built("gke")
+    service = one(documents, "RayService")["spec"]["rayClusterConfig"]
+    containers = {each["name"] for each in service["headGroupSpec"]["template"]["spec"]["containers"]} | {
+        "autoscaler"
+    }  # KubeRay's own name
+    sets = {each["metadata"]["name"] for each in documents if each["kind"] == "StatefulSet"}
+    text = generate.RULES[1].read_text(encoding="utf-8")
+    assert set(re.findall(r'container="([\w-]+)"', text)) <= containers
+    assert set(re.findall(r'statefulset="([\w-]+)"', text)) <= sets
+    (pods,) = set(re.findall(r'pod=~"([^"]+)"', text))
+    assert re.fullmatch(pods, "clickbait-x7k2p-head-4mzqd")
+    assert not re.fullmatch(pods, "train-20261126-x7k2p-head-4mzqd"), "a job's head is not the service's"
+    assert set(re.findall(r'kuberay_service_\w+\{name="(\w+)"', text)) == {one(documents, "RayService")["metadata"]["name"]}
+    statuses = "|".join(re.findall(r'deployment_status=~"([^"]+)"', text)).split("|")
+    assert set(statuses) == {"Failed", "ValidationFailed"} <= DEPLOYMENT_STATUS
+
+
+def test_the_alerts_about_logs_look_for_what_is_printed() -> None:
+    """The line of a refusal is held by tests/unit/test_promote.py."""
+    alerts = log_alerts()
+    job = one(built("gke", "retrain"), "CronJob")
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert f'container_name="{container["name"]}"' in alerts["ClickbaitCandidateRefused"]
+    (prefix,) = re.findall(r'involvedObject.name=~"\^([^"]+)"', alerts["ClickbaitRetrainFailed"])
+    assert prefix == f"{job['metadata']['name']}-", "Kubernetes names a CronJob's job by it and the time"
+    (script,) = one(built("gke"), "RayService")["spec"]["rayClusterConfig"]["autoscalerOptions"]["args"]
+    (printed,) = re.findall(r'echo "([^"]+)"', script)
+    (pattern,) = re.findall(r'textPayload=~"([^"]+)"', alerts["ClickbaitAutoscalerRestarts"])
+    assert re.search(pattern, printed.replace("$?", "1"))
+
+
+@pytest.mark.parametrize(
+    ("route", "status", "counted"),
+    [("/", "503", True), ("", "503", True), ("/", "504", True), ("/", "200", False), ("/-/healthz", "503", False)],
+)
+def test_the_alert_about_5xx_counts_what_clients_get(route: str, status: str, counted: bool) -> None:
+    """tests/unit/test_haproxy_process.py shows that HAProxy reports its own 503 with such labels."""
+    (rule,) = [rule for rule in rules() if rule["alert"] == "ClickbaitServerErrors"]
+    (selector,) = re.findall(r"ray_serve_num_http_requests_total\{(status_code[^}]*)\}", rule["expr"])
+    (codes,) = re.findall(r'status_code=~"([^"]+)"', selector)
+    (not_routes,) = re.findall(r'route!~"([^"]+)"', selector)
+    assert bool(re.fullmatch(codes, status) and not re.fullmatch(not_routes, route)) == counted
 
 
 def test_the_manifests_of_the_prometheus_operator_are_taken() -> None:
     documents = manifests.build(ROOT / "cluster" / "monitoring" / "operator")
-    assert {document["kind"] for document in documents} == {"PodMonitor", "PrometheusRule"}
+    assert {document["kind"] for document in documents} == {"PodMonitor", "NetworkPolicy", "PrometheusRule"}
     assert not [line for document in documents for line in schemas.faults(document)]
+    rule = one(documents, "PrometheusRule")
+    rule["spec"]["groups"][0]["rules"][0].pop("expr")
+    assert [line for line in schemas.faults(rule) if "expr: is missing" in line]
+
+
+def test_alerts_of_a_cluster_on_google_cloud_are_terraform_s() -> None:
+    """A `Rules` of managed Prometheus needs an Alertmanager that nobody configured, so it would be heard by nobody."""
+    assert "Rules" not in {document["kind"] for document in built("gke")}

@@ -18,6 +18,7 @@ import hcl2
 import pytest
 import yaml
 
+from cluster.kuberay import generate
 from cluster.places import Place, l4_zones
 from tests.cluster.provider_schema import used
 from tests.cluster.schema_provider import SCHEMAS, served
@@ -88,6 +89,9 @@ def initialised(tmp_path_factory: pytest.TempPathFactory, terraform: Run) -> Pat
     shutil.copy(FOLDER.parent / "l4_zones.json", home)
     (home / "kuberay").mkdir()
     shutil.copy(KUBERAY / "operator-values.yaml", home / "kuberay")
+    (home / "monitoring").mkdir()
+    for path in generate.RULES:
+        shutil.copy(path, home / "monitoring")
     done = terraform(folder, "init", "-backend=false", "-input=false")
     assert done.returncode == 0, done.stderr
     return folder
@@ -148,6 +152,9 @@ def test_what_is_not_valid_is_refused(copy: Path, terraform: Run, name: str, the
             "disk_gb = 100, min = 1, max = 2, spot = true, gpu = true }",
         ),
         ("variables.tf", "contains(keys(jsondecode(file", "!contains(keys(jsondecode(file"),
+        ("alerts.tf", 'for file in ["rules.yaml", "rules-kubernetes.yaml"]', 'for file in ["rules.yaml"]'),
+        ("alerts.tf", "channels = [google_monitoring_notification_channel.email.name]", "channels = []"),
+        ("alerts.tf", "seconds = { s = 1, m = 60, h = 3600 }", "seconds = { s = 1, m = 1, h = 3600 }"),
     ],
 )
 def test_its_own_tests_see_a_change_of_meaning(copy: Path, terraform: Run, name: str, there: str, instead: str) -> None:

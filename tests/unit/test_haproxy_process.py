@@ -104,6 +104,28 @@ def test_the_404_of_rays_own_proxy_is_a_503_in_json(proxy: Proxy) -> None:
     assert (answered, error["error_type"], error["request_id"], headers["retry-after"]) == (503, "NotReady", "of-mine", "1")
 
 
+def test_what_haproxy_answers_itself_is_counted_as_what_it_is(tmp_path: Path) -> None:
+    """The alert ClickbaitServerErrors reads ray_serve_num_http_requests_total by these; health checks have a route of their own."""
+    proxy = Proxy(tmp_path, [1])  # nobody listens there
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as metrics:
+        metrics.bind(str(tmp_path / "metrics.sock"))
+        metrics.settimeout(10)
+        actor, started = proxy.start()
+        try:
+            seen = []
+            for path in ("/news", "/-/healthz"):
+                with contextlib.suppress(json.JSONDecodeError):  # the health check's body is Ray's text
+                    ask(proxy, "POST", path, b"a headline")
+                line = HAProxyMetricsCollector.parse_line(metrics.recv(65_536))
+                assert line is not None
+                seen.append((line.status_code, line.route, line.app))
+            assert seen == [("503", "/news", "news"), ("503", "/-/healthz", None)]
+        finally:
+            actor.kill()
+            actor.wait()
+            os.kill(started, 9)
+
+
 @pytest.mark.parametrize("upgrade", ["websocket", "h2c"])
 def test_an_upgrade_is_not_passed_on_and_the_body_is(proxy: Proxy, upgrade: str) -> None:
     connection = "Upgrade, HTTP2-Settings"

@@ -14,6 +14,7 @@ variables {
   project_id           = "my-project-123456"
   github_repository    = "owner/clickbait-on-ray"
   github_repository_id = "123456789"
+  alert_email          = "on-call@example.com"
 }
 
 run "what_the_manifests_and_workflows_use" {
@@ -70,6 +71,53 @@ run "only_runs_are_deleted_by_age" {
     condition     = [for rule in google_storage_bucket.clickbait["models"].lifecycle_rule : one(rule.condition).matches_prefix if one(rule.condition).age == 90] == [tolist(["runs/"])]
     error_message = "bundles and the registry are kept"
   }
+}
+
+run "every_alert_reaches_somebody" {
+  assert {
+    condition     = google_monitoring_notification_channel.email.labels["email_address"] == "on-call@example.com"
+    error_message = "alerts go to alert_email"
+  }
+
+  assert {
+    condition     = alltrue([for policy in concat(values(google_monitoring_alert_policy.rule), values(google_monitoring_alert_policy.log)) : policy.notification_channels == tolist([google_monitoring_notification_channel.email.name])])
+    error_message = "an alert without a channel reaches nobody"
+  }
+
+  assert {
+    condition     = length(google_monitoring_alert_policy.rule) == length(flatten([for file in ["rules.yaml", "rules-kubernetes.yaml"] : [for group in yamldecode(file("../monitoring/${file}")).groups : group.rules]]))
+    error_message = "each rule of cluster/monitoring is a policy"
+  }
+
+  assert {
+    condition     = [for name in ["ClickbaitNoReplica", "ClickbaitVersionsMixed", "ClickbaitVersionRefused"] : google_monitoring_alert_policy.rule[name].conditions[0].condition_prometheus_query_language[0].duration] == ["120s", "1800s", "0s"]
+    error_message = "Google's durations are seconds: 2m, 30m and none"
+  }
+
+  assert {
+    condition     = toset([for policy in values(google_monitoring_alert_policy.rule) : policy.conditions[0].condition_prometheus_query_language[0].evaluation_interval]) == toset(["30s", "60s", "300s"])
+    error_message = "Google evaluates every 30 seconds or a multiple of that"
+  }
+
+  assert {
+    condition     = google_monitoring_alert_policy.rule["ClickbaitNoReplica"].severity == "CRITICAL" && google_monitoring_alert_policy.rule["ClickbaitSlow"].severity == "WARNING"
+    error_message = "a page is critical, a ticket is a warning"
+  }
+
+  assert {
+    condition     = strcontains(google_monitoring_alert_policy.rule["ClickbaitJobFailed"].documentation[0].content, "The job $${metric_or_resource.label.name} failed") && !strcontains(join("", [for policy in values(google_monitoring_alert_policy.rule) : policy.documentation[0].content]), "{{")
+    error_message = "a label is written as Google writes it"
+  }
+}
+
+run "an_address_is_an_address" {
+  command = plan
+
+  variables {
+    alert_email = "on-call"
+  }
+
+  expect_failures = [var.alert_email]
 }
 
 run "a_name_is_no_project_id" {
