@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,16 @@ def test_every_alert_is_on_the_page_for_the_person_on_call() -> None:
         for name in re.findall(r"`(\w+)`", line)[:1]
     }
     assert woken == {rule["alert"] for rule in rules() if rule["labels"]["severity"] == "page"}
+
+
+def test_the_alerts_fire_when_they_should_and_only_then() -> None:
+    """Prometheus' own check of the rules' syntax, and its evaluation of them on made-up series."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not on PATH (Debian's package prometheus has it): the alerts were not evaluated")
+    for words in (["check", "rules", *map(str, generate.RULES)], ["test", "rules", "tests/cluster/alerts.test.yaml"]):
+        done = subprocess.run([promtool, *words], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_compose_reads_only_rules_that_need_no_kubernetes() -> None:
