@@ -23,6 +23,7 @@ from clickbait.errors import ConfigError
 from cluster import manifests
 from cluster.kuberay import agreement, generate, rules, schemas
 from ray_jobs.score_config import ScoreConfig
+from serve import settings
 from tests.conftest import ROOT
 from tuning.sweep_config import SweepConfig
 
@@ -431,6 +432,20 @@ def test_the_weekly_retraining_takes_a_refusal_alone_for_a_result(tmp_path: Path
     assert ended(f"*ray_jobs.promote\\ --config*) exit {code}") == ends
     assert ended("*import\\ ray_jobs.promote*) exit 1") != 0  # a module that cannot be loaded
     assert ended("*ray_jobs.evaluate*) exit 1") != 0
+
+
+def test_a_retrained_candidate_goes_to_the_canary_that_replicas_answer_a_share_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    template = one(built("gke", "retrain"), "CronJob")["spec"]["jobTemplate"]["spec"]["template"]
+    (flags,) = re.findall(r"^python -m ray_jobs\.promote (.*?) \|\|", container({"template": template})["args"][0], re.MULTILINE)
+    words = shlex.split(flags.replace("configs/", f"{ROOT}/configs/"))
+    promotion = cli.parse(PromoteConfig, [word.replace("$", "gs://") for word in words])
+    variables = one(built("gke"), "ConfigMap", "clickbait-settings")["data"]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    serving = settings.load()
+    assert promotion.champion == serving.model == "production"
+    assert promotion.alias == serving.canary
+    assert 0 < serving.canary_share <= 0.1
 
 
 def test_the_command_line_is_what_the_module_says() -> None:
