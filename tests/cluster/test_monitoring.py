@@ -181,25 +181,21 @@ def test_the_cluster_collects_what_the_alerts_read() -> None:
     text = (ROOT / "cluster" / "terraform" / "cluster.tf").read_text(encoding="utf-8")
     (components,) = re.findall(r"monitoring_config \{\s+enable_components = \[(.*?)\]", text)
     used = {name for name in KUBE_STATE for _, expression in expressions() if name in expression}
-    assert {component for name, (component, _) in KUBE_STATE.items() if name in used} <= set(re.findall(r"\w+", components))
-    for documents in (built("gke"), manifests.build(ROOT / "cluster" / "monitoring" / "operator")):
-        scraped = [
-            document["spec"]["selector"]["matchLabels"]
-            for document in documents
-            if document["kind"] in ("PodMonitoring", "ClusterPodMonitoring", "PodMonitor")
-        ]
-        assert scraped == [{"ray.io/is-ray-node": "yes"}, {"app.kubernetes.io/name": "kuberay-operator"}] or scraped == [
-            {"app.kubernetes.io/name": "kuberay-operator"},
-            {"ray.io/is-ray-node": "yes"},
-        ]
-        let_in = [
-            port["port"]
-            for document in documents
-            if document["kind"] == "NetworkPolicy" and document["metadata"]["name"].startswith("metrics-from")
-            for rule in document["spec"]["ingress"]
-            for port in rule["ports"]
-        ]
-        assert let_in == [8080]
+    assert used == KUBE_STATE.keys()
+    assert {component for component, _ in KUBE_STATE.values()} <= set(re.findall(r"\w+", components))
+
+
+@pytest.mark.parametrize("folder", ["kuberay/overlays/gke", "monitoring/operator"])
+def test_ray_s_nodes_and_the_operator_are_scraped_and_the_policies_let_the_collector_in(folder: str) -> None:
+    documents = manifests.build(ROOT / "cluster" / folder)
+    monitors = [document for document in documents if document["kind"] in ("PodMonitoring", "ClusterPodMonitoring", "PodMonitor")]
+    scraped = {name: value for document in monitors for name, value in document["spec"]["selector"]["matchLabels"].items()}
+    assert scraped == {"ray.io/is-ray-node": "yes", "app.kubernetes.io/name": "kuberay-operator"}
+    (policy,) = [document for document in documents if document["metadata"]["name"].startswith("metrics-from-")]
+    (ingress,) = policy["spec"]["ingress"]
+    assert ingress["ports"] == [{"protocol": "TCP", "port": 8080}], "the operator's namespace has no policy"
+    if folder.endswith("gke"):
+        assert "gke-gmp-system" in json.dumps(ingress["from"]), "else no figure arrives where GKE has its collectors there"
 
 
 def test_the_alerts_about_pods_name_pods_and_containers_that_are_there() -> None:
