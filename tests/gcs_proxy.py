@@ -28,6 +28,7 @@ ROLES = {
     "roles/storage.objectUser": _OBJECTS,
 }
 VERSIONS = "registry/clickbait-model/versions/"
+PRODUCTION = "registry/clickbait-model/aliases/production.json"
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,13 @@ class Grant:
 
     role: str
     where: str
-    """`everywhere`, `versions` (below VERSIONS alone) or `elsewhere` (anywhere but there)."""
+    """`everywhere`, `versions` (below VERSIONS alone), `elsewhere` (anywhere but there) or `training` (nor on PRODUCTION either)."""
 
     def allows(self, permission: str, name: str) -> bool:
         """Whether the grant holds for a permission on an object; a list is asked of the bucket, so of no name."""
         inside = name.startswith(VERSIONS)
-        return permission in ROLES[self.role] and {"everywhere": True, "versions": inside, "elsewhere": not inside}[self.where]
+        holds = {"everywhere": True, "versions": inside, "elsewhere": not inside, "training": not inside and name != PRODUCTION}
+        return permission in ROLES[self.role] and holds[self.where]
 
 
 def grants(member: str, bucket: str) -> list[Grant]:

@@ -8,23 +8,27 @@ locals {
   }
 
   # A published version never changes: whoever publishes may create objects there, and neither replace nor delete one.
-  versions = "projects/_/buckets/${local.buckets["models"]}/objects/registry/clickbait-model/versions/"
+  # Training puts candidates on the alias `canary`; `production` is moved by the workflow that judges, or by a person.
+  registry   = "projects/_/buckets/${local.buckets["models"]}/objects/registry/clickbait-model"
+  versions   = "${local.registry}/versions/"
+  production = "${local.registry}/aliases/production.json"
   conditions = {
     versions  = { title = "published-versions", expression = "resource.name.startsWith(\"${local.versions}\")" }
     elsewhere = { title = "but-for-versions", expression = "!resource.name.startsWith(\"${local.versions}\")" }
+    training  = { title = "but-for-versions-and-production", expression = "!resource.name.startsWith(\"${local.versions}\") && resource.name != \"${local.production}\"" }
   }
 
-  # Member, bucket, role, and where: everywhere, below `versions` alone, or anywhere but there. objectUser reads, writes, replaces and
+  # Member, bucket, role, and where: everywhere, below `versions` alone, anywhere but there, or (training) nor on `production` either. objectUser reads, writes, replaces and
   # deletes objects, and changes no bucket. A list is asked of the bucket and not of an object, so it needs a role without a condition.
   bucket_roles = {
     serve-models         = { member = local.pods.serve, bucket = "models", role = "roles/storage.objectViewer", where = "everywhere" }
     train-models         = { member = local.pods.train, bucket = "models", role = "roles/storage.objectViewer", where = "everywhere" }
     train-models-publish = { member = local.pods.train, bucket = "models", role = "roles/storage.objectCreator", where = "versions" }
-    train-models-write   = { member = local.pods.train, bucket = "models", role = "roles/storage.objectUser", where = "elsewhere" }
+    train-models-write   = { member = local.pods.train, bucket = "models", role = "roles/storage.objectUser", where = "training" }
     train-data           = { member = local.pods.train, bucket = "data", role = "roles/storage.objectUser", where = "everywhere" }
     cloudrun-models      = { member = google_service_account.cloudrun.member, bucket = "models", role = "roles/storage.objectViewer", where = "everywhere" }
     vertex-models        = { member = google_service_account.vertex.member, bucket = "models", role = "roles/storage.objectViewer", where = "everywhere" }
-    vertex-models-write  = { member = google_service_account.vertex.member, bucket = "models", role = "roles/storage.objectUser", where = "elsewhere" }
+    vertex-models-write  = { member = google_service_account.vertex.member, bucket = "models", role = "roles/storage.objectUser", where = "training" }
     vertex-data          = { member = google_service_account.vertex.member, bucket = "data", role = "roles/storage.objectUser", where = "everywhere" }
     judge-models         = { member = google_service_account.ci["judge"].member, bucket = "models", role = "roles/storage.objectViewer", where = "everywhere" }
     judge-models-alias   = { member = google_service_account.ci["judge"].member, bucket = "models", role = "roles/storage.objectUser", where = "elsewhere" }

@@ -77,6 +77,11 @@ class Cluster:
         """
         machine = self.network.add(cores)
         self.nodes.append(machine)
+        self.start(machine, *flags, num_cpus=num_cpus, more=more)
+        return machine
+
+    def start(self, machine: Machine, *flags: str, num_cpus: int = 2, more: Mapping[str, str] = NOTHING) -> None:
+        """Starts a node on one of the machines, or starts it again where it was killed. Arguments and errors as of `join`."""
         head = self.nodes[0].address
         command = ["ray", "start", "--block", f"--node-ip-address={machine.address}", f"--num-cpus={num_cpus}", *AGENT_PORTS]
         command += [f"--temp-dir={self.network.own}/ray", f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats"]
@@ -87,7 +92,7 @@ class Cluster:
             while process.poll() is None and time.monotonic() < end:
                 with contextlib.suppress(OSError, KeyError):
                     if machine.address in self.addresses():
-                        return machine
+                        return
                 time.sleep(0.3)
             machine.kill()
         raise RuntimeError(f"the node did not come up, {STARTS} times:\n{machine.told('start.log')}\n{_why(machine)}")

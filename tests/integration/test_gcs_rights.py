@@ -20,7 +20,7 @@ from clickbait.storage import open_storage
 from ray_jobs.ray_storage import run_storage
 from tests.conftest import ROOT, Cluster
 from tests.contracts import draft
-from tests.gcs_proxy import VERSIONS, Grant, Proxy, grants, guarding
+from tests.gcs_proxy import PRODUCTION, VERSIONS, Grant, Proxy, grants, guarding
 from tests.gcs_server import BUCKET, empty_uri, serving
 
 REGISTRY = f"gs://{BUCKET}/registry"
@@ -93,10 +93,10 @@ def test_a_version_is_published_and_can_never_be_replaced_or_deleted(training: P
     registry = Registry(REGISTRY, cache=tmp_path / "cache")
     first = registry.publish(draft(tmp_path / "first"))
     second = registry.publish(draft(tmp_path / "second"))
-    registry.set_alias(first, "production")
-    registry.set_alias(second, "production", expect=first)
-    registry.rollback("production")
-    assert registry.fetch("production")
+    registry.set_alias(first, "canary")
+    registry.set_alias(second, "canary", expect=first)
+    registry.rollback("canary")
+    assert registry.fetch("canary")
     assert training.refused == []
     store = open_storage(f"gs://{BUCKET}/{VERSIONS.rstrip('/')}")
     with pytest.raises(StorageError):
@@ -104,6 +104,9 @@ def test_a_version_is_published_and_can_never_be_replaced_or_deleted(training: P
     with pytest.raises(StorageError):
         store.delete(f"{first}/manifest.json")
     assert [line.split()[0] for line in training.refused] == ["storage.objects.delete"] * 2
+    with pytest.raises(StorageError):
+        registry.set_alias(first, "production")
+    assert training.refused[2:] == [f"storage.objects.create {PRODUCTION}"]
 
 
 def test_serving_reads_and_writes_nothing(server: str, tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ def test_the_judge_moves_an_alias_and_touches_no_version(server: str, tmp_path: 
         version = Registry(REGISTRY).publish(draft(tmp_path / "draft"))
     with guarding(server, grants("judge", "models")) as proxy:
         registry = Registry(REGISTRY, cache=tmp_path / "cache")
-        registry.set_alias(version, "judged")
+        registry.set_alias(version, "production")
         assert proxy.refused == []
         with pytest.raises(StorageError):
             registry.publish(draft(tmp_path / "other"))

@@ -205,6 +205,11 @@ run "who_publishes_cannot_replace" {
   }
 
   assert {
+    condition     = [for name, grant in google_storage_bucket_iam_member.clickbait : name if length(grant.condition) > 0 && strcontains(try(grant.condition[0].expression, ""), "aliases/production.json")] == ["train-models-write", "vertex-models-write"]
+    error_message = "training does not move production"
+  }
+
+  assert {
     condition     = { for key, one in google_service_account_iam_member.github : key => regex("subject/(.*)$", one.member)[0] } == { "images ref:refs/heads/main" = "repo:owner/clickbait-on-ray:ref:refs/heads/main", "deploy environment:production" = "repo:owner/clickbait-on-ray:environment:production", "judge environment:production" = "repo:owner/clickbait-on-ray:environment:production" }
     error_message = "each workflow has its own account, and what changes production has the environment's reviewers before it"
   }
