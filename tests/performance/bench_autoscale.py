@@ -227,8 +227,9 @@ def _counts(url: str) -> dict[str, dict[str, float]]:
     with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
         for family in text_string_to_metric_families(answer.read().decode()):
             for sample in family.samples:
-                if sample.labels.get("role") == "main":
-                    found.setdefault(sample.name, {})[sample.labels.get("result") or sample.labels["version"]] = sample.value
+                of = sample.labels.get("result") or sample.labels.get("version")  # the registry's metrics have neither
+                if sample.labels.get("role") == "main" and of:
+                    found.setdefault(sample.name, {})[of] = sample.value
     return found
 
 
