@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from clickbait import leases
+from clickbait import folder_locks
 from clickbait.errors import DiskFull
 from clickbait.storage import PART, refused
 
@@ -92,7 +92,7 @@ class Cache:
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):  # removed by another process in between
-                return Lease(folder, leases.take(folder))
+                return Lease(folder, folder_locks.take(folder))
 
     def _make(self, folder: Path, entry: Entry) -> None:
         try:
@@ -164,7 +164,7 @@ def _used_at(path: Path) -> float | None:
 
 
 def _remove_unused(path: Path) -> None:
-    with leases.alone(path, wait=False) as unused:
+    with folder_locks.alone(path, wait=False) as unused:
         if unused:
             gone = path.with_name(f"{_GONE}{uuid.uuid4().hex}")
             with contextlib.suppress(OSError):

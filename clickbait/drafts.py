@@ -6,8 +6,8 @@
 
 Whoever reads sees the old draft or the new one, whole, whenever a writer dies. What a dead writer left, the next one removes.
 
-On a disk a draft is a plain folder, which is exchanged for the new one (`leases.swap`). A bucket has no such step. So each draft there has
-a folder of its own, and `draft.json`, written last, names the one that counts:
+On a disk a draft is a plain folder, which is exchanged for the new one (`folder_locks.swap`). A bucket has no such step. So each draft
+there has a folder of its own, and `draft.json`, written last, names the one that counts:
 
     gs://bucket/bundle/draft.json            {"revision": 2}
                        r2/                   .claim (first: the number is taken), the files, manifest.json
@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from clickbait import bundle, leases, storage
+from clickbait import bundle, folder_locks, storage
 from clickbait.bundle import MANIFEST
 from clickbait.errors import BundleError, NotFound, PreconditionFailed, StorageError
 
@@ -138,14 +138,14 @@ class _Disk:
             self._target.parent.mkdir(parents=True, exist_ok=True)
             prefix = f".{self._target.name}-draft-"
             for left in self._target.parent.glob(f"{glob.escape(prefix)}????????"):
-                with leases.alone(left, wait=False) as dead:  # its writer died
+                with folder_locks.alone(left, wait=False) as dead:  # its writer died
                     if dead:
                         shutil.rmtree(left, ignore_errors=True)
             made = Path(tempfile.mkdtemp(prefix=prefix, dir=self._target.parent))
             folder = made / "bundle"
             with contextlib.ExitStack() as stack:
                 stack.callback(shutil.rmtree, made, ignore_errors=True)
-                stack.enter_context(leases.used(made))
+                stack.enter_context(folder_locks.used(made))
                 folder.mkdir()
                 kept = stack.pop_all()
         with kept:
@@ -155,7 +155,7 @@ class _Disk:
     def reading(self) -> Iterator[Path]:
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(leases.used(self._target))
+                stack.enter_context(folder_locks.used(self._target))
             except OSError:
                 raise _absent(self._target) from None
             if not (self._target / MANIFEST).is_file():
@@ -186,11 +186,11 @@ class _Disk:
 
     def _take_place(self, folder: Path, before: object | None) -> bool:
         """Whether `folder` is the draft now; False where another writer was faster and `before` does not mind."""
-        with leases.alone(self._target, wait=True) as mine:
+        with folder_locks.alone(self._target, wait=True) as mine:
             if before is not None and not (mine and self._state() == before):
                 raise _replaced(self._target)
             if mine:
-                leases.swap(folder, self._target)
+                folder_locks.swap(folder, self._target)
                 return True
         try:
             os.rename(folder, self._target)

@@ -28,7 +28,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from clickbait.errors import ClickbaitError, ConfigError
+from clickbait import cli
+from clickbait.errors import ConfigError
 from clickbait.sample import generate
 from tests.performance import openloop, results
 from tests.performance.processes import free_port, started
@@ -192,7 +193,7 @@ def parse(args: list[str] | None = None) -> argparse.Namespace:
     Raises:
         ConfigError: no bundle, or no checkout, where one is named.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=BUNDLE, help="the model that is served")
     parser.add_argument("--against", type=Path, help="another checkout, whose server is measured too, as `before`")
     parser.add_argument("--rounds", type=int, default=3)
@@ -225,18 +226,15 @@ def bench(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def main() -> int:
-    """0, or 2 for what the user can fix, in one line."""
+    """Measures; the exit code is `clickbait.cli.Code`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        arguments = parse()
-        with tempfile.TemporaryDirectory(prefix="goodput-") as folder:
-            bench(arguments, Path(folder))
-    except ClickbaitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return cli.exit_code(_run)
+
+
+def _run() -> None:
+    arguments = parse()
+    with tempfile.TemporaryDirectory(prefix="goodput-") as folder:
+        bench(arguments, Path(folder))
 
 
 if __name__ == "__main__":

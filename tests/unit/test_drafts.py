@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from clickbait import bundle, drafts, leases
+from clickbait import bundle, drafts, folder_locks
 from clickbait.errors import BundleError
 from clickbait.storage import is_local, open_storage
 from tests.contracts import draft, killed_at, on_disk
@@ -208,7 +208,7 @@ def test_whoever_reads_while_drafts_are_replaced_sees_a_whole_one(uri: str) -> N
 
 
 def test_where_folders_cannot_be_exchanged_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "_RENAME_EXCHANGE", 1 << 30)  # a flag that the kernel refuses, as NFS refuses the real one
+    monkeypatch.setattr(folder_locks, "_RENAME_EXCHANGE", 1 << 30)  # a flag that the kernel refuses, as NFS refuses the real one
     uri = str(tmp_path / "bundle")
     export(uri, "old", "only-here.json")
     export(uri, "new")
