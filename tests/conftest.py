@@ -48,6 +48,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One group of tests a file, and one of all that use Ray: `make test` runs groups side by side, and a session has one cluster.
+
+    The largest group comes first, so that the end is not one worker's alone.
+    """
+    for item in items:
+        group = "ray" if "ray_cluster" in getattr(item, "fixturenames", ()) else item.path.relative_to(ROOT).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: "ray_cluster" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Cluster]:
     """`ray start --head` with 4 logical CPUs and token authentication; this process is connected to it."""

@@ -109,7 +109,7 @@ def test_all_of_it_ends_with_its_owner(network: Network, how: signal.Signals) ->
     assert soon(lambda: name not in ip("netns", "list"))
     assert soon(lambda: not Path(folder).exists())
     assert soon(lambda: not [pid for pid in pids if Path(f"/proc/{pid}").exists()])  # dead at once, and collected by init in its own time
-    assert f"cb{owner.pid}" not in ip("link", "show")
+    assert soon(lambda: f"cb{owner.pid}" not in ip("link", "show"))  # the kernel takes a namespace's links away in its own time
 
 
 def test_without_ip_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
