@@ -6,10 +6,9 @@
 # Targets: standalone, serve, train, bento, frontend, dev. Dependencies are installed before any code is copied, so a change of code rebuilds
 # no environment. Neither heredocs nor COPY --link: Debian 12's buildah builds this file too (cluster/build_with_buildah.py).
 
-ARG PYTHON=python:3.11.14-slim-bookworm
-
-# What every image stands on: the user, the folders, the variables.
-FROM ${PYTHON} AS base
+# What every image stands on: the user, the folders, the variables. The base is named here and not in an ARG:
+# Dependabot reads no ARG. The workflow `images` builds on the digest that this tag has then.
+FROM python:3.11.14-slim-bookworm AS base
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
@@ -29,7 +28,6 @@ WORKDIR /app
 
 # What environments are made with.
 FROM base AS installer
-ARG UV_VERSION=0.13.9
 # Set by who builds, where it has to be: wheels nearby (a CPU build of torch), a second index. As variables, for the stages that stand on
 # this one: not every builder hands them an argument.
 ARG PIP_FIND_LINKS=""
@@ -45,10 +43,13 @@ ENV PIP_FIND_LINKS=${PIP_FIND_LINKS} \
     UV_COMPILE_BYTECODE=1 \
     UV_SYSTEM_CERTS=1 \
     UV_PYTHON_DOWNLOADS=never
-RUN --mount=type=cache,target=/var/cache/pip \
-    python -m venv /opt/uv && /opt/uv/bin/pip install --disable-pip-version-check "uv==${UV_VERSION}" \
-    && python -m venv --without-pip /opt/venv
 COPY pyproject.toml constraints.txt README.md ./
+COPY cluster/pins cluster/pins
+RUN --mount=type=cache,target=/var/cache/pip \
+    python -m venv /opt/uv \
+    && /opt/uv/bin/pip install --disable-pip-version-check --only-binary=:all: --require-hashes \
+       --requirement cluster/pins/uv.txt \
+    && python -m venv --without-pip /opt/venv
 COPY cluster/install_extras.sh /usr/local/bin/install-extras
 COPY cluster/with_pip_settings.sh /usr/local/bin/with-pip-settings
 

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 from invoke.context import Context
 
 from cluster.cloud import cloud_bench, cloud_check, deploy_cloudrun, vertex_train  # noqa: F401  # invoke finds them here
 from cluster.images import build_api, build_images, docker_evaluate, docker_train, image_sizes, run_api_docker  # noqa: F401
-from cluster.shell import UV, run, task, tool
+from cluster.lock import lock as compile_lock
+from cluster.shell import run, task, tool
 from cluster.submit import submit  # noqa: F401
 
 PORT = 8000
@@ -137,8 +139,6 @@ def serve_docs(context: Context, args: str = "") -> None:
 
 
 @task
-def lock(context: Context, args: str = "") -> None:
-    """Compiles pyproject.toml to constraints.txt; --args "--upgrade" takes newer versions of what is not pinned."""
-    # Without the find-links: the lock names torch's plain version, which a CPU build fits too.
-    command = ["env", "UV_FIND_LINKS=", *UV, "pip", "compile", "--universal", "--python-version", "3.11", "--all-extras"]
-    run(context, [*command, "--no-emit-index-url", "--no-annotate", "--no-header", "pyproject.toml", "-o", "constraints.txt"], args)
+def lock(context: Context, args: str = "") -> None:  # noqa: ARG001  # invoke gives each task its context
+    """constraints.txt and the hashes in cluster/pins; --args "--upgrade" takes newer versions of what is not pinned."""
+    compile_lock(shlex.split(args))

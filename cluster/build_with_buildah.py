@@ -39,7 +39,7 @@ def targets(text: str) -> list[str]:
 
 def base_image(text: str) -> str:
     """The base that a Dockerfile pins."""
-    found = re.search(r"^ARG PYTHON=(\S+)$", text, re.MULTILINE)
+    found = re.search(r"^FROM (\S+) AS base$", text, re.MULTILINE)
     assert found is not None, "the Dockerfile names no base"
     return found[1]
 

@@ -3,12 +3,15 @@
 #
 #     cluster/with_pip_settings.sh .venv/bin/uv pip install ...
 #
-# pip's lists have spaces between; uv's have commas for links and spaces for indexes.
+# pip's lists have spaces between; uv's have commas for links and spaces for indexes. uv has no variable for
+# PIP_NO_INDEX.
 set -eu
 if [ -n "${PIP_INDEX_URL:-}" ] && [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ]; then export UV_DEFAULT_INDEX="$PIP_INDEX_URL"; fi
 if [ -n "${PIP_EXTRA_INDEX_URL:-}" ] && [ -z "${UV_INDEX:-}${UV_EXTRA_INDEX_URL:-}" ]; then
-  # pip takes the best version of all indexes; uv by itself stops at the first index that has the name, which may lack the version.
-  export UV_INDEX="$PIP_EXTRA_INDEX_URL" UV_INDEX_STRATEGY="${UV_INDEX_STRATEGY:-unsafe-best-match}"
+  # pip takes the best version of all indexes. uv stops at the first index that has the name: otherwise a
+  # stranger's package of that name could be taken from another index. Where the first one lacks the version, uv
+  # says so, and whoever trusts both sets UV_INDEX_STRATEGY=unsafe-best-match.
+  export UV_INDEX="$PIP_EXTRA_INDEX_URL"
 fi
 if [ -n "${PIP_FIND_LINKS:-}" ] && [ -z "${UV_FIND_LINKS+set}" ]; then
   UV_FIND_LINKS=$(printf '%s' "$PIP_FIND_LINKS" | tr ' ' ',')
@@ -16,5 +19,4 @@ if [ -n "${PIP_FIND_LINKS:-}" ] && [ -z "${UV_FIND_LINKS+set}" ]; then
 fi
 if [ -n "${PIP_CERT:-}" ] && [ -z "${SSL_CERT_FILE:-}" ]; then export SSL_CERT_FILE="$PIP_CERT"; fi
 if [ -n "${PIP_TRUSTED_HOST:-}" ] && [ -z "${UV_INSECURE_HOST:-}" ]; then export UV_INSECURE_HOST="$PIP_TRUSTED_HOST"; fi
-if [ -n "${PIP_NO_INDEX:-}" ] && [ -z "${UV_NO_INDEX:-}" ]; then export UV_NO_INDEX="$PIP_NO_INDEX"; fi
 exec "$@"

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
 
-from cluster import build_with_buildah, dockerfile, images, try_with_buildah
+from clickbait.errors import Refused
+from cluster import build_with_buildah, dockerfile, extras, images, lock, try_with_buildah
+from cluster.shell import UV
 from serve import haproxy
 from tests.conftest import ROOT
 
@@ -53,7 +60,7 @@ def test_hadolint_has_nothing_to_say() -> None:
 
 def test_the_targets_are_the_six_and_each_stage_stands_on_one_before_it() -> None:
     assert set(build_with_buildah.targets(DOCKERFILE)) == TARGETS
-    seen = {"${PYTHON}"}
+    seen = {build_with_buildah.base_image(DOCKERFILE)}
     for name, (parent, body) in STAGES.items():
         assert parent in seen, name
         assert set(re.findall(r"--from=(\S+)", body)) <= seen
@@ -61,10 +68,8 @@ def test_the_targets_are_the_six_and_each_stage_stands_on_one_before_it() -> Non
 
 
 def test_the_base_is_pinned_by_version_and_is_the_python_of_the_project() -> None:
+    """In the FROM line itself: Dependabot reads no ARG."""
     assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm", build_with_buildah.base_image(DOCKERFILE))
-    makefile = re.search(r"^UV_VERSION := (\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert makefile
-    assert f"ARG UV_VERSION={makefile[1]}\n" in DOCKERFILE
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
@@ -86,7 +91,119 @@ def test_a_target_installs_extras_that_there_are(target: str) -> None:
 def test_dependencies_are_installed_before_any_code_is_copied() -> None:
     for name, (_, body) in STAGES.items():
         if name.endswith("-environment") or name == "installer":
-            assert not re.search(r"^COPY (?!pyproject|cluster/install_extras|cluster/with_pip_settings)", body, re.MULTILINE), name
+            assert not re.search(r"^COPY (?!pyproject|cluster/(pins|install_extras|with_pip_settings))", body, re.MULTILINE), name
+
+
+def pinned(name: str) -> dict[str, set[str]]:
+    """From `name==version` to the hashes, of a file of cluster/pins."""
+    text = re.sub(r"^#.*\n", "", (lock.PINS / name).read_text(encoding="utf-8"))
+    found = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        package, *hashes = line.split()
+        assert hashes, package
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in hashes), package
+        found[package] = set(hashes)
+    return found
+
+
+def test_the_hashes_are_of_the_versions_of_the_lock() -> None:
+    """Of each package that Linux has with the images' Python, on x86-64 or Arm; of uv; of torch's CPU build."""
+    version = build_with_buildah.base_image(DOCKERFILE).removeprefix("python:").partition("-")[0]
+    python = {"python_full_version": version, "python_version": version.rpartition(".")[0], "implementation_name": "cpython"}
+    environments = [
+        {**default_environment(), **python, "sys_platform": "linux", "platform_machine": machine} for machine in ("x86_64", "aarch64")
+    ]
+    wanted = set()
+    for line in lock.CONSTRAINTS.read_text(encoding="utf-8").splitlines():
+        requirement = Requirement(line)
+        if requirement.marker is None or any(requirement.marker.evaluate(dict(one)) for one in environments):
+            wanted.add(f"{requirement.name}{requirement.specifier}")
+    assert pinned("packages.txt").keys() == wanted
+    makefile = re.search(r"^UV_VERSION := (\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert makefile
+    assert list(pinned("uv.txt")) == [f"uv=={makefile[1]}"]
+    (torch,) = [package for package in wanted if package.startswith("torch==")]
+    assert list(pinned("torch-cpu.txt")) == [f"{torch}+cpu"]
+
+
+def test_whatever_is_installed_in_an_image_is_checked_by_its_hash() -> None:
+    script = (ROOT / "cluster" / "install_extras.sh").read_text(encoding="utf-8")
+    for text in (DOCKERFILE, script):
+        installs = re.findall(r"pip install (.*)", re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)))
+        assert len(installs) == 1
+        assert "--require-hashes" in installs[0]
+        assert "--only-binary=:all:" in installs[0] or "--no-build" in installs[0], "a build runs code"
+
+
+def wheel(folder: Path, version: str, code: str = "") -> str:
+    """Makes a wheel named torch; returns its hash."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"torch-{version}-py3-none-any.whl"
+    info = f"torch-{version}.dist-info"
+    files = {
+        "torch.py": code,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": f"torch.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n",
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def installed(folder: Path, hashes: dict[str, str], places: str) -> str:
+    """Runs the images' install script on a project that needs torch 1.0; returns the version that it installed.
+
+    Args:
+        folder: where the project is made.
+        hashes: of the registry's build (`1.0`) and of the CPU build (`1.0+cpu`).
+        places: PIP_FIND_LINKS.
+
+    Raises:
+        Refused: the script failed.
+    """
+    pins = folder / "cluster" / "pins"
+    pins.mkdir(parents=True)
+    project = '[project]\nname = "x"\nversion = "1"\n[project.optional-dependencies]\njobs = ["torch==1.0"]\n'
+    (folder / "pyproject.toml").write_text(project)
+    (folder / "constraints.txt").write_text("torch==1.0\n")
+    for name, version in (("packages", "1.0"), ("torch-cpu", "1.0+cpu")):
+        line = f"torch=={version} --hash=sha256:{hashes[version]}\n" if version in hashes else ""
+        (pins / f"{name}.txt").write_text(line)
+    environment = folder / "venv"
+    variables = {"PATH": os.environ["PATH"], "HOME": str(folder), "UV_CACHE_DIR": str(folder / "cache")}
+    (folder / "no-index").mkdir()
+    variables |= {"PIP_INDEX_URL": (folder / "no-index").as_uri(), "PIP_FIND_LINKS": places}
+    subprocess.run([*UV, "venv", "--quiet", "--python", sys.executable, str(environment)], env=variables, check=True)
+    extras.install_as_the_image(["jobs"], folder, environment, folder / "bin", variables)
+    (info,) = environment.rglob("torch-*.dist-info")
+    return info.name.removeprefix("torch-").removesuffix(".dist-info")
+
+
+def test_an_image_gets_the_build_of_torch_that_is_at_hand(tmp_path: Path) -> None:
+    index, nearby = tmp_path / "index", tmp_path / "nearby"
+    hashes = {"1.0": wheel(index, "1.0"), "1.0+cpu": wheel(nearby, "1.0+cpu")}
+    assert installed(tmp_path / "a", hashes, str(index)) == "1.0"
+    assert installed(tmp_path / "b", hashes, f"{index} {nearby}") == "1.0+cpu"
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.0+cpu"])
+def test_a_wheel_with_another_hash_is_not_installed(version: str, tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    hashes = {"1.0": "0" * 64, "1.0+cpu": "0" * 64} | {version: wheel(wheels, version)}
+    wheel(wheels, version, "print('tampered with')")
+    with pytest.raises(Refused, match=r"(?i)hash mismatch"):
+        installed(tmp_path / "project", hashes, str(wheels))
+    assert not list((tmp_path / "project" / "venv").rglob("torch.py"))
+
+
+def test_a_package_without_a_hash_is_not_installed(tmp_path: Path) -> None:
+    """As where constraints.txt was changed and cluster/pins was not."""
+    wheels = tmp_path / "wheels"
+    wheel(wheels, "1.0")
+    with pytest.raises(Refused, match=r"(?i)hash.*torch"):
+        installed(tmp_path / "project", {"1.0+cpu": "0" * 64}, str(wheels))
 
 
 @pytest.mark.parametrize("target", ["standalone", "serve", "bento", "frontend"])

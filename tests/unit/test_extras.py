@@ -135,8 +135,9 @@ def test_cloud_run_starts_images_by_their_own_command() -> None:
         assert not {"command", "args"} & set(container), path
 
 
-# Those whose packages `make test` has put into uv's cache, and that start in a moment. `make check-extras` takes the rest.
-@pytest.mark.parametrize("name", ["base", "standalone"])
+# Those whose packages `make test` has put into uv's cache, and that start in a moment. `make check-extras` takes
+# the rest. The Dockerfile's own script installs the image, with hashes.
+@pytest.mark.parametrize("name", ["base", "standalone", "image:standalone"])
 def test_it_starts_in_a_fresh_environment(name: str) -> None:
     extras.check(name, tiny_bundle)
 

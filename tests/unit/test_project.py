@@ -214,7 +214,6 @@ PIP_AND_UV = [
     ("PIP_FIND_LINKS", "UV_FIND_LINKS", "/a /b", "/a,/b"),
     ("PIP_CERT", "SSL_CERT_FILE", "/a.pem", "/a.pem"),
     ("PIP_TRUSTED_HOST", "UV_INSECURE_HOST", "a.example", "a.example"),
-    ("PIP_NO_INDEX", "UV_NO_INDEX", "1", "1"),
 ]
 
 
@@ -231,8 +230,25 @@ def test_what_pip_is_told_reaches_uv(pip: str, uv: str, value: str, expected: st
     assert told(**{pip: value, uv: "mine"}) == "mine"
 
 
+def test_a_second_index_does_not_stand_in_for_the_first_where_no_hash_is_checked() -> None:
+    """Only the images' script sets `unsafe-best-match`: it checks hashes. What the user sets is left as it is."""
+    wrapper = str(ROOT / "cluster" / "with_pip_settings.sh")
+    environment = {"PATH": os.environ["PATH"], "PIP_EXTRA_INDEX_URL": "https://b.example"}
+
+    def strategy(**variables: str) -> str:
+        command = [wrapper, "printenv", "UV_INDEX_STRATEGY"]
+        return subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=False).stdout.strip()
+
+    assert strategy() == ""
+    assert strategy(UV_INDEX_STRATEGY="unsafe-best-match") == "unsafe-best-match"
+    scripts = [path for path in [ROOT / "Makefile", *(ROOT / "cluster").glob("*.sh")] if "best-match" in path.read_text(encoding="utf-8")]
+    assert scripts == [ROOT / "cluster" / "install_extras.sh"]
+    assert "--require-hashes" in scripts[0].read_text(encoding="utf-8")
+
+
 def test_make_and_the_images_run_uv_with_pip_s_settings() -> None:
     installs = re.findall(r".*uv pip install.*", (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert installs
     assert all("with_pip_settings.sh" in line for line in installs)
-    assert "with-pip-settings /opt/uv/bin/uv" in (ROOT / "cluster" / "install_extras.sh").read_text(encoding="utf-8")
+    script = (ROOT / "cluster" / "install_extras.sh").read_text(encoding="utf-8")
+    assert 'with-pip-settings "${UV_PROGRAM:-/opt/uv/bin/uv}"' in script
