@@ -88,6 +88,29 @@ def images(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str
         yield f"images: {len(tags)} tags in one build: {', '.join(sorted(tags))}"
 
 
+def mirrors() -> dict[str, str]:
+    """From a mirror's name in Artifact Registry to the registry that it mirrors, as cluster/terraform makes them."""
+    path = ROOT / "cluster" / "terraform" / "storage.tf"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    block = re.search(r"^  mirrors = \{\n(.*?)\n  \}", text, re.MULTILINE | re.DOTALL)
+    hosts = dict(re.findall(r'([\w-]+)\s*=\s*"https://([\w.-]+)"', block[1] if block else ""))
+    return {name: host.replace("registry-1.docker.io", "docker.io") for name, host in hosts.items()}
+
+
+def mirrored(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]:
+    """Where our images come from Artifact Registry, third parties' do too: from one of Terraform's mirrors."""
+    found = [(document, path, one.get("image", "")) for document in documents for path, one in containers(document)]
+    ours = {image.rpartition("/clickbait/clickbait-")[0] for *_, image in found if "/clickbait/clickbait-" in image}
+    for document, path, image in found:
+        if not ours or "/clickbait/clickbait-" in image:
+            continue
+        if not any(image.startswith(f"{prefix}/{name}/") for prefix in ours for name in mirrors()):
+            yield (
+                f"{document['kind']}/{document['metadata']['name']}: {path}.image: {image} is not pulled from a mirror "
+                f"({', '.join(mirrors())}): name it under images: in overlays/gke/images"
+            )
+
+
 def services(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]:
     """A Service that is referred to is there: among the documents, or made by the operator under a name that is known beforehand."""
     there = {document["metadata"]["name"] for document in documents if document["kind"] == "Service"}
@@ -219,4 +242,4 @@ def terraform(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[
                 yield f"{where}: the operator is in {', '.join(operator)} (cluster/terraform), not in {space}"
 
 
-AGREEMENTS: tuple[Agreement, ...] = (references, images, services, selectors, network, serving, files, terraform)
+AGREEMENTS: tuple[Agreement, ...] = (references, images, mirrored, services, selectors, network, serving, files, terraform)

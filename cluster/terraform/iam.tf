@@ -102,3 +102,13 @@ resource "google_artifact_registry_repository_iam_member" "readers" {
   role       = "roles/artifactregistry.reader"
   member     = each.value
 }
+
+# Whoever reads a mirror also makes it fetch what it does not have yet. Nobody may write there.
+resource "google_artifact_registry_repository_iam_member" "mirror" {
+  for_each = google_artifact_registry_repository.mirror
+
+  location   = each.value.location
+  repository = each.value.name
+  role       = "roles/artifactregistry.reader"
+  member     = google_service_account.nodes.member
+}

@@ -10,9 +10,12 @@ resource "helm_release" "kuberay" {
   atomic           = true # a release that does not come up is taken back
   timeout          = 600
 
-  values = [file("${path.module}/../kuberay/operator-values.yaml")]
+  values = [
+    file("${path.module}/../kuberay/operator-values.yaml"),
+    yamlencode({ image = { repository = "${local.mirror_prefix}/quay/kuberay/operator" } }),
+  ]
 
-  depends_on = [google_container_node_pool.pool]
+  depends_on = [google_container_node_pool.pool, google_artifact_registry_repository_iam_member.mirror]
 }
 
 # Holds GPU jobs until all of their GPUs are free (overlay gke-gpu). Only where there are GPUs: its webhooks refuse every Ray resource while it
@@ -30,7 +33,12 @@ resource "helm_release" "kueue" {
   timeout          = 600
 
   # Two, so that a drained node takes no webhook with it.
-  values = [yamlencode({ controllerManager = { replicas = 2 } })]
+  values = [yamlencode({
+    controllerManager = {
+      replicas = 2
+      manager  = { image = { repository = "${local.mirror_prefix}/registry-k8s/kueue/kueue" } }
+    }
+  })]
 
   depends_on = [helm_release.kuberay] # it looks for Ray's resources when it starts
 }

@@ -90,6 +90,47 @@ resource "google_artifact_registry_repository" "clickbait" {
   depends_on = [google_project_service.needed]
 }
 
+# Third parties' images, as the nodes pull them: a copy is kept here from the first pull on, so that a pod starts while its registry is away
+# or refuses (Docker Hub limits pulls without a login). A tag is still what that registry says it is.
+locals {
+  mirrors = {
+    docker-hub   = "https://registry-1.docker.io"
+    quay         = "https://quay.io"
+    registry-k8s = "https://registry.k8s.io"
+  }
+  mirror_prefix = "${var.region}-docker.pkg.dev/${var.project_id}"
+}
+
+resource "google_artifact_registry_repository" "mirror" {
+  for_each = local.mirrors
+
+  repository_id = each.key
+  location      = var.region
+  format        = "DOCKER"
+  mode          = "REMOTE_REPOSITORY"
+  description   = "Images of ${each.value}, kept from the first pull on"
+
+  remote_repository_config {
+    docker_repository {
+      custom_repository {
+        uri = each.value
+      }
+    }
+  }
+
+  cleanup_policies {
+    id     = "delete-old"
+    action = "DELETE"
+
+    condition {
+      older_than = "31536000s" # a year; what is pulled again is kept again
+      tag_state  = "ANY"
+    }
+  }
+
+  depends_on = [google_project_service.needed]
+}
+
 # Cloud Run's keys; its value is added by hand (cluster/README.md), so that it is never in the state.
 resource "google_secret_manager_secret" "api_keys" {
   secret_id = "clickbait-api-keys"

@@ -242,6 +242,16 @@ NETWORK: dict[str, tuple[Callable[[list[Document]], Any], str]] = {
         lambda all_: all_.append({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "clickbait-other"}}),
         "binds no role",
     ),
+    "an image from elsewhere": (
+        lambda all_: container(one(all_, "StatefulSet")["spec"]).update(image="docker.io/library/redis:7.4.6-bookworm"),
+        "is not pulled from a mirror",
+    ),
+    "an image from a mirror that nobody makes": (
+        lambda all_: container(one(all_, "StatefulSet")["spec"]).update(
+            image="europe-west4-docker.pkg.dev/test-project/ghcr/library/redis:7.4.6-bookworm"
+        ),
+        "is not pulled from a mirror",
+    ),
     "a secret in the repository": (
         lambda all_: all_.append({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}}),
         "kubectl create",

@@ -18,7 +18,7 @@ import hcl2
 import pytest
 import yaml
 
-from cluster.kuberay import generate
+from cluster.kuberay import agreement, generate
 from cluster.places import Place, l4_zones
 from tests.cluster.provider_schema import used
 from tests.cluster.schema_provider import SCHEMAS, served
@@ -153,6 +153,9 @@ def test_what_is_not_valid_is_refused(copy: Path, terraform: Run, name: str, the
         ),
         ("variables.tf", "contains(keys(jsondecode(file", "!contains(keys(jsondecode(file"),
         ("alerts.tf", 'for file in ["rules.yaml", "rules-kubernetes.yaml"]', 'for file in ["rules.yaml"]'),
+        ("iam.tf", "= google_artifact_registry_repository.mirror", "= {}"),
+        ("operator.tf", "/quay/kuberay/operator", "/kuberay/operator"),
+        ("storage.tf", '"https://quay.io"', '"https://quay.example"'),
         ("alerts.tf", "channels = [google_monitoring_notification_channel.email.name]", "channels = []"),
         ("alerts.tf", "seconds = { s = 1, m = 60, h = 3600 }", "seconds = { s = 1, m = 1, h = 3600 }"),
     ],
@@ -234,12 +237,44 @@ def test_the_buckets_are_the_manifests_and_the_tasks() -> None:
 def test_the_image_repository_is_the_manifests_and_the_tasks() -> None:
     repository = blocks("resource")["google_artifact_registry_repository.clickbait"]["repository_id"]
     (images,) = documents("overlays", "gke", "images", "kustomization.yaml")
-    assert {one["newName"].rpartition("/")[0] for one in images["images"]} == {f"REGION-docker.pkg.dev/PROJECT/{repository}"}
+    ours = {one["newName"].rpartition("/")[0] for one in images["images"] if one["name"].startswith("clickbait-")}
+    assert ours == {f"REGION-docker.pkg.dev/PROJECT/{repository}"}
     assert (
         Place.of("my-project-123456", "europe-west4")
         .image("clickbait-serve", "1")
         .startswith(f"europe-west4-docker.pkg.dev/my-project-123456/{repository}/")
     )
+
+
+def test_third_parties_images_come_from_a_mirror_of_their_own_registry() -> None:
+    """In the overlay and in the operators' charts: the path behind the mirror's name is the upstream's."""
+    (images,) = documents("overlays", "gke", "images", "kustomization.yaml")
+    renamed = {one["name"]: one["newName"] for one in images["images"] if not one["name"].startswith("clickbait-")}
+    assert renamed
+    for name, new in renamed.items():
+        host, _, path = name.partition("/")
+        prefix, mirror, rest = new.split("/", 3)[:2], new.split("/")[2], new.split("/", 3)[3]
+        assert prefix == ["REGION-docker.pkg.dev", "PROJECT"]
+        assert (agreement.mirrors()[mirror], rest) == (host, path)
+    text = (FOLDER / "operator.tf").read_text(encoding="utf-8")
+    charts = re.findall(r'repository = "\$\{local\.mirror_prefix\}/([\w-]+)/([\w/-]+)"', text)
+    assert [(agreement.mirrors()[mirror], path) for mirror, path in charts] == [
+        ("quay.io", "kuberay/operator"),
+        ("registry.k8s.io", "kueue/kueue"),
+    ]
+
+
+def test_the_nodes_read_the_mirrors_and_nobody_writes_there() -> None:
+    resources = blocks("resource")
+    assert resources["google_artifact_registry_repository.mirror"]["mode"] == "REMOTE_REPOSITORY"
+    grants = {
+        name: (body["role"], body["member"])
+        for name, body in resources.items()
+        if name.startswith("google_artifact_registry_repository_iam_member.")
+        and "google_artifact_registry_repository.mirror" in str(body.get("for_each"))
+    }
+    reader = ("roles/artifactregistry.reader", "${google_service_account.nodes.member}")
+    assert grants == {"google_artifact_registry_repository_iam_member.mirror": reader}
 
 
 def test_the_gateways_proxies_are_let_in_by_both_firewalls() -> None:

@@ -5,6 +5,8 @@ Each check is shown to fail on a workflow that is broken in one place.
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 import subprocess
 import sys
@@ -15,8 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import manifests
-from cluster.kuberay import rules
+from cluster import build_with_buildah, manifests
+from cluster.kuberay import agreement, rules
 from tests.conftest import ROOT
 
 FOLDER = ROOT / ".github" / "workflows"
@@ -208,21 +210,98 @@ def test_every_shell_line_parses(tmp_path: Path) -> None:
     assert not parses("if true; then echo")
 
 
+def upstream(name: str) -> str:
+    """The image where its builder publishes it: a mirror's name is taken back, and Docker Hub is written out."""
+    for mirror, host in agreement.mirrors().items():
+        name = re.sub(rf"^REGION-docker\.pkg\.dev/PROJECT/{mirror}/", f"{host}/", name)
+    return name if name.split("/")[0].count(".") else f"docker.io/{name}"
+
+
+def operators() -> set[str]:
+    """The images of the charts that Terraform installs. Their tag is the chart's version with a v before it."""
+    text = (ROOT / "cluster" / "terraform" / "operator.tf").read_text(encoding="utf-8")
+    found = set()
+    for body in re.split(r'^resource "helm_release" ', text, flags=re.MULTILINE)[1:]:
+        (version,) = re.findall(r'version\s+= "([\d.]+)"', body)
+        (path,) = re.findall(r'repository = "\$\{local\.mirror_prefix\}/([^"]+)"', body)
+        found.add(upstream(f"REGION-docker.pkg.dev/PROJECT/{path}:v{version}"))
+    return found
+
+
 def third_parties() -> set[str]:
-    """The images that others build, of every manifest and of compose.yaml, with their registry."""
-    names = set()
+    """The images that others build, of every manifest, of the charts and of compose.yaml, with their registry."""
+    names = operators()
     for overlay in manifests.overlays():
         for document in manifests.build(manifests.OVERLAYS / overlay):
             names |= {container["image"] for _, container in rules.containers(document)}
     services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
     names |= {service["image"] for service in services.values() if "image" in service}
-    others = {name for name in names if "clickbait-" not in name}
-    return {name if name.split("/")[0].count(".") else f"docker.io/{name}" for name in others}
+    return {upstream(name) for name in names if "clickbait-" not in name}
 
 
 def test_every_image_of_third_parties_is_scanned() -> None:
     job = yaml.safe_load(text_of("images"))["jobs"]["third-parties"]
     assert set(job["strategy"]["matrix"]["image"]) == third_parties()
+
+
+def test_images_are_scanned_again_when_nobody_pushes() -> None:
+    """A hole becomes known after the image was built."""
+    assert yaml.safe_load(text_of("images"))[True]["schedule"]
+
+
+def script(name: str, job: str, step: str) -> str:
+    """The shell lines of a workflow's step."""
+    (run,) = [one["run"] for one in yaml.safe_load(text_of(name))["jobs"][job]["steps"] if one.get("name") == step]
+    return str(run)
+
+
+def run_with_docker(folder: Path, lines: str, docker: str, **variables: str) -> tuple[int, str]:
+    """Runs shell lines as GitHub does, with `docker` as the program of that name; returns the code and GITHUB_OUTPUT."""
+    tools, output = folder / "tools", folder / "output"
+    tools.mkdir()
+    output.touch()
+    (tools / "docker").write_text(f"#!/bin/sh\n{docker}\n")
+    (tools / "docker").chmod(0o755)
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    environment = {"PATH": path, "GITHUB_OUTPUT": str(output), **variables}
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", lines]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, output.read_text()
+
+
+DIGEST = f"sha256:{'0123456789abcdef' * 4}"
+
+
+def test_the_bases_digest_is_asked_for_once_and_has_to_be_one(tmp_path: Path) -> None:
+    lines = script("images", "base", "The digest that the base's tag has now")
+    base = build_with_buildah.base_image((ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    answer = f'[ "$4" = "{base}" ] && echo \'{{"digest": "{DIGEST}"}}\''
+    (tmp_path / "a").mkdir()
+    assert run_with_docker(tmp_path / "a", lines, answer) == (0, f"name={base}\ndigest={DIGEST}\n")
+    for name, wrong in {"b": "echo '{}'", "c": "exit 1", "d": 'echo \'{"digest": "latest"}\''}.items():
+        (tmp_path / name).mkdir()
+        code, output = run_with_docker(tmp_path / name, lines, wrong)
+        assert code != 0
+        assert output == ""
+
+
+def test_every_image_is_built_on_that_digest_and_says_so(tmp_path: Path) -> None:
+    job = yaml.safe_load(text_of("images"))["jobs"]["push"]
+    assert job["needs"] == "base"
+    assert job["env"]["BASE"] == "${{ needs.base.outputs.name }}"
+    assert job["env"]["DIGEST"] == "${{ needs.base.outputs.digest }}"
+    lines = script("images", "push", "Push, unless the commit's is there already (tags never change)")
+    log = tmp_path / "log"
+    docker = f'[ "$2" != imagetools ] || exit 1; printf "%s\\n" "$@" > {log}'
+    values = {"IMAGE": "i", "TARGET": "serve", "COMMIT": "c", "BASE": "python:3.11.14-slim-bookworm", "DIGEST": DIGEST}
+    assert run_with_docker(tmp_path, lines, docker, **values)[0] == 0
+    words = log.read_text().splitlines()
+    pairs = set(itertools.pairwise(words))
+    context = f"{values['BASE']}=docker-image://docker.io/library/{values['BASE']}@{DIGEST}"
+    assert ("--build-context", context) in pairs
+    assert ("--label", f"org.opencontainers.image.base.digest={DIGEST}") in pairs
+    assert ("--build-arg", "GIT_COMMIT=c") in pairs
+    assert "--provenance=mode=max" in words
 
 
 def test_redis_is_past_the_fix_of_its_known_remote_execution() -> None:

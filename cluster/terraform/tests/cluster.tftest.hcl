@@ -193,6 +193,27 @@ run "kueue_is_there_for_gpu_jobs_and_survives_a_drain" {
   }
 }
 
+run "the_nodes_pull_third_parties_images_from_mirrors" {
+  variables {
+    gpu_max_nodes = 4
+  }
+
+  assert {
+    condition     = { for name, mirror in google_artifact_registry_repository.mirror : name => mirror.remote_repository_config[0].docker_repository[0].custom_repository[0].uri if mirror.mode == "REMOTE_REPOSITORY" } == { docker-hub = "https://registry-1.docker.io", quay = "https://quay.io", registry-k8s = "https://registry.k8s.io" }
+    error_message = "the overlay gke and the charts name these mirrors"
+  }
+
+  assert {
+    condition     = { for name, grant in google_artifact_registry_repository_iam_member.mirror : name => grant.role } == { docker-hub = "roles/artifactregistry.reader", quay = "roles/artifactregistry.reader", registry-k8s = "roles/artifactregistry.reader" }
+    error_message = "the nodes read every mirror, and nobody writes there"
+  }
+
+  assert {
+    condition     = yamldecode(helm_release.kuberay.values[1]).image.repository == "europe-west4-docker.pkg.dev/my-project-123456/quay/kuberay/operator" && yamldecode(helm_release.kueue[0].values[0]).controllerManager.manager.image.repository == "europe-west4-docker.pkg.dev/my-project-123456/registry-k8s/kueue/kueue"
+    error_message = "the operators come from the mirrors too"
+  }
+}
+
 run "who_publishes_cannot_replace" {
   assert {
     condition     = { for name, grant in google_storage_bucket_iam_member.clickbait : name => grant.role if length(grant.condition) > 0 && strcontains(try(grant.condition[0].expression, ""), "versions/") } == { train-models-publish = "roles/storage.objectCreator", train-models-write = "roles/storage.objectUser", vertex-models-write = "roles/storage.objectUser", judge-models-alias = "roles/storage.objectUser" }
