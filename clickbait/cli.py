@@ -22,9 +22,10 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import NoReturn
 
-from clickbait import environment, foreign, scratch, telemetry
+from clickbait import environment, library_errors, telemetry
 from clickbait.config import C, did_you_mean, keys, load
 from clickbait.errors import ClickbaitError, ConfigError, Refused
+from clickbait.storage import user_cache
 
 
 class Code(IntEnum):
@@ -107,15 +108,15 @@ class Parser(argparse.ArgumentParser):
 
 def explained(error: BaseException) -> tuple[Code, str]:
     """The exit code that an error ends a command with, and the one line that says why."""
-    cause = foreign.unwrapped(error)
+    cause = library_errors.unwrapped(error)
     if isinstance(cause, Refused):
-        return Code.REFUSED, f"refused: {foreign.text(cause)}"
+        return Code.REFUSED, f"refused: {library_errors.text(cause)}"
     if isinstance(cause, ClickbaitError):
-        return Code.USER, f"error: {foreign.text(cause)}"
+        return Code.USER, f"error: {library_errors.text(cause)}"
     where = _note(error)
-    if (advice := foreign.fix(cause)) is not None:
-        return Code.USER, f"error: {foreign.line(cause)}: {advice} (the traceback is {where})"
-    return Code.FAULT, f"error: a fault of this program: {foreign.line(cause)}; the traceback is {where}: please report it"
+    if (advice := library_errors.fix(cause)) is not None:
+        return Code.USER, f"error: {library_errors.line(cause)}: {advice} (the traceback is {where})"
+    return Code.FAULT, f"error: a fault of this program: {library_errors.line(cause)}; the traceback is {where}: please report it"
 
 
 def _print(error: BaseException) -> Code:
@@ -129,7 +130,7 @@ def _note(error: BaseException) -> str:
     lines = traceback.format_exception(error)
     head = f"{' '.join(sys.argv)}\nPython {platform.python_version()} on {platform.platform()}\n\n"
     try:
-        path = scratch.own(scratch.path("faults")) / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+        path = user_cache.own(user_cache.path("faults")) / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
         path.write_text(head + "".join(lines), encoding="utf-8", errors="backslashreplace")
     except OSError:
         print("".join(lines), file=sys.stderr)

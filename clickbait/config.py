@@ -103,7 +103,7 @@ class TrainConfig(Config):
     label_smoothing: float = Field(0.0, ge=0.0, lt=0.5)
     """Share of a label's certainty that goes to the other class."""
     augment: Fraction = 0.0
-    """Share of headlines that an epoch sees written otherwise: case, punctuation, digits, spacing, outlets' names (`clickbait.augment`)."""
+    """Share of headlines that an epoch sees written otherwise: case, punctuation, digits, spacing, outlets' names (`clickbait.training.augment`)."""
     epochs: int = Field(2, ge=1, le=1000)
     """Passes over the training split."""
     max_steps: int | None = Field(None, ge=1)
@@ -201,7 +201,7 @@ class EvaluateConfig(TransferConfig):
     num_workers: int = Field(2, ge=0, le=10_000)
     """Ray Data actors that score; 0 scores in the driver's own process."""
     behaviour_file: str = "configs/behaviour.yaml"
-    """YAML with the behavioural cases (`clickbait.behaviour`)."""
+    """YAML with the behavioural cases (`clickbait.evaluation.behaviour`)."""
     worst: int = Field(50, ge=0, le=1000)
     """How many of the worst errors the report shows."""
 

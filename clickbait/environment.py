@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
 
-from clickbait import scratch
 from clickbait.errors import ConfigError
+from clickbait.storage import user_cache
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")  # urllib wants the brackets, others do not
 SHORT = "/tmp"  # noqa: S108 - where Ray itself goes by default; a folder of this user below it is private
@@ -70,7 +70,7 @@ def short_folder() -> Path:
     folder = Path(SHORT) / f"clickbait-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        return scratch.own(folder / "short").parent
+        return user_cache.own(folder / "short").parent
     except OSError as error:
         raise ConfigError(f"{folder}: {error.strerror or error}: set RAY_TMPDIR to a folder with a short path, for sockets") from None
 

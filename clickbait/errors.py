@@ -1,7 +1,7 @@
 """One exception tree for all that a user can cause.
 
 Every message says what to do. A job prints it as one line and exits with 2, for `Refused` with 1 (`clickbait.cli`); the HTTP api maps it
-to a status (`serve.api`). What only a bug can cause is an `assert`, never one of these.
+to a status (`serve.http.api`). What only a bug can cause is an `assert`, never one of these.
 
     ClickbaitError (ValueError)
     ├── ConfigError            a YAML key, a flag or a setting that does not fit
@@ -19,7 +19,7 @@ to a status (`serve.api`). What only a bug can cause is an `assert`, never one o
     │   └── AliasConflict      the alias moved since it was read
     ├── PortInUse              somebody listens there already
     ├── Refused                the gate or a check said no; nothing is broken
-    └── RequestError           what a client of the HTTP api can cause (serve.api holds the statuses)
+    └── RequestError           what a client of the HTTP api can cause (serve.http.api holds the statuses)
         ├── BadRequest         not JSON, not of the route's shape, or not Unicode
         ├── Unauthorized       a key is asked for, and none was sent, or another
         ├── UnknownModel       another model's name, or a version that is not served

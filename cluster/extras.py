@@ -74,8 +74,8 @@ def modules(extra: str) -> tuple[str, ...]:
             "tuning.sweep",
             "tuning.compare",
             "tuning.distil",
-            "clickbait.download",
-            "clickbait.teacher",
+            "clickbait.data.download",
+            "clickbait.pretrained.download_mpnet",
         ),
         "bento": ("serve.bento",),
         "frontend": ("serve.frontend",),
@@ -97,7 +97,7 @@ def programs(extra: str, environment: Environment) -> list[Program]:
     match extra:
         case "":
             scorer = (
-                "import sys; from clickbait import registry, scorer; scorer.Scorer(registry.Registry(sys.argv[1]).fetch('v1')).score(['a'])"
+                "import sys; from clickbait.inference.scorer import Scorer; from clickbait.registry.registry import Registry; Scorer(Registry(sys.argv[1]).fetch('v1')).score(['a'])"
             )
             return [
                 *helps,
@@ -184,7 +184,7 @@ def check(name: str, make_bundle: Callable[[Path], Path]) -> float:
 
 def _install(folder: Path, extra: str, target: str | None, make_bundle: Callable[[Path], Path]) -> Environment:
     """Installs the extra with the project, or what the image's target installs, by the script of the Dockerfile."""
-    from clickbait.registry import Registry
+    from clickbait.registry.registry import Registry
 
     cwd = folder / "cwd"
     cwd.mkdir()

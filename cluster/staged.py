@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clickbait import cli, sample, telemetry, tracking
-from clickbait.bundle import MANIFEST
+from clickbait import cli, sample, telemetry
 from clickbait.config import PromoteConfig
 from clickbait.errors import ClickbaitError, ConfigError, Refused, RegistryError
-from clickbait.registry import Registry
+from clickbait.registry.bundle import MANIFEST
+from clickbait.registry.registry import Registry
+from clickbait.training import tracking
 from cluster import benchmark, smoke
 from cluster.shell import ROOT
 from ray_jobs.promote import judge

@@ -28,7 +28,7 @@ import yaml
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from clickbait import foreign
+from clickbait import library_errors
 from clickbait.config import did_you_mean
 from clickbait.errors import ConfigError
 from cluster.shell import ROOT, task
@@ -46,8 +46,8 @@ _NOT_HERE = "see docs/jobs.md"
 
 def jobs() -> dict[str, str]:
     """The module of each job that has a configuration of its name."""
-    paths = [*(ROOT / "ray_jobs").glob("*.py"), *(ROOT / "tuning" / f"{name}.py" for name in ("distil", "sweep"))]
-    return {path.stem: f"{path.parent.name}.{path.stem}" for path in sorted(paths) if (ROOT / "configs" / f"{path.stem}.yaml").is_file()}
+    names = sorted(path.stem for path in (ROOT / "ray_jobs").glob("*.py") if (ROOT / "configs" / f"{path.stem}.yaml").is_file())
+    return {name: f"ray_jobs.{name}" for name in names} | {name: f"tuning.{name}" for name in ("distil", "sweep")}
 
 
 def token() -> str:
@@ -180,7 +180,7 @@ def _submit(client: Any, **asked: Any) -> str:
             return str(client.submit_job(**asked))
         except RuntimeError as error:
             if "No available agent" not in str(error) or time.monotonic() > end:
-                raise ConfigError(f"Ray does not take the job: {foreign.line(error)}") from None
+                raise ConfigError(f"Ray does not take the job: {library_errors.line(error)}") from None
         time.sleep(1)
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from clickbait import cli
 from clickbait.errors import ConfigError
-from clickbait.registry import Registry
+from clickbait.registry.registry import Registry
 from cluster.build_with_buildah import buildah
 from serve import ports
 

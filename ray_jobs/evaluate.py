@@ -12,13 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from clickbait import behaviour, card, cli, drafts, evaluation, report
+from clickbait import cli
 from clickbait.config import EvaluateConfig
-from clickbait.dataset import Dataset, open_dataset
+from clickbait.data.dataset import Dataset, open_dataset
 from clickbait.errors import DataError
-from clickbait.evaluation import Split
+from clickbait.evaluation import behaviour
+from clickbait.evaluation import measure as evaluation
+from clickbait.evaluation.measure import Split
+from clickbait.inference.scorer import Scorer
+from clickbait.registry import model_card, workspace
+from clickbait.reports import report
 from clickbait.sample import SYNTHETIC_NOTICE
-from clickbait.scorer import Scorer
 from ray_jobs.scoring import score_texts
 
 
@@ -30,17 +34,17 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         DataError: no whole dataset there, or not the bundle's; a transfer set that cannot be read.
     """
     dataset = open_dataset(config.dataset)
-    with drafts.existing(config.bundle, change=True) as folder:
+    with workspace.existing(config.bundle, change=True) as folder:
         scorer = Scorer(folder, threads=config.threads)
         if scorer.manifest.dataset != dataset.fingerprint:
             raise DataError(
                 f"{config.bundle} was trained on {scorer.manifest.dataset}: give the dataset of that name, not {dataset.fingerprint}"
             )
-        document = {**card.read_metrics(folder), **measure(config, scorer, dataset)}
+        document = {**model_card.read_metrics(folder), **measure(config, scorer, dataset)}
         document.pop("verdict", None)  # a verdict on older measurements
         report.write(document, folder / "report.html", title=f"Clickbait detector on {dataset.fingerprint}")
-        summary = {name: document["test"][name] for name in card.SUMMARY}
-        card.write(folder, document, metrics=summary, verdict=None)
+        summary = {name: document["test"][name] for name in model_card.SUMMARY}
+        model_card.write(folder, document, metrics=summary, verdict=None)
     return document
 
 
@@ -75,14 +79,14 @@ def inputs(config: EvaluateConfig, dataset: Dataset) -> tuple[tuple[behaviour.Ca
 def main(config: EvaluateConfig) -> None:
     """Evaluate and print the figures that the gate reads."""
     print(table(evaluate(config)))
-    print(f"report: {drafts.address(config.bundle, 'report.html')}")
+    print(f"report: {workspace.address(config.bundle, 'report.html')}")
 
 
 def table(document: Mapping[str, Any]) -> str:
     """The figures of the metrics document for a terminal. A figure that is not defined is `none`."""
     test, transfer = document["test"], document["transfer"]
     lines = [SYNTHETIC_NOTICE] if document["synthetic"] else []
-    lines += [f"{name:>12}: {_number(test[name])}" for name in card.SUMMARY]
+    lines += [f"{name:>12}: {_number(test[name])}" for name in model_card.SUMMARY]
     lines += [f"{'flip ' + name:>16}: {share:.2%}" for name, share in document["flips"].items()]
     lines.append(f"{'behaviour':>12}: {document['behaviour']['passed']} of {document['behaviour']['cases']} cases hold")
     if transfer:

@@ -5,11 +5,12 @@ python -m ray_jobs.export --config configs/export.yaml --run artifacts/runs/clic
 
 from __future__ import annotations
 
-from clickbait import card, cli, drafts
-from clickbait.checkpoints import open_run
+from clickbait import cli
 from clickbait.config import ExportConfig
-from clickbait.dataset import open_dataset
+from clickbait.data.dataset import open_dataset
 from clickbait.errors import DataError
+from clickbait.registry import model_card, workspace
+from clickbait.training.runs import open_run
 
 
 def export(config: ExportConfig) -> str:
@@ -23,12 +24,12 @@ def export(config: ExportConfig) -> str:
     described = run.read_json("run.json") or {}
     if described.get("dataset") != dataset.fingerprint:
         raise DataError(f"{config.run} was trained on dataset {described.get('dataset')}, not {dataset.fingerprint}: give its --dataset")
-    from clickbait import exporting  # 12 s of torch and transformers: what is wrong is told before
+    from clickbait.training import export as exporting  # 12 s of torch and transformers: what is wrong is told before
 
     best = run.best()
     assert best is not None
     history = run.state(run.complete()[-1]).history
-    with run.fetch(best) as checkpoint, drafts.new(config.output) as folder:
+    with run.fetch(best) as checkpoint, workspace.new(config.output) as folder:
         exporting.build(config, checkpoint, exporting.train_config(described["config"]), history, dataset, folder)
     return config.output
 
@@ -36,8 +37,8 @@ def export(config: ExportConfig) -> str:
 def main(config: ExportConfig) -> None:
     """Export and say how near the forms are."""
     uri = export(config)
-    with drafts.existing(uri) as folder:
-        found = card.read_metrics(folder)["export"]
+    with workspace.existing(uri) as folder:
+        found = model_card.read_metrics(folder)["export"]
     for form in ("torch", "fp32", "int8"):
         if form in found:
             item = found[form]

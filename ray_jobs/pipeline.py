@@ -21,15 +21,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clickbait import cli, drafts, evaluation, storage, tracking
-from clickbait.checkpoints import description
+from clickbait import cli, storage
 from clickbait.config import GateConfig, PipelineConfig, TrainConfig, load
-from clickbait.dataset import Dataset, open_dataset
+from clickbait.data.dataset import Dataset, open_dataset
 from clickbait.errors import ConfigError, Refused
-from clickbait.registry import Registry
+from clickbait.evaluation import measure
+from clickbait.registry import workspace
+from clickbait.registry.registry import Registry
 from clickbait.sample import SYNTHETIC_NOTICE
+from clickbait.training import tracking
+from clickbait.training.runs import description
 from ray_jobs import evaluate, export, preprocess, promote, session, train
-from serve import app, keys, ports, settings
+from serve import app, ports, settings
+from serve.http import keys
 from serve.settings import Settings
 
 # Written for this purpose: what the server is asked at the end.
@@ -100,7 +104,7 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
         with clock.step("score over HTTP"):
             answers = [{"text": text, **ask(url, text, key)} for text in HEADLINES]
     summary = summarise(dataset, metrics, outcome, answers, clock.seconds)
-    summary["report"] = drafts.address(draft, "report.html")
+    summary["report"] = workspace.address(draft, "report.html")
     storage.open_storage(work).write("summary.json", json.dumps(summary, indent=2).encode())
     print(table(summary), flush=True)
     if served is not None:
@@ -189,7 +193,7 @@ def table(summary: dict[str, Any]) -> str:
         if summary[name] is not None:
             lines.append(f"{name:<18} {summary[name]:>8.4f}")
     if summary["transfer_left_out"]:
-        lines.append(f"{'transfer set':<18} {evaluation.left_out(summary['transfer_left_out'])}")
+        lines.append(f"{'transfer set':<18} {measure.left_out(summary['transfer_left_out'])}")
     failed = f" ({', '.join(summary['failed_checks'])})" if summary["failed_checks"] else ""
     lines += [f"{'gate':<18} {summary['gate']}{failed}", f"{'version':<18} {summary['version'] or 'none'}"]
     lines += [f"{answer['score']:>8.4f}  {answer['label']:<9}  {answer['text']}" for answer in summary["answers"]]

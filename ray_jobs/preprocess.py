@@ -2,7 +2,7 @@
 
     python -m ray_jobs.preprocess --config configs/preprocess.yaml --source headlines.csv
 
-The dataset's folder is named by its content (`clickbait.dataset`): the same input and settings return at once the second time.
+The dataset's folder is named by its content (`clickbait.data.dataset`): the same input and settings return at once the second time.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import json
 import logging
 from typing import Any
 
-from clickbait import cli, dataset, headlines, sources, storage, tokenizer
+from clickbait import cli, storage
 from clickbait.config import PreprocessConfig
+from clickbait.data import dataset, headlines, sources
 from clickbait.errors import DataError
+from clickbait.pretrained import tokenizer
 from ray_jobs.session import connect
 
 log = logging.getLogger("preprocess")

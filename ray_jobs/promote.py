@@ -18,13 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from clickbait import bundle, card, cli, drafts, gate, metrics, report, tracking
-from clickbait.bundle import Manifest
+from clickbait import cli
 from clickbait.config import GateConfig, PromoteConfig, load
-from clickbait.dataset import Dataset, open_dataset
+from clickbait.data.dataset import Dataset, open_dataset
 from clickbait.errors import BundleError, DataError, Refused, RegistryError, StorageError
-from clickbait.registry import Alias, Registry
-from clickbait.scorer import Scorer
+from clickbait.evaluation import gate, metrics
+from clickbait.inference.scorer import Scorer
+from clickbait.registry import bundle, model_card, workspace
+from clickbait.registry.bundle import Manifest
+from clickbait.registry.registry import Alias, Registry
+from clickbait.reports import report
+from clickbait.training import tracking
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +68,12 @@ def promote(config: PromoteConfig) -> Outcome:
             registry.set_alias(version, config.alias, expect=pointed_at)
             tracking.mirror(registry, version, [config.alias], config.wandb_project)
         return Outcome(verdict["decision"], version, verdict)
-    with drafts.existing(config.bundle, change=True) as folder:
+    with workspace.existing(config.bundle, change=True) as folder:
         bundle.verify(folder)
         verdict, pointed_at = judge(config, folder, registry)
-        document = {**card.read_metrics(folder), "verdict": verdict}
+        document = {**model_card.read_metrics(folder), "verdict": verdict}
         report.write(document, folder / "report.html", title=f"Clickbait detector: {verdict['decision']}")
-        card.write(folder, document, verdict=verdict)
+        model_card.write(folder, document, verdict=verdict)
         if config.publish_only:
             version = registry.publish(folder)
             tracking.mirror(registry, version, [], config.wandb_project)
@@ -91,7 +95,7 @@ def judge(config: PromoteConfig, folder: Path, registry: Registry) -> tuple[dict
         RegistryError: there is no alias of the name `champion`.
     """
     bounds = load(GateConfig, config.gate_file)
-    document = card.read_metrics(folder)
+    document = model_card.read_metrics(folder)
     moved = registry.alias(config.alias)
     pointed_at = moved.version if moved else None
     alias = registry.alias(config.champion) if config.champion else moved

@@ -13,10 +13,10 @@ import time
 from typing import Any
 
 from clickbait import cli, storage
-from clickbait.registry import Registry
-from ray_jobs import score_output
-from ray_jobs.score_config import ScoreConfig
-from ray_jobs.score_source import plan
+from clickbait.registry.registry import Registry
+from clickbait.scoring import output
+from clickbait.scoring.config import ScoreConfig
+from clickbait.scoring.source import plan
 from ray_jobs.scoring import Written, manifest, score_parts
 
 log = logging.getLogger("score")
@@ -34,12 +34,12 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         config = config.model_copy(update={"model": Registry(config.registry).resolve(config.model)})
     model = manifest(config)
     source = plan(config)
-    head = score_output.identify(config, source, model)
-    if finished := score_output.begin(config.output, head):
+    head = output.identify(config, source, model)
+    if finished := output.begin(config.output, head):
         log.info("%s is whole already", config.output)
         return finished
-    parts = dict(zip(score_output.names(head, source.parts), source.parts, strict=True))
-    done = score_output.done(config.output, list(parts))
+    parts = dict(zip(output.names(head, source.parts), source.parts, strict=True))
+    done = output.done(config.output, list(parts))
     log.info("%d parts, %d of them done already", len(parts), len(done))
     waiting = {name: part for name, part in parts.items() if name not in done}
     if waiting:
@@ -47,7 +47,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         for written in score_parts(waiting, source.schema, config, head["model"]["sha256"]):
             done[written.name] = written.summary
             progress.tell(written)
-    return score_output.seal(config.output, head, [done[name] for name in parts])
+    return output.seal(config.output, head, [done[name] for name in parts])
 
 
 class Progress:
@@ -81,11 +81,9 @@ def main(config: ScoreConfig) -> None:
         print(f"{name:>12} {counts[name]:>14,}")
     for reason, rows in counts["reasons"].items():
         print(f"{'':>12} {rows:>14,} {reason}")
-    print(f"scores: {storage.join(config.output, score_output.SCORES)}")
+    print(f"scores: {storage.join(config.output, output.SCORES)}")
     if counts["quarantined"] > counts["in"] / 2:
-        log.warning(
-            "most rows could not be scored: look at %s, and at --headline-column", storage.join(config.output, score_output.QUARANTINE)
-        )
+        log.warning("most rows could not be scored: look at %s, and at --headline-column", storage.join(config.output, output.QUARANTINE))
 
 
 if __name__ == "__main__":

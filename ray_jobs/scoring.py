@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clickbait import drafts, prepared
-from clickbait.bundle import Manifest, verify
 from clickbait.errors import ClickbaitError, DataError
-from clickbait.registry import Registry
-from clickbait.scorer import Scorer
-from ray_jobs import score_output
-from ray_jobs.score_config import ScoreConfig
-from ray_jobs.score_rows import Part, Reader
+from clickbait.inference import graph_cache
+from clickbait.inference.scorer import Scorer
+from clickbait.registry import workspace
+from clickbait.registry.bundle import Manifest, verify
+from clickbait.registry.registry import Registry
+from clickbait.scoring import output
+from clickbait.scoring.config import ScoreConfig
+from clickbait.scoring.rows import Part, Reader
 from ray_jobs.session import connect
 
 BATCH = 512  # headlines a call: a second of work
@@ -33,8 +34,8 @@ class BundleScorer:
     """A Ray Data actor: Arrow batches with a `text` column in, the same with `score` out."""
 
     def __init__(self, bundle: str, threads: int) -> None:
-        with drafts.existing(bundle) as folder:
-            self.scorer = Scorer(folder, threads=threads, shared=prepared.folder())
+        with workspace.existing(bundle) as folder:
+            self.scorer = Scorer(folder, threads=threads, shared=graph_cache.folder())
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return batch.append_column("score", pa.array(self.scorer.score(batch["text"].to_pylist()), pa.float32()))
@@ -45,7 +46,7 @@ def score_texts(bundle: str, texts: Sequence[str], *, num_workers: int, threads:
     unique = list(dict.fromkeys(texts))
     place = {text: index for index, text in enumerate(unique)}
     if num_workers == 0:
-        with drafts.existing(bundle) as folder:
+        with workspace.existing(bundle) as folder:
             scores = Scorer(Path(folder), threads=threads).score(unique)
     else:
         scores = _score_on_ray(bundle, unique, num_workers, threads)
@@ -79,7 +80,7 @@ def manifest(config: ScoreConfig) -> Manifest:
         BundleError, RegistryError: it is not there, or not whole.
     """
     if config.bundle is not None:
-        with drafts.existing(config.bundle) as folder:
+        with workspace.existing(config.bundle) as folder:
             return verify(folder)
     registry = Registry(config.registry)
     version = registry.resolve(config.model)
@@ -95,9 +96,9 @@ def load(config: ScoreConfig) -> Scorer:
         BundleError, RegistryError: it is not there, or not whole.
     """
     if config.bundle is None:
-        return Scorer.of(Registry(config.registry), config.model, threads=config.threads, shared=prepared.folder())
-    with drafts.existing(config.bundle) as folder:
-        return Scorer(folder, threads=config.threads, shared=prepared.folder())
+        return Scorer.of(Registry(config.registry), config.model, threads=config.threads, shared=graph_cache.folder())
+    with workspace.existing(config.bundle) as folder:
+        return Scorer(folder, threads=config.threads, shared=graph_cache.folder())
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class PartScorer:
         self._wrong: str | None = None  # raised in an actor, an error would come out wrapped in Ray's own tracebacks
         try:
             self._scorer = load(config)
-            if score_output.fingerprint(self._scorer.manifest) != fingerprint:
+            if output.fingerprint(self._scorer.manifest) != fingerprint:
                 self._wrong = f"{config.bundle}: was replaced while it was at work: give the scores of the new one another --output"
         except ClickbaitError as error:
             self._wrong = str(error)
@@ -136,7 +137,7 @@ class PartScorer:
         began = time.time()
         try:
             found = Part(**{**part, "columns": tuple(part["columns"])})
-            summary = score_output.write_part(self._config.output, name, found, self._reader, self._scorer, self._config)
+            summary = output.write_part(self._config.output, name, found, self._reader, self._scorer, self._config)
         except ClickbaitError as error:
             return {"error": str(error)}
         return asdict(Written(name, summary, began, time.time()))

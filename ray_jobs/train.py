@@ -3,7 +3,7 @@
     python -m ray_jobs.train --config configs/train.yaml --epochs 3 --lr 5e-5
 
 One DDP worker a core or a GPU under Ray Train's TorchTrainer (Train V2); `--num-workers 0` trains in this process. The same command
-after a kill goes on from the newest whole checkpoint. The loop is `clickbait.training`.
+after a kill goes on from the newest whole checkpoint. The loop is `clickbait.training.loop`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import uuid
 
 import ray
 
-from clickbait import cli, hub, storage, tracking
-from clickbait.checkpoints import Run, claim
+from clickbait import cli, storage
 from clickbait.config import TrainConfig
-from clickbait.dataset import open_dataset
+from clickbait.data.dataset import open_dataset
 from clickbait.errors import DataError
+from clickbait.pretrained import locate
+from clickbait.training import tracking
+from clickbait.training.runs import Run, claim
 from ray_jobs.session import connect
 
 
@@ -38,8 +40,8 @@ def train(config: TrainConfig) -> str:
     config = config.model_copy(update={"dataset": dataset.uri, "progress": config.progress and sys.stderr.isatty()})
     run = Run(storage.join(config.output, config.name))
     there = (run.read_json("run.json") or {}).get("config", {}).get("model")
-    config = config.model_copy(update={"model": hub.pin(config.model, there)})
-    hub.locate(config.model)  # before any worker starts
+    config = config.model_copy(update={"model": locate.pin(config.model, there)})
+    locate.locate(config.model)  # before any worker starts
     dataset.check_model(config.model)
     claim(run, config, dataset)
     if run.read_json("done.json") is not None:

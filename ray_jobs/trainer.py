@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from clickbait import storage, telemetry
 from clickbait.config import TrainConfig
-from clickbait.dataset import open_dataset
+from clickbait.data.dataset import open_dataset
 from clickbait.errors import ClickbaitError, StorageError
 from ray_jobs.ray_storage import run_storage
 
@@ -68,7 +68,7 @@ def fit(config: TrainConfig, *, group: str | None = None, driver: str | None = N
     Args:
         config: what to train, and how.
         group: the W&B group.
-        driver: the command that the workers belong to (`clickbait.lease`).
+        driver: the command that the workers belong to (`clickbait.storage.lease`).
         callbacks: told what the workers report.
 
     Raises:
@@ -113,7 +113,7 @@ def trainer(config: TrainConfig, *, group: str | None, driver: str, callbacks: S
 def _worker(values: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     telemetry.off()
-    from clickbait.training import Place, fit
+    from clickbait.training.loop import Place, fit
 
     config = TrainConfig.model_validate(values["config"])
     context = ray.train.get_context()

@@ -4,7 +4,7 @@
     serve deploy configs/serve.yaml
 
 Every setting of `serve.settings` is an argument; the environment gives the rest. Both are read once, by `build`, so that a replica on
-another machine has the same limits. Each replica follows the alias by itself (`serve.following`): a promotion needs no deployment.
+another machine has the same limits. Each replica follows the alias by itself (`serve.core.following`): a promotion needs no deployment.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
-from clickbait import backends, cli, environment
+from clickbait import cli, environment
 from clickbait.errors import ClickbaitError
-from clickbait.registry import Registry
+from clickbait.inference import backends
+from clickbait.registry.registry import Registry
 from clickbait.storage import is_local
-from serve import haproxy, ingress, ports, ray_metrics, scaling, settings
-from serve.api import Api, create_app
-from serve.keys import Keys
-from serve.service import Service
+from serve import ports, settings
+from serve.core.service import Service
+from serve.http.api import Api, create_app
+from serve.http.keys import Keys
+from serve.on_ray import haproxy, ingress, ray_metrics, scaling
 from serve.settings import Settings
 
 haproxy.set_defaults()  # before this process starts a Ray

@@ -21,8 +21,8 @@ from bentoml.exceptions import BentoMLException
 
 from clickbait import cli
 from clickbait.errors import ConfigError
-from clickbait.registry import Registry
-from clickbait.scorer import Scorer
+from clickbait.inference.scorer import Scorer
+from clickbait.registry.registry import Registry
 from clickbait.text import clean, is_unicode, raw_bound
 from serve import settings
 

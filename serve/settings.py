@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     """Bytes of a body: 256 texts of 512 characters take half of it in UTF-8, and three quarters as \\uXXXX."""
     max_waiting: int = Field(256, ge=1, le=100_000)
     """Requests that may wait for the model in one replica. It bounds the memory for their texts, and the wait of single headlines: a
-    third of a second at 800 headlines a second. Whether a request can be answered in time is judged by its work (`serve.batching`)."""
+    third of a second at 800 headlines a second. Whether a request can be answered in time is judged by its work (`serve.core.batching`)."""
     batch_tokens: int | None = Field(None, ge=1, le=1 << 20)
     """Tokens computed at a time, padding counted; None: 256 on a CPU core, some 17 headlines, and 16,384 on a GPU. Fewer give less a
     second, and for more a new request waits longer than the 10 to 15 ms of the batch before it."""
@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     or it sends a request into a connection that is just closed: behind a load balancer that keeps them 600 s, as Google's do, give 620."""
 
     shared_port: int | None = Field(None, ge=1, le=65_535)
-    """Under Ray Serve: a port that a machine's replicas share, past HAProxy (`serve.shared_port`), on `host`; None: there is none."""
+    """Under Ray Serve: a port that a machine's replicas share, past HAProxy (`serve.on_ray.shared_port`), on `host`; None: there is none."""
 
     @field_validator("port", "shared_port", mode="before")
     @classmethod

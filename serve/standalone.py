@@ -23,10 +23,10 @@ from clickbait import cli
 from clickbait.config import did_you_mean
 from clickbait.errors import ConfigError
 from serve import ports, settings
-from serve.api import create_app
-from serve.keys import Keys
-from serve.protocol import Protocol
-from serve.service import Service
+from serve.core.service import Service
+from serve.http.api import create_app
+from serve.http.keys import Keys
+from serve.http.protocol import Protocol
 from serve.settings import Settings
 
 _FLAGS = ("registry", "model", "host", "port")

@@ -119,7 +119,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from clickbait import hub
+    from clickbait.pretrained import locate
 
     folder = tmp_path_factory.mktemp("tiny-encoder")
     torch.manual_seed(0)
@@ -127,7 +127,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=30522, hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, num_labels=2
     )
     BertForSequenceClassification(config).save_pretrained(folder)
-    (folder / "tokenizer.json").write_bytes(hub.file(hub.OFFLINE, "tokenizer.json").read_bytes())
+    (folder / "tokenizer.json").write_bytes(locate.file(locate.OFFLINE, "tokenizer.json").read_bytes())
     return folder
 
 

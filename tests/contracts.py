@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from clickbait import bundle
 from clickbait.errors import AliasConflict, BundleError, NotFound, PreconditionFailed, RegistryError, StorageError
-from clickbait.registry import Registry
+from clickbait.registry import bundle
+from clickbait.registry.registry import Registry
 from clickbait.storage import expand, join, open_storage
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from ray.serve._private import haproxy as ray_haproxy
 from ray.serve.config import HTTPOptions
 
-from serve import haproxy, haproxy_process
+from serve.on_ray import haproxy, haproxy_process
 from tests.conftest import free_port
 
 # Ray's proxy actor, as the launcher sees it: a Python that has Ray's library in its memory, starts HAProxy and lives on without it.

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from clickbait import bundle
+from clickbait.registry import bundle
 
 BAIT = ("you", "won", "believe", "secret", "shocking", "trick", "reasons")
 NEWS = ("council", "approves", "budget", "market", "closes", "report", "minister")

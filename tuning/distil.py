@@ -4,7 +4,7 @@
 
 1. Headlines: the dataset's training split, variants of it that nobody labelled (crossed, cut), and unlabelled ones of your own.
 2. Soft labels: Ray Data actors score them with every teacher's bundle; the mean margin is stored under a name of its content
-   (`clickbait.softlabels`), so a second student, or the same command after a kill, does not score again.
+   (`clickbait.data.soft_labels`), so a second student, or the same command after a kill, does not score again.
 3. The student: `ray_jobs.train` on those scores and the labels (Hinton et al. 2015). The run is like any other: export, evaluate, promote.
 
 Teachers are bundles of any encoder, each with its own tokenizer.
@@ -20,14 +20,19 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from clickbait import augment, cli, drafts, sample, softlabels, sources, storage, tokenizer, tracking
-from clickbait.bundle import Manifest
+from clickbait import cli, sample, storage
 from clickbait.config import Config, PreprocessConfig, TrainConfig, Uri
-from clickbait.dataset import Dataset, is_whole, open_dataset
+from clickbait.data import soft_labels as softlabels
+from clickbait.data import sources
+from clickbait.data.dataset import Dataset, is_whole, open_dataset
+from clickbait.data.headlines import LABELS, SPLITS
 from clickbait.errors import DataError
-from clickbait.headlines import LABELS, SPLITS
-from clickbait.scorer import Scorer
+from clickbait.inference.scorer import Scorer
+from clickbait.pretrained import tokenizer
+from clickbait.registry import workspace
+from clickbait.registry.bundle import Manifest
 from clickbait.text import clean, key
+from clickbait.training import augment, tracking
 from ray_jobs import train
 from ray_jobs.scoring import score_texts
 
@@ -158,7 +163,7 @@ def _mask(dataset: Dataset) -> str:
 
 def _manifest(uri: str) -> Manifest:
     """The teacher's manifest, once its labels are found to be ours."""
-    with drafts.existing(uri) as folder:
+    with workspace.existing(uri) as folder:
         manifest = Scorer(folder).manifest
     if manifest.labels != LABELS:
         theirs, ours = " and ".join(manifest.labels), " and ".join(LABELS)

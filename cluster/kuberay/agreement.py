@@ -14,7 +14,7 @@ import yaml
 from cluster.kuberay.rules import Document, cluster_spec, containers, operator_services
 from cluster.kuberay.schemas import RAY_KINDS, pod_templates
 from cluster.shell import ROOT
-from serve.haproxy import BINARY, ENVIRONMENT, LAUNCHER
+from serve.on_ray.haproxy import BINARY, ENVIRONMENT, LAUNCHER
 
 Agreement = Callable[[Sequence[Document], Sequence[Document]], Iterator[str]]
 # Every secret that the manifests may name, with its key, and how one is made. ray-auth's key is the one that KubeRay 1.7.0 reads.
@@ -181,7 +181,7 @@ def serving(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[st
             given = {one["name"]: one.get("value") for one in container.get("env", [])}
             for name, value in (ENVIRONMENT | {BINARY: f"/app/serve/{LAUNCHER.name}"}).items():
                 if given.get(name) != value:
-                    yield f"RayService: {path}.env.{name}: {given.get(name)}, serve/haproxy.py has {value}"
+                    yield f"RayService: {path}.env.{name}: {given.get(name)}, serve/on_ray/haproxy.py has {value}"
         cores = [
             sum(int(group.get("rayStartParams", {}).get("num-cpus", 0)) * group[bound] for group in cluster["workerGroupSpecs"])
             for bound in ("minReplicas", "maxReplicas")

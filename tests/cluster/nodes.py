@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serve import haproxy
+from serve.on_ray import haproxy
 from tests.cluster.namespaces import ROOT, Machine, Network
 
 PROGRAMS = Path(sys.executable).parent

@@ -21,9 +21,9 @@ from typing import Any
 
 import yaml
 
-from clickbait.checkpoints import Run
-from clickbait.registry import Registry
+from clickbait.registry.registry import Registry
 from clickbait.sample import generate
+from clickbait.training.runs import Run
 from tests.cluster.namespaces import ROOT, Machine
 from tests.cluster.nodes import UP_S, Cluster, Job
 from tests.tiny import tiny_bundle

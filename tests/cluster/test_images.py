@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from clickbait.errors import Refused
 from cluster import build_with_buildah, dockerfile, extras, images, lock, try_with_buildah
 from cluster.shell import UV
-from serve import haproxy
+from serve.on_ray import haproxy
 from tests.conftest import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -226,7 +226,9 @@ def test_an_image_with_ray_has_the_variables_of_haproxy(target: str) -> None:
     for name, value in (haproxy.ENVIRONMENT | {haproxy.BINARY: f"/app/serve/{haproxy.LAUNCHER.name}"}).items():
         assert re.search(rf'\b{name}="?{re.escape(value)}"?(\s|$)', body), name
     config = yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text(encoding="utf-8"))
-    assert config["controller_options"]["runtime_env"]["env_vars"] == haproxy.ENVIRONMENT | {haproxy.BINARY: "serve/haproxy-launcher"}
+    assert config["controller_options"]["runtime_env"]["env_vars"] == haproxy.ENVIRONMENT | {
+        haproxy.BINARY: "serve/on_ray/haproxy-launcher"
+    }
 
 
 @pytest.mark.parametrize("target", ["serve", "train"])

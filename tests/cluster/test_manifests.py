@@ -20,12 +20,12 @@ import yaml
 from clickbait import cli
 from clickbait.config import EvaluateConfig, ExportConfig, PreprocessConfig, PromoteConfig, TrainConfig
 from clickbait.errors import ConfigError
+from clickbait.scoring.config import ScoreConfig
 from cluster import manifests
 from cluster.kuberay import agreement, generate, rules, schemas
-from ray_jobs.score_config import ScoreConfig
 from serve import settings
 from tests.conftest import ROOT
-from tuning.sweep_config import SweepConfig
+from tuning.sweep.config import SweepConfig
 
 REGION = ["--region", "europe-west4"]
 PLACE = {"project": "test-project", "region": "europe-west4", "tag": "abc1234"}

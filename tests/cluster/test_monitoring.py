@@ -17,8 +17,8 @@ from prometheus_client import CollectorRegistry
 from cluster import manifests
 from cluster.kuberay import generate, schemas
 from ray_jobs.trainer import GAUGES
-from serve.batching import Batch
-from serve.metrics import Metrics
+from serve.core.batching import Batch
+from serve.core.metrics import Metrics
 from tests.cluster.test_manifests import built, one
 from tests.conftest import ROOT
 
@@ -217,7 +217,7 @@ def test_the_alerts_about_pods_name_pods_and_containers_that_are_there() -> None
 
 
 def test_the_alerts_about_logs_look_for_what_is_printed() -> None:
-    """The line of a refusal is held by tests/unit/test_promote.py."""
+    """The line of a refusal is held by tests/unit/ray_jobs/test_promote.py."""
     alerts = log_alerts()
     job = one(built("gke", "retrain"), "CronJob")
     (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
@@ -235,7 +235,7 @@ def test_the_alerts_about_logs_look_for_what_is_printed() -> None:
     [("/", "503", True), ("", "503", True), ("/", "504", True), ("/", "200", False), ("/-/healthz", "503", False)],
 )
 def test_the_alert_about_5xx_counts_what_clients_get(route: str, status: str, counted: bool) -> None:
-    """tests/unit/test_haproxy_process.py shows that HAProxy reports its own 503 with such labels."""
+    """tests/unit/serve/test_haproxy_process.py shows that HAProxy reports its own 503 with such labels."""
     (rule,) = [rule for rule in rules() if rule["alert"] == "ClickbaitServerErrors"]
     (selector,) = re.findall(r"ray_serve_num_http_requests_total\{(status_code[^}]*)\}", rule["expr"])
     (codes,) = re.findall(r'status_code=~"([^"]+)"', selector)

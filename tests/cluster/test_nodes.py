@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from clickbait.checkpoints import Run
+from clickbait.training.runs import Run
 from tests.cluster import recovery
 from tests.cluster.namespaces import Unable, machines
 from tests.cluster.nodes import Cluster, cluster

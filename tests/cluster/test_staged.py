@@ -17,7 +17,7 @@ import pytest
 
 from clickbait.config import PromoteConfig
 from clickbait.errors import ConfigError, RegistryError
-from clickbait.registry import Registry
+from clickbait.registry.registry import Registry
 from cluster import smoke, staged
 from cluster.benchmark import Figures
 from tests.contracts import draft
@@ -41,7 +41,7 @@ def config(tmp_path: Path, registry: Registry) -> PromoteConfig:
 
 
 def gate(monkeypatch: pytest.MonkeyPatch, check: dict[str, Any]) -> None:
-    """tests/unit/test_gate.py holds the gate itself; here it has made up its mind."""
+    """tests/unit/evaluation/test_gate.py holds the gate itself; here it has made up its mind."""
     verdict = {"decision": "promoted" if check["passed"] else "refused", "champion": None, "checks": [check]}
     monkeypatch.setattr(staged, "judge", lambda *_: (verdict, None))
 

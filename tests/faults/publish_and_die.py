@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from clickbait.registry import Registry
+from clickbait.registry.registry import Registry
 
 DIED = 9
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tuning.sweep import main
-from tuning.sweep_config import SweepConfig
+from tuning.sweep.__main__ import main
+from tuning.sweep.config import SweepConfig
 
 if __name__ == "__main__":
     sys.exit(main(SweepConfig.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))))

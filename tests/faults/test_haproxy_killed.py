@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from serve import haproxy_process
+from serve.on_ray import haproxy_process
 from tests.conftest import ROOT
 from tests.echo import echo
 from tests.proxy import Proxy, wait_until

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from clickbait import bundle
-from clickbait.registry import Registry
+from clickbait.registry import bundle
+from clickbait.registry.registry import Registry
 from tests.contracts import draft
 from tests.gcs_server import empty_uri, serving
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clickbait.registry import Registry
+from clickbait.registry.registry import Registry
 from tests.conftest import ROOT
 from tests.tiny import tiny_bundle
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clickbait import cli
 from clickbait.config import EvaluateConfig, ExportConfig, PreprocessConfig, PromoteConfig, TrainConfig
-from clickbait.registry import Registry
+from clickbait.registry.registry import Registry
 from ray_jobs.evaluate import evaluate
 from ray_jobs.export import export
 from ray_jobs.preprocess import preprocess

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import requests
 
-from clickbait.bundle import verify
 from clickbait.errors import NotFound, PreconditionFailed, StorageError
-from clickbait.registry import Registry
+from clickbait.registry.bundle import verify
+from clickbait.registry.registry import Registry
 from clickbait.storage import expand, open_storage
 from tests.contracts import RegistryContract, StorageContract, draft
 from tests.gcs_server import empty_uri, serving
@@ -68,7 +68,7 @@ class TestRegistry(RegistryContract):
 
     def test_processes_that_fetch_at_once_share_one_folder(self, root: str, registry: Registry, tmp_path: Path) -> None:
         registry.publish(draft(tmp_path / "draft"))
-        fetch = "import sys; from clickbait.registry import Registry; print(Registry(sys.argv[1]).fetch('v1'))"
+        fetch = "import sys; from clickbait.registry.registry import Registry; print(Registry(sys.argv[1]).fetch('v1'))"
         command = [sys.executable, "-c", fetch, root]
         environment = {**os.environ, "CLICKBAIT_CACHE": str(tmp_path / "cache")}
         running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]

@@ -13,10 +13,10 @@ from ray.train import Checkpoint
 from ray.train._internal.storage import StorageContext as TuneStorage
 from ray.train.v2._internal.execution.storage import StorageContext
 
-from clickbait.checkpoints import Run
 from clickbait.errors import StorageError
-from clickbait.registry import Registry
+from clickbait.registry.registry import Registry
 from clickbait.storage import open_storage
+from clickbait.training.runs import Run
 from ray_jobs.ray_storage import run_storage
 from tests.conftest import ROOT, Cluster
 from tests.contracts import draft

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clickbait.registry import Registry
+from clickbait.registry.registry import Registry
 from tests.conftest import ROOT, Cluster
 
 GATE = "{min_accuracy: 0.5, min_auc: 0.5, max_ece: 0.5, max_flip_lower: 0.5, max_flip_upper: 0.5, max_flip_title: 0.5, "

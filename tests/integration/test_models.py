@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from clickbait import modeling, softlabels
-from clickbait.batches import Headlines
-from clickbait.checkpoints import Run
 from clickbait.config import EvaluateConfig, ExportConfig, PromoteConfig, TrainConfig
-from clickbait.dataset import open_dataset
+from clickbait.data import soft_labels as softlabels
+from clickbait.data.dataset import open_dataset
 from clickbait.errors import DataError
-from clickbait.exporting import torch_margins
-from clickbait.scorer import Scorer
+from clickbait.inference.scorer import Scorer
+from clickbait.models import load as modeling
+from clickbait.training.batches import Headlines
+from clickbait.training.export import torch_margins
+from clickbait.training.runs import Run
 from ray_jobs.evaluate import evaluate
 from ray_jobs.export import export
 from ray_jobs.promote import promote
 from ray_jobs.train import train
-from serve.api import create_app
-from serve.service import Service
+from serve.core.service import Service
+from serve.http.api import create_app
 from serve.settings import load
 from tests.conftest import Cluster
 from tests.integration.test_jobs import GATE

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clickbait import behaviour, drafts, exporting, metrics
-from clickbait.batches import Headlines
-from clickbait.checkpoints import Run
 from clickbait.config import EvaluateConfig, ExportConfig, PipelineConfig, PreprocessConfig, PromoteConfig, TrainConfig
-from clickbait.dataset import Dataset, open_dataset
+from clickbait.data.dataset import Dataset, open_dataset
 from clickbait.errors import BundleError, ConfigError, DataError, PortInUse, Refused
-from clickbait.registry import Registry
-from clickbait.scorer import Scorer
-from clickbait.training import Place, fit
+from clickbait.evaluation import behaviour, metrics
+from clickbait.inference.scorer import Scorer
+from clickbait.registry import workspace
+from clickbait.registry.registry import Registry
+from clickbait.training import export as exporting
+from clickbait.training.batches import Headlines
+from clickbait.training.loop import Place, fit
+from clickbait.training.runs import Run
 from ray_jobs import pipeline as pipeline_job
 from ray_jobs.evaluate import evaluate
 from ray_jobs.export import export
@@ -27,7 +29,7 @@ from ray_jobs.preprocess import preprocess
 from ray_jobs.promote import promote
 from tests.conftest import Cluster, free_port
 from tests.integration.test_jobs import GATE
-from tests.unit.test_dataset import build
+from tests.unit.data.test_dataset import build
 
 OWED = "rows_in rows_kept rows_duplicate rows_quarantined accuracy auc flip_lower flip_punctuation ece int8_agreement"
 OWED += " gate version answers seconds"
@@ -185,7 +187,7 @@ def test_the_table_tells_what_a_transfer_set_leaves_out_and_which_checks_failed(
 
 def test_a_changed_byte_stops_the_evaluation(summary: dict[str, Any], config: PipelineConfig, tmp_path: Path) -> None:
     copy = str(tmp_path / "copy")
-    with drafts.existing(f"{config.work}/bundle") as whole, drafts.new(copy) as folder:
+    with workspace.existing(f"{config.work}/bundle") as whole, workspace.new(copy) as folder:
         for file in whole.iterdir():
             if file.is_file():
                 (folder / file.name).write_bytes(file.read_bytes())
@@ -220,7 +222,7 @@ def test_real_headlines_minilm_learns_in_a_minute(ray_cluster: Cluster, data_dir
 
 def test_torch_and_onnx_read_the_same_tokens(summary: dict[str, Any], config: PipelineConfig) -> None:
     """The dataset's tokens, cut by Ray Data, through torch; the text through the scorer's own tokenizer and ONNX."""
-    from clickbait.modeling import load_checkpoint
+    from clickbait.models.load import load_checkpoint
 
     dataset = open_dataset(f"{config.work}/datasets/latest")
     table = dataset.table("test")

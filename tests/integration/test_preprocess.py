@@ -19,9 +19,9 @@ import pytest
 
 from clickbait import storage
 from clickbait.config import PreprocessConfig
-from clickbait.dataset import open_dataset
+from clickbait.data.dataset import open_dataset
+from clickbait.data.headlines import SPLITS
 from clickbait.errors import DataError
-from clickbait.headlines import SPLITS
 from ray_jobs import preprocess as job
 from ray_jobs.preprocess import preprocess
 from tests.gcs_server import empty_uri, serving

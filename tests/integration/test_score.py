@@ -20,10 +20,10 @@ import pytest
 
 from clickbait import sample, storage
 from clickbait.errors import DataError
-from clickbait.registry import Registry
-from clickbait.scorer import Scorer
+from clickbait.inference.scorer import Scorer
+from clickbait.registry.registry import Registry
+from clickbait.scoring.config import ScoreConfig
 from ray_jobs.score import score
-from ray_jobs.score_config import ScoreConfig
 from tests.conftest import ROOT, Cluster
 from tests.gcs_server import empty_uri, serving
 from tests.integration.test_jobs import submit

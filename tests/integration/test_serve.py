@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from clickbait.errors import ClickbaitError, PortInUse
-from clickbait.registry import Registry
+from clickbait.registry.registry import Registry
 from serve import ports
 from serve.settings import load
 from tests.tiny import tiny_bundle
@@ -148,7 +148,7 @@ def test_what_prometheus_scrapes_of_the_machine_has_the_replicas_figures(url: st
 
     (node,) = ray.nodes()
     page, end = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", time.monotonic() + 60
-    # Ours, and Ray's own, which its dashboard shows: on Ray's way past serve/ingress.py these would have the prefix for a route.
+    # Ours, and Ray's own, which its dashboard shows: on Ray's way past serve/on_ray/ingress.py these would have the prefix for a route.
     wanted = [
         r'^ray_clickbait_answers_total\{[^}]*route="/classify"[^}]*\} [1-9]',
         r'^ray_clickbait_score_count\{[^}]*version="v1"[^}]*\} [1-9]',
@@ -235,12 +235,14 @@ def test_build_binds_the_alias_and_absolute_paths(registry: str, monkeypatch: py
 def test_the_config_is_valid_and_names_what_is_there(registry: str) -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    from serve import haproxy
     from serve.app import build
+    from serve.on_ray import haproxy
 
     document = yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text())
     config = ServeDeploySchema.model_validate(document)
-    assert document["controller_options"]["runtime_env"]["env_vars"] == haproxy.ENVIRONMENT | {haproxy.BINARY: "serve/haproxy-launcher"}
+    assert document["controller_options"]["runtime_env"]["env_vars"] == haproxy.ENVIRONMENT | {
+        haproxy.BINARY: "serve/on_ray/haproxy-launcher"
+    }
     (application,) = config.applications
     assert application.import_path == "serve.app:build"
     bound = build({**application.args, "registry": registry})._bound_deployment

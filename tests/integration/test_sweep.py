@@ -18,15 +18,15 @@ from ray.tune.result import TRIAL_INFO
 from safetensors.torch import load_file
 
 from clickbait import cli
-from clickbait.checkpoints import SELECTED_BY, Run
 from clickbait.config import TrainConfig
 from clickbait.errors import DataError
+from clickbait.training.runs import SELECTED_BY, Run
 from tests.conftest import ROOT, Cluster
 from tests.wandb_file import read_run
-from tuning.space import Choice
-from tuning.sweep import main, sweep
-from tuning.sweep_config import SchedulerConfig, SweepConfig
-from tuning.trial import Trial
+from tuning.sweep.__main__ import main, sweep
+from tuning.sweep.config import SchedulerConfig, SweepConfig
+from tuning.sweep.space import Choice
+from tuning.sweep.trial import Trial
 
 
 def settings(tmp_path: Path, dataset: str, **changes: Any) -> SweepConfig:

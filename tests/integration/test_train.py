@@ -17,14 +17,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clickbait import metrics, modeling
-from clickbait.batches import Headlines
-from clickbait.checkpoints import SELECTED_BY, Run
 from clickbait.config import TrainConfig
-from clickbait.dataset import open_dataset
+from clickbait.data.dataset import open_dataset
 from clickbait.errors import DataError, ModelError, RunInUse, StorageError, TrainingDiverged
-from clickbait.exporting import torch_margins
-from clickbait.training import Loop, Place, fit, learning_rate
+from clickbait.evaluation import metrics
+from clickbait.models import load
+from clickbait.training.batches import Headlines
+from clickbait.training.export import torch_margins
+from clickbait.training.loop import Loop, Place, fit, learning_rate
+from clickbait.training.runs import SELECTED_BY, Run
 from ray_jobs.train import train
 from tests.conftest import ROOT, Cluster
 from tests.wandb_file import read_run
@@ -131,8 +132,8 @@ def test_all_ranks_resume_where_rank_0_says(
             told.append(objects[0])
         objects[0] = told[0]
 
-    monkeypatch.setattr("clickbait.training.dist.broadcast_object_list", broadcast)
-    monkeypatch.setattr("clickbait.training.DistributedDataParallel", lambda model, **_: model)
+    monkeypatch.setattr("clickbait.training.loop.dist.broadcast_object_list", broadcast)
+    monkeypatch.setattr("clickbait.training.loop.DistributedDataParallel", lambda model, **_: model)
     first = Loop(config, open_dataset(small_dataset), Place(rank=0, world=2), run)
     slow = Run(run.uri)
     monkeypatch.setattr(slow, "complete", lambda: run.complete()[:-1])
@@ -172,7 +173,7 @@ def test_a_validation_loss_that_is_no_number_ends_the_training(
     tmp_path: Path, tiny_encoder: Path, small_dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings(tmp_path, poisoned(tiny_encoder, tmp_path / "poisoned"), small_dataset, max_steps=1)
-    monkeypatch.setattr("clickbait.training.headline_losses", lambda config, logits, *_: torch.nan_to_num(logits).sum(-1))
+    monkeypatch.setattr("clickbait.training.loop.headline_losses", lambda config, logits, *_: torch.nan_to_num(logits).sum(-1))
     with pytest.raises(TrainingDiverged, match="the validation loss is nan at step 1"):
         run_in_process(config)
 
@@ -211,7 +212,7 @@ def test_ray_tries_again_what_may_pass() -> None:
 def test_a_second_driver_is_refused_in_one_line(
     tmp_path: Path, tiny_encoder: Path, small_dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clickbait.lease.BEAT_S", 0.1)
+    monkeypatch.setattr("clickbait.storage.lease.BEAT_S", 0.1)
     config = settings(tmp_path, tiny_encoder, small_dataset, num_workers=1)
     with Run(f"{config.output}/{config.name}").hold(), pytest.raises(RunInUse, match=rf"process {os.getpid()} on .* holds this run"):
         train(config)
@@ -343,7 +344,7 @@ def test_an_offline_wandb_run_holds_config_and_curves(
 
 def exact_validation(run: Run, dataset: str) -> dict[str, Any]:
     """The validation metrics of the newest checkpoint, computed in one process from its file."""
-    model = modeling.load_checkpoint(Path(run.checkpoint_uri(run.complete()[-1])))
+    model = load.load_checkpoint(Path(run.checkpoint_uri(run.complete()[-1])))
     rows = Headlines(open_dataset(dataset).table("validation"))
     return metrics.classification(rows.labels, metrics.probabilities(torch_margins(model, rows), 1.0), 0.5)
 

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from clickbait import plots
+from clickbait.reports import plots
 from tests.performance.keepalive import NO_RETRY_AFTER
 from tests.performance.openloop import Sample
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from clickbait.inference.scorer import Scorer
 from clickbait.sample import generate
-from clickbait.scorer import Scorer
 
 HEADLINES, BATCH = 512, 32
 

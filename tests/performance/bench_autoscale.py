@@ -26,7 +26,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from clickbait.config import MODEL_NAME
-from clickbait.registry import Registry
+from clickbait.registry.registry import Registry
 from tests.performance import autoscale_figures as figures
 from tests.performance import results
 from tests.performance.autoscale_figures import Look

@@ -18,7 +18,7 @@ import sys
 import time
 from types import FrameType
 
-from clickbait.checkpoints import Run
+from clickbait.training.runs import Run
 from tests.cluster import recovery
 from tests.cluster.namespaces import Unable, machines
 from tests.cluster.nodes import Cluster, Job, cluster

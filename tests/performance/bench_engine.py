@@ -6,7 +6,7 @@
 First one process computes batches of 1, 8 and 32 generated headlines, each with one option changed; rounds are interleaved, figures are
 medians. Then two processes take turns with one headline, as two replicas do behind a balancer: each with weights of its own, or with the
 prepared file mapped by both. Then two processes compute what waits in runs of so many tokens. Last, the tokenizer against
-`clickbait.words` on the second half of the headlines, once it has seen the first: generated ones, and real ones where CLICKBAIT_DATA_DIR
+`clickbait.inference.word_tokenizer` on the second half of the headlines, once it has seen the first: generated ones, and real ones where CLICKBAIT_DATA_DIR
 has them. Prints four tables, and writes artifacts/bench/engine.json. Run it on a quiet machine.
 """
 
@@ -27,9 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from clickbait import bundle, prepared
+from clickbait.inference import graph_cache
+from clickbait.inference.scorer import Scorer
+from clickbait.registry import bundle
 from clickbait.sample import generate
-from clickbait.scorer import Scorer
 from clickbait.text import clean
 
 BATCHES = (1, 8, 32)
@@ -48,7 +49,7 @@ def variants(folder: Path, shared: Path) -> dict[str, Callable[[], Any]]:
     model = folder / manifest.runtimes["int8"]
 
     def session(path: Path = model, threads: int = 1, **changed: Any) -> Any:
-        options = prepared.options(threads, ready=False)
+        options = graph_cache.options(threads, ready=False)
         for name, value in changed.items():
             if name == "spinning":
                 options.add_session_config_entry("session.intra_op.allow_spinning", value)
@@ -56,12 +57,12 @@ def variants(folder: Path, shared: Path) -> dict[str, Callable[[], Any]]:
                 setattr(options, name, value)
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    with prepared.graph(model, manifest.files[model.name].sha256, shared) as (graph, ready):
+    with graph_cache.graph(model, manifest.files[model.name].sha256, shared) as (graph, ready):
         assert ready
     level, mode = onnxruntime.GraphOptimizationLevel, onnxruntime.ExecutionMode
     return {
         "as served: int8, one thread, prepared weights": lambda: onnxruntime.InferenceSession(
-            str(graph), prepared.options(1, ready=True), providers=["CPUExecutionProvider"]
+            str(graph), graph_cache.options(1, ready=True), providers=["CPUExecutionProvider"]
         ),
         "weights of its own, attention as exported": session,
         "fp32": lambda: session(folder / manifest.runtimes["fp32"]),

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from clickbait import backends
+from clickbait.inference import backends
+from clickbait.inference.scorer import Scorer
 from clickbait.sample import generate
-from clickbait.scorer import Scorer
 from tests.performance import results
 
 WAITING, COMPARED, LONE, ROUNDS = 8192, 2048, 200, 5

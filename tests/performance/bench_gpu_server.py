@@ -23,7 +23,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from clickbait.registry import Registry
+from clickbait.registry.registry import Registry
 from clickbait.sample import generate
 from tests.performance import results
 from tests.performance.processes import free_port, started

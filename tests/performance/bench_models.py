@@ -14,18 +14,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from clickbait import card, config, storage
-from clickbait.checkpoints import Run
+from clickbait import config, storage
 from clickbait.config import ExportConfig, PreprocessConfig, TrainConfig
-from clickbait.dataset import open_dataset
+from clickbait.data.dataset import open_dataset
+from clickbait.registry import model_card
+from clickbait.training.runs import Run
 from ray_jobs.export import export
 from ray_jobs.pipeline import run_name
 from ray_jobs.preprocess import preprocess
 from ray_jobs.session import connect
 from ray_jobs.train import train
 from tests.performance import results
-from tuning import compare, distil
-from tuning.compare_config import CompareConfig, Entry
+from tuning import distil
+from tuning.compare import __main__ as compare
+from tuning.compare.config import CompareConfig, Entry
 
 RECIPES = results.ROOT / "configs" / "models"
 MODELS = {
@@ -73,7 +75,7 @@ class Bench:
         folder, run_at = Path(uri), Run(run)
         marker = folder.parent / f"{name}.from"
         state = f"{run} {run_at.best()} {int8}"
-        if not marker.is_file() or marker.read_text() != state or not card.read_metrics(folder):
+        if not marker.is_file() or marker.read_text() != state or not model_card.read_metrics(folder):
             export(ExportConfig(run=run, dataset=dataset, output=uri, int8=int8))
             marker.write_text(state)
         return uri

@@ -21,13 +21,13 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from clickbait import sample
-from clickbait.scorer import Scorer
-from serve.api import create_app
-from serve.engine import Answer
-from serve.metrics import Metrics
-from serve.parsing import check_headers, check_text, headers_of, read_body, text_of
-from serve.routes import JSON, _one, _unless_gone
-from serve.schemas import Result
+from clickbait.inference.scorer import Scorer
+from serve.core.engine import Answer
+from serve.core.metrics import Metrics
+from serve.http.api import create_app
+from serve.http.parsing import check_headers, check_text, headers_of, read_body, text_of
+from serve.http.routes import JSON, _one, _unless_gone
+from serve.http.schemas import Result
 from serve.settings import Settings
 
 CALLS, ROUNDS = 2000, 7

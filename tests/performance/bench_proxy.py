@@ -22,8 +22,9 @@ from pathlib import Path
 
 import ray
 
-from clickbait.registry import Registry
-from serve import app, haproxy_process, settings
+from clickbait.registry.registry import Registry
+from serve import app, settings
+from serve.on_ray import haproxy_process
 from tests.performance import results
 from tests.tiny import tiny_bundle
 

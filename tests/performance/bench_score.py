@@ -34,9 +34,10 @@ import pyarrow.parquet as pq
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from clickbait import prepared, sample
-from clickbait.scorer import Scorer
-from ray_jobs.score_output import BATCH
+from clickbait import sample
+from clickbait.inference import graph_cache
+from clickbait.inference.scorer import Scorer
+from clickbait.scoring.output import BATCH
 from tests.performance import results
 from tests.performance.ray_server import ray_head
 
@@ -80,7 +81,7 @@ def ceiling(bundle: Path, texts: list[str], processes: int) -> float:
 
 
 def _child(bundle: str, texts: list[str], barrier: Barrier) -> None:
-    scorer = Scorer(Path(bundle), shared=prepared.folder())
+    scorer = Scorer(Path(bundle), shared=graph_cache.folder())
     scorer.score(texts[:BATCH])  # warm
     barrier.wait()
     for at in range(0, len(texts), BATCH):

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from clickbait.errors import ClickbaitError, ConfigError
-from clickbait.registry import Registry
+from clickbait.inference.scorer import Scorer
+from clickbait.registry.registry import Registry
 from clickbait.sample import generate
-from clickbait.scorer import Scorer
 from tests.performance import ceiling, results, serve_figures, wrk
 from tests.performance.peers import servers
 from tests.performance.peers.servers import Server, StartError

@@ -2,7 +2,7 @@
 
     make bench-train
 
-Two processes live side by side and work in turn, an epoch each: a Ray Train worker that runs `clickbait.training.fit` as it is, with
+Two processes live side by side and work in turn, an epoch each: a Ray Train worker that runs `clickbait.training.loop.fit` as it is, with
 its bar, its tracker and its reports, and a process that knows nothing of Ray and runs the dozen lines of `plain_epoch`. Same
 model, same batches in the same order, same optimizer, same precision, same threads. The figure is the median over rounds of the
 quotient of headlines a second; the first round warms up and is left out.
@@ -24,11 +24,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from clickbait import modeling
-from clickbait.batches import Headlines, epoch_steps
 from clickbait.config import PreprocessConfig, TrainConfig
-from clickbait.dataset import open_dataset
-from clickbait.training import Place, fit, has_bf16, make_optimizer
+from clickbait.data.dataset import open_dataset
+from clickbait.models import load
+from clickbait.training.batches import Headlines, epoch_steps
+from clickbait.training.loop import Place, fit, has_bf16, make_optimizer
 
 ROUNDS = 6  # and one to warm up
 HEADLINES = 1600  # 1,280 to train on: some 10 s an epoch on 2 cores
@@ -66,7 +66,7 @@ def plain(config: TrainConfig, turns: Turns) -> None:
     dataset = open_dataset(config.dataset)
     data = Headlines(dataset.table("train", ["input_ids", "label"]))
     torch.set_num_threads(config.threads)
-    model = modeling.load(config, dataset.tokenizer, dataset.max_tokens).train()
+    model = load.load(config, dataset.tokenizer, dataset.max_tokens).train()
     optimizer = make_optimizer(model, config)
     for turn in range(config.epochs):
         turns.wait(f"go-plain-{turn}")

@@ -39,12 +39,12 @@ def ceiling(bundle: Path, headlines: Path, *, processes: int, seconds: float, of
 
 def main() -> None:
     """Loads, says so, waits for a line, scores for so many seconds, prints headlines a second."""
-    from clickbait import prepared
-    from clickbait.scorer import Scorer
+    from clickbait.inference import graph_cache
+    from clickbait.inference.scorer import Scorer
 
     bundle, headlines, seconds, offset = sys.argv[1:]
     texts = [json.loads(line) for line in Path(headlines).read_text(encoding="ascii").splitlines()]
-    scorer = Scorer(Path(bundle), verified=True, shared=prepared.folder())  # the engine of serve.engine
+    scorer = Scorer(Path(bundle), verified=True, shared=graph_cache.folder())  # the engine of serve.core.engine
     scorer.score(texts[:TEXTS])
     print("ready", flush=True)
     sys.stdin.readline()

@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from clickbait.errors import ClickbaitError
-from serve import haproxy
+from serve.on_ray import haproxy
 from tests.performance.processes import Started, free_port, started
 from tests.performance.results import ROOT
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clickbait.exporting import git_commit
+from clickbait.training.export import git_commit
 
 ROOT = Path(__file__).parents[2]
 

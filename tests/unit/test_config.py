@@ -105,8 +105,8 @@ def test_a_job_ends_a_typo_with_one_line_and_code_2(job: str) -> None:
 def test_importing_the_library_needs_neither_ray_nor_torch() -> None:
     code = """
 import sys
-import clickbait.config, clickbait.errors, clickbait.storage, clickbait.bundle, clickbait.registry, clickbait.scorer, clickbait.text
-import serve.api, serve.batching, serve.service, serve.settings
+import clickbait.config, clickbait.errors, clickbait.storage, clickbait.registry.bundle, clickbait.registry.registry, clickbait.inference.scorer, clickbait.text
+import serve.http.api, serve.core.batching, serve.core.service, serve.settings
 heavy = {"ray", "torch", "transformers", "pyarrow", "sklearn", "wandb", "datasets"} & sys.modules.keys()
 sys.exit(f"imported {sorted(heavy)}" if heavy else 0)
 """

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from clickbait import backends, cores
+from clickbait import cores
 from clickbait.config import TrainConfig
-from clickbait.scorer import Scorer
+from clickbait.inference import backends
+from clickbait.inference.scorer import Scorer
 from tests.tiny import tiny_bundle
 
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from clickbait.config import GateConfig
-from clickbait.headlines import REASONS
+from clickbait.data.headlines import REASONS
 from cluster.readme_check import tasks
-from serve.api import STATUS
+from serve.http.api import STATUS
 from serve.settings import PREFIX, Settings
 from tests.conftest import ROOT
 

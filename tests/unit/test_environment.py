@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from clickbait import download, environment, teacher
+from clickbait import environment
+from clickbait.data import download
 from clickbait.errors import ConfigError
+from clickbait.pretrained import download_mpnet
 from serve.settings import load
 from tests.conftest import ROOT
 
@@ -103,7 +105,7 @@ def test_a_stream_that_is_not_utf_8_loses_a_character_and_not_the_program() -> N
 
 @pytest.mark.parametrize("name", ["download", "teacher"])
 def test_help_starts_nothing(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    program = {"download": download, "teacher": teacher}[name]
+    program = {"download": download, "teacher": download_mpnet}[name]
 
     def never(*_: object) -> None:
         raise AssertionError("it downloads")

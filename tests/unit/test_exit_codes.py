@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clickbait import cli, errors, foreign
+from clickbait import cli, errors, library_errors
 from clickbait.errors import ClickbaitError, DataError, Refused
 from tests.conftest import ROOT
 
@@ -52,7 +52,7 @@ def ended(capsys: pytest.CaptureFixture[str], error: BaseException) -> tuple[int
 def foreign_errors() -> dict[str, BaseException]:
     """An instance of each class of the table; without its constructor, as some want objects of their library."""
     made: dict[str, BaseException] = {}
-    for name in foreign.FIXES:
+    for name in library_errors.FIXES:
         module, _, attribute = name.rpartition(".")
         kind = getattr(importlib.import_module(module), attribute)
         made[name] = kind.__new__(kind, "a message\nin two lines")
@@ -61,12 +61,12 @@ def foreign_errors() -> dict[str, BaseException]:
 
 def test_every_name_of_the_table_is_a_class_of_the_installed_library_and_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     made = foreign_errors()
-    assert set(made) == set(foreign.FIXES)  # all are installed with the `dev` extra
+    assert set(made) == set(library_errors.FIXES)  # all are installed with the `dev` extra
     for name, error in made.items():
         code, line = ended(capsys, error)
         assert code == cli.Code.USER, name
         assert line.startswith(f"error: {type(error).__name__}"), line
-        assert foreign.FIXES[name] in line, line
+        assert library_errors.FIXES[name] in line, line
 
 
 # Made like the libraries make them, by what a user gives them.

@@ -146,7 +146,7 @@ def test_a_library_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     """The fault that this file is for, made again: without httptools the server does not start."""
     without = [line for line in PROJECT["optional-dependencies"]["standalone"] if not line.startswith("httptools")]
     monkeypatch.setitem(PROJECT["optional-dependencies"], "standalone", without)
-    assert missing(needs("serve.standalone"), closure({"standalone"}), on_request=True) == {"httptools": "serve.protocol"}
+    assert missing(needs("serve.standalone"), closure({"standalone"}), on_request=True) == {"httptools": "serve.http.protocol"}
 
 
 def test_a_program_that_does_not_start_is_one_line_with_its_last_words(tmp_path: Path) -> None:

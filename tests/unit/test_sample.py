@@ -21,10 +21,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from clickbait import sample_bait, sample_news
 from clickbait.errors import DataError, StorageError
-from clickbait.sample import MAX_COUNT, SYNTHETIC_NOTICE, generate, main, write_csv
-from clickbait.sample_words import WORDS
+from clickbait.sample import MAX_COUNT, SYNTHETIC_NOTICE, bait, generate, main, news, write_csv
+from clickbait.sample.words import WORDS
 from clickbait.text import clean, normalise
 
 Rows = list[tuple[str, int]]
@@ -114,16 +113,16 @@ def test_the_labels_come_in_no_order(rows: Rows) -> None:
 
 
 def test_every_slot_has_its_words_and_every_word_its_slot() -> None:
-    phrases = sample_news.PHRASES.keys() | sample_bait.PHRASES.keys()
-    assert len(phrases) == len(sample_news.PHRASES) + len(sample_bait.PHRASES)
+    phrases = news.PHRASES.keys() | bait.PHRASES.keys()
+    assert len(phrases) == len(news.PHRASES) + len(bait.PHRASES)
     assert not phrases & WORDS.keys()
-    lists = [*WORDS.values(), *sample_news.PHRASES.values(), *sample_bait.PHRASES.values()]
-    templates = [sample_news.NEWS, sample_bait.BAIT, sample_news.SOFT_NEWS, sample_bait.SOBER_BAIT]
+    lists = [*WORDS.values(), *news.PHRASES.values(), *bait.PHRASES.values()]
+    templates = [news.NEWS, bait.BAIT, news.SOFT_NEWS, bait.SOBER_BAIT]
     assert set(re.findall(r"\{(\w+)\}", "\n".join(lists + templates))) == phrases | WORDS.keys()
 
 
 def test_no_template_stands_twice() -> None:
-    lines = "".join((sample_news.NEWS, sample_bait.BAIT, sample_news.SOFT_NEWS, sample_bait.SOBER_BAIT)).split("\n")
+    lines = "".join((news.NEWS, bait.BAIT, news.SOFT_NEWS, bait.SOBER_BAIT)).split("\n")
     told = [line for line in lines if line]
     assert len(told) == len(set(told))
 

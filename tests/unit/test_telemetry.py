@@ -23,7 +23,7 @@ PROGRAM = """
 import pathlib, sys, time
 from clickbait import telemetry
 telemetry.off()
-from clickbait.scorer import Scorer
+from clickbait.inference.scorer import Scorer
 start = time.monotonic()
 Scorer(pathlib.Path(sys.argv[1])).score(["you won"])
 import datasets, huggingface_hub, kagglehub, optuna, tokenizers, tyro, wandb

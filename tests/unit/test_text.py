@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clickbait import headlines, text
+from clickbait import text
 from clickbait.config import PreprocessConfig
+from clickbait.data import headlines
 from clickbait.errors import InvalidText
+from clickbait.scoring import output
 from clickbait.text import MAX_MARKS, clean, key, normalise, raw_bound
-from ray_jobs import score_output
-from serve.parsing import check_text
+from serve.http.parsing import check_text
 from tests.performance.bench_clean import WORST, long
 
 MARKS = "".join(chr(code) for code in range(0x110000) if unicodedata.combining(chr(code)))
@@ -82,10 +83,10 @@ def test_a_raw_text_beyond_the_bound_is_refused_before_it_is_cleaned(monkeypatch
 
     beyond, within = "a" + "\u0301" * raw_bound(512), "a" + " " * (raw_bound(512) - 2) + "b"
     check_text(within, "text", 512)
-    for module in ("clickbait.text", "serve.parsing", "ray_jobs.score_output"):
+    for module in ("clickbait.text", "serve.http.parsing", "clickbait.scoring.output"):
         monkeypatch.setattr(f"{module}.clean", unreachable)
     with pytest.raises(InvalidText, match="4097 characters, white space included, where 4096 are taken: shorten it"):
         check_text(beyond, "text", 512)
-    assert score_output._judged(beyond, 512) == headlines.TOO_LONG
+    assert output._judged(beyond, 512) == headlines.TOO_LONG
     raw = pa.Table.from_pylist([{"row": 1, "headline": beyond.encode(), "label": "1", "reason": None}], schema=headlines.RAW)
     assert headlines.validate(raw, 0, PreprocessConfig())["reason"].to_pylist() == [headlines.TOO_LONG]

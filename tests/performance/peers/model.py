@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from clickbait import bundle
+from clickbait.registry import bundle
 
 
 def setting(name: str, default: int = 1) -> int:

@@ -1,0 +1,389 @@
+"""A dataset on disk: named by its content, whole once `_SUCCESS` is there, every file's SHA-256 in its manifest.
+
+    <output>/<fingerprint>/{train,validation,test}/part-00000.parquet   headline, label, key, input_ids, length; by key
+                           quarantine/part-00000.parquet                source, row, headline, label, reason
+                           tokenizer.json  manifest.json  _SUCCESS (last; the manifest's SHA-256)
+    <output>/latest.json                                                {"fingerprint": ...}, so that <output>/latest opens
+
+Nothing in it depends on time, host, path or the number of workers: two runs with the same fingerprint write the same bytes, so a run
+that died half-way, or two at once, do no harm. While a job writes, a file of its own stands in `attempts/`: a job that fails deletes what
+was written only where no other job is at work and no whole dataset stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clickbait import sample, storage
+from clickbait.config import PreprocessConfig
+from clickbait.data import headlines, sources
+from clickbait.data.headlines import LABELS, MALFORMED_ROW, REASONS, SPLITS
+from clickbait.errors import ClickbaitError, DataError, NotFound, StorageError
+from clickbait.pretrained import tokenizer
+
+SCHEMA = 1  # raise it when the same input gives other bytes
+READER = 2  # of csv and tsv: the first one lost the rows behind a quote that nothing closes
+LATEST = "latest"
+MANIFEST, SUCCESS = "manifest.json", "_SUCCESS"
+ATTEMPTS = "attempts"
+ROW_GROUP = 20_000
+FREE = {
+    "source",
+    "sample_size",
+    "output",
+    "model",
+    "num_workers",
+    "max_quarantined",
+}  # config that changes no byte, or is named by what it gives
+# The settings of the first version, which name a dataset whatever their value. One that is added later is in the name only where it is not
+# at its default, so a dataset that is there keeps its name: the default must be what the code did before.
+FIRST = {"headline_column", "label_column", "clickbait_values", "news_values", "max_characters", "max_tokens", "partitions"}
+FIRST |= {"validation_fraction", "test_fraction"}
+MENDED = "delete the folder and run python -m ray_jobs.preprocess again"
+
+PART = pa.schema([*headlines.KEPT, ("input_ids", pa.list_(pa.int32())), ("length", pa.int16())])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A whole dataset; `open_dataset` gives it."""
+
+    uri: str
+    manifest: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Its name: 16 hexadecimal digits."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether its headlines were generated."""
+        return bool(self.manifest["synthetic"])
+
+    @property
+    def max_tokens(self) -> int:
+        """Where headlines were cut."""
+        return int(self.manifest["max_tokens"])
+
+    @property
+    def tokenizer(self) -> bytes:
+        """The `tokenizer.json` that cut the headlines; a DataError where it is not the one that the manifest names."""
+        return self._read(tokenizer.FILE)
+
+    def check_model(self, model: str) -> None:
+        """Refuses a base model whose tokenizer is not the one that cut the headlines.
+
+        Raises:
+            ModelError: it is another tokenizer; the message names both models and what to do.
+        """
+        cut_by = self.manifest["tokenizer"]
+        tokenizer.check_model(model, self.uri, cut_by["model"], cut_by["sha256"])
+
+    def table(self, split: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of `train`, `validation`, `test` or `quarantine`, parts in order.
+
+        Raises:
+            DataError: a part is missing or its SHA-256 is not the manifest's; nothing of it was parsed.
+        """
+        assert split in (*SPLITS, "quarantine"), split
+        schema = headlines.QUARANTINE if split == "quarantine" else PART
+        keys = sorted(key for key in self.manifest["files"] if key.startswith(f"{split}/"))
+        names = list(columns) if columns is not None else schema.names
+        empty = pa.table({name: pa.array([], schema.field(name).type) for name in names})
+        return pa.concat_tables([empty, *(pq.read_table(io.BytesIO(self._read(key)), columns=names).select(names) for key in keys)])
+
+    def check_reader(self) -> None:
+        """Refuses a dataset with broken rows that an earlier version read.
+
+        Raises:
+            DataError: rows may be missing in it.
+        """
+        if self.manifest.get("reader") != READER and self.manifest["counts"]["reasons"].get(MALFORMED_ROW):
+            raise DataError(
+                f"{self.uri}: an earlier version wrote it, which lost rows behind quotes that nothing closes: delete that folder "
+                "and run the same command again"
+            )
+
+    def check_quarantine(self, most: float) -> None:
+        """Refuses a dataset whose source mostly failed.
+
+        Raises:
+            DataError: more than the share `most` of its rows is in quarantine.
+        """
+        counts = self.manifest["counts"]
+        share = counts["quarantined"] / max(counts["in"], 1)
+        if share <= most:
+            return
+        reasons = sorted((-rows, reason) for reason, rows in counts["reasons"].items() if rows)
+        listed = ", ".join(f"{-rows:,} {reason}" for rows, reason in reasons)
+        rows = self.table("quarantine", ["source", "row", "reason"]).sort_by([("source", "ascending"), ("row", "ascending")]).to_pylist()
+        first = next(row for row in rows if row["reason"] == reasons[0][1])
+        raise DataError(
+            f"{self.manifest['source']}: {counts['quarantined']:,} of {counts['in']:,} rows are in quarantine ({listed}; "
+            f"the first is row {first['row']} of {first['source']}), more than max_quarantined: {most:g}. "
+            f"Look at {self.uri}/quarantine and fix the source, or accept it with --max-quarantined {math.ceil(share * 100) / 100:g}"
+        )
+
+    def summary(self) -> str:
+        """What became of the rows, as a small table; it says where the headlines are synthetic."""
+        counts = self.manifest["counts"]
+        lines = [self.manifest["notice"]] if self.synthetic else []
+        lines += [f"{name:>12} {counts[name]:>12,}" for name in ("in", "kept", "quarantined", "duplicates")]
+        lines += [f"{'':>12} {rows:>12,} {reason}" for reason, rows in counts["reasons"].items() if rows]
+        for name, rows in counts["splits"].items():
+            lines.append(f"{name:>12} {rows['rows']:>12,} ({rows['clickbait']:,} clickbait, {rows['news']:,} news)")
+        return "\n".join([*lines, f"dataset: {self.uri}"])
+
+    def _read(self, key: str) -> bytes:
+        try:
+            data = storage.open_storage(self.uri).read(key)
+        except NotFound:
+            raise DataError(f"{storage.join(self.uri, key)}: missing: {MENDED}") from None
+        if sha256(data) != self.manifest["files"][key]["sha256"]:
+            raise DataError(f"{storage.join(self.uri, key)}: its SHA-256 is not the manifest's: {MENDED}")
+        return data
+
+
+def open_dataset(uri: str) -> Dataset:
+    """The dataset in the folder `uri`, or the newest one for `<output>/latest`.
+
+    Raises:
+        DataError: no whole dataset there.
+    """
+    uri = storage.absolute(uri)
+    parent, _, base = uri.rpartition("/")
+    try:
+        if base == LATEST:
+            uri = storage.join(parent, str(json.loads(storage.open_storage(parent).read(f"{LATEST}.json"))["fingerprint"]))
+        store = storage.open_storage(uri)
+        success, data = store.read(SUCCESS).decode(errors="replace").strip(), store.read(MANIFEST)
+    except NotFound:
+        raise DataError(f"{uri}: no whole dataset there: run python -m ray_jobs.preprocess, or name the folder of one") from None
+    except StorageError:
+        raise
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{parent}/{LATEST}.json: not written by preprocess: run python -m ray_jobs.preprocess again") from None
+    if sha256(data) != success:
+        raise DataError(f"{uri}/{MANIFEST}: its SHA-256 is not the one in {SUCCESS}: {MENDED}")
+    manifest = json.loads(data)
+    if manifest["schema"] != SCHEMA:
+        raise DataError(f"{uri}: has schema {manifest['schema']}, this version reads {SCHEMA}: run python -m ray_jobs.preprocess again")
+    return Dataset(uri, manifest)
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def identify(config: PreprocessConfig, pieces: Sequence[str], tokens: bytes) -> dict[str, Any]:
+    """All that a dataset's bytes follow from: the head of its manifest, fingerprint included.
+
+    Names go in without their folders, and count: a quarantined row tells the file that it comes from.
+    """
+    files = [[sources.name(piece), digest] for piece, digest in zip(pieces, sources.digests(pieces), strict=True)]
+    folder = Path(config.model).expanduser()
+    head: dict[str, Any] = {
+        "schema": SCHEMA,
+        "synthetic": config.source == sources.SAMPLE,
+        "source": config.source if config.source.startswith(sources.HUB) else sources.name(storage.absolute(config.source)),
+        "config": _settings(config),
+        "tokenizer": {"model": folder.resolve().name if folder.is_dir() else config.model, "sha256": sha256(tokens)},
+        "max_tokens": config.max_tokens,
+    }
+    if head["synthetic"]:
+        head["notice"] = sample.SYNTHETIC_NOTICE
+    fingerprint = sha256(json.dumps([head, files], sort_keys=True).encode())[:16]
+    return {"fingerprint": fingerprint, **head, "reader": READER}
+
+
+def _settings(config: PreprocessConfig) -> dict[str, Any]:
+    """The settings that change a dataset's bytes."""
+    settings, defaults = (one.model_dump(mode="json", exclude=FREE) for one in (config, type(config)()))
+    return {name: value for name, value in settings.items() if name in FIRST or value != defaults[name]}
+
+
+def write_partition(judged: pa.Table, uri: str, names: list[str], config: PreprocessConfig) -> pa.Table:
+    """Settles and tokenizes one whole partition, writes its parts below `uri`, and returns what it counted, as one row of JSON.
+
+    What a user can mend is told in that row: raised in a task, it would come out wrapped in Ray's own tracebacks.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one task, one core: `num_workers` says how many there are
+    partition = judged["partition"][0].as_py()
+    try:
+        summary = _write(partition, judged, uri, names, config)
+    except ClickbaitError as error:
+        summary = {"errors": [str(error)]}
+    return pa.table({"partition": [partition], "summary": [json.dumps(summary)]})
+
+
+def _write(partition: int, judged: pa.Table, uri: str, names: list[str], config: PreprocessConfig) -> dict[str, Any]:
+    settled = headlines.settle(judged, names, config)
+    store = storage.open_storage(uri)
+    files: dict[str, dict[str, Any]] = {}
+
+    def write(folder: str, table: pa.Table) -> None:
+        if table.num_rows:
+            key = f"{folder}/part-{partition:05d}.parquet"
+            files[key] = put(uri, key, parquet_bytes(table), table.num_rows)
+
+    lengths: Counter[int] = Counter()
+    splits = {}
+    cutter = tokenizer.load(store.read(tokenizer.FILE), config.max_tokens)
+    for name, table in settled.splits.items():
+        ids, length = tokenizer.encode(cutter, table["headline"].to_pylist())
+        lengths.update(length.to_pylist())
+        write(name, pa.table([*table.columns, ids, length], schema=PART))
+        clickbait = table["label"].to_pylist().count(LABELS.index("clickbait"))
+        splits[name] = {"rows": table.num_rows, "clickbait": clickbait, "news": table.num_rows - clickbait}
+    write("quarantine", settled.quarantine)
+    return {
+        "in": settled.rows,
+        "read": settled.read,
+        "errors": settled.errors,
+        "duplicates": settled.duplicates,
+        "reasons": Counter(settled.quarantine["reason"].to_pylist()),
+        "splits": splits,
+        "lengths": lengths,
+        "files": files,
+    }
+
+
+def put(uri: str, key: str, data: bytes, rows: int | None = None) -> dict[str, Any]:
+    """Writes one file of a dataset; what the manifest says of it."""
+    storage.open_storage(uri).write(key, data)
+    return ({} if rows is None else {"rows": rows}) | {"sha256": sha256(data), "size": len(data)}
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """The table as Parquet with every setting fixed: the same rows give the same bytes."""
+    sink = io.BytesIO()
+    pq.write_table(
+        table.combine_chunks(), sink, row_group_size=ROW_GROUP, version="2.6", compression="zstd", compression_level=3, use_dictionary=False
+    )
+    return sink.getvalue()
+
+
+def count(summaries: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The partitions' summaries as the manifest's counts, balance, histogram and files.
+
+    Raises:
+        DataError: a piece of the source could not be read to its end, or a part could not be written.
+    """
+    summaries = list(summaries)
+    if errors := [error for summary in summaries for error in summary["errors"]]:
+        raise DataError(errors[0] + (f" (and {len(errors) - 1} more)" if errors[1:] else ""))
+    reasons: Counter[str] = Counter()
+    lengths: Counter[int] = Counter()
+    splits = {name: Counter({"rows": 0, "clickbait": 0, "news": 0}) for name in SPLITS}
+    files: dict[str, Any] = {}
+    for summary in summaries:
+        reasons.update(summary["reasons"])
+        lengths.update({int(length): rows for length, rows in summary["lengths"].items()})
+        files.update(summary["files"])
+        for name, rows in summary["splits"].items():
+            splits[name].update(rows)
+    counts = {
+        "in": sum(summary["read"] for summary in summaries),
+        "kept": sum(rows["rows"] for rows in splits.values()),
+        "quarantined": sum(reasons.values()),
+        "duplicates": sum(summary["duplicates"] for summary in summaries),
+        "reasons": {reason: reasons[reason] for reason in REASONS},
+        "splits": {name: dict(rows) for name, rows in splits.items()},
+    }
+    assert counts["in"] == sum(summary["in"] for summary in summaries), "rows were lost between reading and writing"
+    assert counts["in"] == counts["kept"] + counts["quarantined"] + counts["duplicates"], counts
+    return {
+        "counts": counts,
+        "label_balance": {name: round(rows["clickbait"] / max(rows["rows"], 1), 6) for name, rows in splits.items()},
+        "token_length_histogram": {str(length): lengths[length] for length in sorted(lengths)},
+        "files": dict(sorted(files.items())),
+    }
+
+
+def enough(counts: dict[str, Any], config: PreprocessConfig) -> bool:
+    """Whether each split has headlines of both labels.
+
+    Raises:
+        DataError: it cannot, however it is cut.
+    """
+    if not counts["in"]:
+        raise DataError(f"{config.source}: no rows in it: give a file with headlines below its header")
+    total = {label: sum(rows[label] for rows in counts["splits"].values()) for label in LABELS}
+    if scarce := [label for label in LABELS if total[label] < len(SPLITS)]:
+        gone = [f"{rows} {reason}" for reason, rows in (*counts["reasons"].items(), ("duplicates", counts["duplicates"])) if rows]
+        raise DataError(
+            f"{config.source}: {total[scarce[0]]} headlines of label {scarce[0]} left of {counts['in']} rows "
+            f"({', '.join(gone) or 'all kept'}); 3 are needed: check label_column, clickbait_values and news_values"
+        )
+    return all(rows[label] for rows in counts["splits"].values() for label in LABELS)
+
+
+@contextlib.contextmanager
+def attempt(uri: str) -> Iterator[None]:
+    """One job's work at the dataset `uri`, until it is sealed. Where the job fails, what was written so far is deleted, but never a whole
+    dataset, and nothing while another job is at work in the same folder.
+    """
+    store, own = storage.open_storage(uri), f"{ATTEMPTS}/{uuid.uuid4().hex}"
+    store.write(own, b"")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(StorageError):  # the first error is the one to tell
+            written = store.list()
+            store.delete(own)
+            if not store.list(ATTEMPTS) and not is_whole(uri):
+                for key in written:
+                    store.delete(key)
+        raise
+
+
+def is_whole(uri: str) -> bool:
+    """Whether a whole dataset or set of soft labels stands in the folder `uri`: `_SUCCESS`, with the SHA-256 of the manifest beside it."""
+    store = storage.open_storage(uri)
+    try:
+        return store.read(SUCCESS).decode(errors="replace").strip() == sha256(store.read(MANIFEST))
+    except NotFound:
+        return False
+
+
+def seal(uri: str, manifest: dict[str, Any]) -> None:
+    """Makes the dataset whole: deletes what the manifest does not name, writes the manifest, then `_SUCCESS`. Where another job has sealed
+    it meanwhile, its manifest, which is the same, stays.
+
+    Raises:
+        DataError: a part is not there: another job that failed deleted it.
+    """
+    store = storage.open_storage(uri)
+    whole = is_whole(uri)
+    keep = {*manifest["files"], *((MANIFEST, SUCCESS) if whole else ())}
+    there = store.list()
+    if lost := sorted(keep.difference(there)):
+        raise DataError(f"{storage.join(uri, lost[0])}: deleted while the dataset was written: run the same command again")
+    for key in sorted(there, key=lambda key: (key != SUCCESS, key)):  # `_SUCCESS` first: there is no dataset from here on
+        if key not in keep:
+            store.delete(key)
+    if not whole:
+        data = json.dumps(manifest, indent=1, ensure_ascii=False).encode() + b"\n"
+        put(uri, MANIFEST, data)
+        put(uri, SUCCESS, f"{sha256(data)}\n".encode())
+
+
+def set_latest(output: str, fingerprint: str) -> None:
+    """`<output>/latest` is this dataset from now on."""
+    storage.open_storage(output).write(f"{LATEST}.json", json.dumps({"fingerprint": fingerprint}).encode() + b"\n")

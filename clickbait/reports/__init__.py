@@ -1,0 +1,1 @@
+"""HTML pages and plots from plain figures. Imports nothing else of this project."""

@@ -1,0 +1,1 @@
+"""Training: batches, augmentation, the loop, runs and their checkpoints, tracking, export to a bundle."""

@@ -1,0 +1,139 @@
+"""A port that the replicas of a machine share, past HAProxy: the kernel gives each new connection to one of them (SO_REUSEPORT, Linux).
+
+It saves what a proxy costs, and with it what a proxy does: nothing sends a request again whose replica died, and the port answers only on
+machines that have a replica. So it is for whoever has a balancer in front already, or one machine; HAProxy's port stays what it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from clickbait.errors import ClickbaitError, PortInUse
+from serve import ports
+from serve.http.protocol import Protocol
+
+log = logging.getLogger(__name__)
+
+_MAX_AGE_S = 60.0  # then a connection is made anew, and a replica that came later gets its share
+_LOOK_S = 0.1
+_LEAVE_S = (
+    3.0  # for clients to hear with an answer that the connection ends; below HAProxy's own time to learn of it (serve/on_ray/haproxy.py)
+)
+
+
+async def serve(app: ASGIApp, host: str, port: int, owner: str, keep_alive_s: int, leaving: Callable[[], bool]) -> None:
+    """Listens until `leaving` says that the replica goes, then answers what was accepted, and returns.
+
+    A port that cannot be had is a warning, not an error: the replica is served by HAProxy all the same.
+
+    Args:
+        app: the application.
+        host: interface to listen on.
+        port: the port; every replica of `owner` on this machine gives the same.
+        owner: one text for all replicas that may share it, and for no others.
+        keep_alive_s: seconds that a connection is kept without a request.
+        leaving: asked every tenth of a second.
+    """
+    try:
+        claim, listener = _listen(host, port, owner)
+    except ClickbaitError as error:
+        log.warning("no shared port: %s", error)
+        return
+    with claim:
+        protocol = type("SharedPortProtocol", (Protocol,), {"max_age_s": _MAX_AGE_S})
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http=protocol,
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=keep_alive_s,
+            )
+        )
+        serving = asyncio.create_task(server._serve([listener]))  # not `serve`: signals are Ray's
+        try:
+            while not leaving() and not serving.done():
+                await asyncio.wait({serving}, timeout=_LOOK_S)
+            await _leave(server, protocol, serving)
+        finally:
+            server.should_exit = True
+            await serving
+
+
+async def _leave(server: uvicorn.Server, protocol: Any, serving: asyncio.Task[None]) -> None:
+    """No new connections, and those that there are end with their next answer."""
+    protocol.leaving = True
+    for one in getattr(server, "servers", []):
+        one.close()
+    end = time.monotonic() + _LEAVE_S
+    while server.server_state.connections and time.monotonic() < end and not serving.done():
+        await asyncio.wait({serving}, timeout=_LOOK_S)
+
+
+def _listen(host: str, port: int, owner: str) -> tuple[IO[str], socket.socket]:
+    """The claim to the port, which holds until it is closed, and a socket bound to it.
+
+    Raises:
+        PortInUse: somebody else's, be it replicas of another Ray.
+        ConfigError: no such interface, or a port that this user may not take.
+    """
+    claim = _claim(host, port, owner)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        claim.close()
+        raise PortInUse(f"{host}:{port}: {error.strerror}: give another shared_port") from None
+    return claim, listener
+
+
+def _claim(host: str, port: int, owner: str) -> IO[str]:
+    """A file, locked for as long as it is open, by which replicas know each other: without it those of two Rays would answer in turns.
+
+    Raises:
+        PortInUse: as `_listen`.
+    """
+    path = Path(tempfile.gettempdir()) / f"clickbait-{os.getuid()}-{port}.port"
+    try:
+        claim = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+", encoding="utf-8")
+    except OSError as error:
+        raise PortInUse(f"{path}: {error.strerror}: give another shared_port") from None
+    try:
+        with contextlib.suppress(BlockingIOError):  # others hold it
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ports.bind(host, port).close()  # nobody at all listens there
+            claim.truncate(0)
+            claim.write(owner)
+            claim.flush()
+        fcntl.flock(claim, fcntl.LOCK_SH)
+        claim.seek(0)
+        if claim.read() != owner:
+            raise PortInUse(f"{host}:{port}: replicas of another Ray have it: give another shared_port")
+    except ClickbaitError:
+        claim.close()
+        raise
+    return claim

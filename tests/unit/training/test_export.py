@@ -1,0 +1,37 @@
+"""The exported forms are compared with torch by the verdicts that the bundle gives: at its threshold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from clickbait.evaluation import metrics
+from clickbait.inference.scorer import Scorer
+from clickbait.training import export
+from tests.tiny import tiny_bundle
+
+# Scores of torch and of the served form, and labels whose best threshold is between 0.85 and 0.95.
+LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+TORCH = np.array([0.10, 0.60, 0.70, 0.80, 0.88, 0.96, 0.97, 0.99])
+SERVED = np.array([0.10, 0.60, 0.70, 0.85, 0.95, 0.96, 0.97, 0.99], np.float32)
+
+
+def test_a_form_agrees_at_the_bundles_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 0.5 all verdicts are the same; at 0.9, the bundle's threshold, one of the eight differs."""
+    folder = tiny_bundle(tmp_path / "bundle")
+    rows = {"headline": [f"word {row}" for row in range(8)], "input_ids": [[1, 2]] * 8, "label": LABELS}
+    dataset: Any = SimpleNamespace(table=lambda split, columns: pa.table(rows).select(columns))
+    margins = np.log(TORCH / (1 - TORCH))
+    monkeypatch.setattr(export, "torch_margins", lambda model, rows, which=None: margins if which is None else margins[which])
+    monkeypatch.setattr(Scorer, "score", lambda self, texts: SERVED[[int(text.split()[1]) for text in texts]])
+    model: Any = None
+    found, threshold = export.compare(model, folder, {"int8": "model.onnx"}, "int8", dataset, 1.0, 1)
+    assert threshold == metrics.best_threshold(LABELS, SERVED) == pytest.approx(0.905, abs=0.01)
+    assert found["threshold"] == threshold
+    assert found["int8"]["agreement"] == 7 / 8
+    assert found["int8"]["max_difference"] == pytest.approx(0.07)

@@ -1,0 +1,51 @@
+"""The configuration of `tuning.compare`: `configs/compare.yaml`."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from clickbait.config import Config, TransferConfig, Uri
+from tuning.compare import references
+
+
+class Entry(Config):
+    """A bundle to compare."""
+
+    name: str = Field(max_length=80, pattern=r"^\P{C}+$")
+    """What it is called in the table: unique, without control characters."""
+    bundle: Uri
+    """The bundle's folder."""
+    dataset: Uri | None = None
+    """The dataset that it was trained on, where that is another one than the comparison's: same source, other tokenizer."""
+    seconds: float | None = Field(None, ge=0.0)
+    """How long its training took; None: the sum over the epochs of its metrics.json."""
+
+
+class CompareConfig(TransferConfig):
+    """Bundles in, one table and one page out: `tuning.compare`."""
+
+    models: tuple[Entry, ...] = (Entry(name="candidate", bundle="artifacts/bundle"),)
+    """The bundles, in the table's order."""
+    dataset: Uri = "artifacts/datasets/latest"
+    """Its training split trains the references, its test split measures everybody."""
+    references: bool = True
+    """Train the two TF-IDF references too."""
+    behaviour_file: str = "configs/behaviour.yaml"
+    """YAML with the behavioural cases (`clickbait.evaluation.behaviour`)."""
+    gate_file: str = "configs/gate.yaml"
+    """YAML with the bounds (`GateConfig`)."""
+    threads: int = Field(1, ge=1, le=256)
+    """Compute threads of a bundle's scorer. The references have one."""
+    output: Uri = "artifacts/compare"
+    """Folder for compare.json, compare.md and index.html."""
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        names = [entry.name for entry in self.models] + (list(references.NAMES) if self.references else [])
+        if not names:
+            raise ValueError("nothing to compare: name a bundle in models, or leave references on")
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f'models: two are named "{twice}": give each a name of its own')
+        return self

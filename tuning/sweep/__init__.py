@@ -1,0 +1,1 @@
+"""The search over hyperparameters: `python -m tuning.sweep`."""

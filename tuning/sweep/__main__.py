@@ -1,0 +1,296 @@
+"""Search hyperparameters: trials of `ray_jobs.train` under Ray Tune, the best one's configuration, and a report.
+
+    python -m tuning.sweep --config configs/sweep.yaml --trials 16
+
+The same command after a kill goes on; finished trials are not trained again. Writes below <output>/<name>:
+
+    best.yaml      python -m ray_jobs.train --config <output>/<name>/best.yaml
+    report.html    the trials in pictures
+    trials.json    the same as data
+    trials/        the training runs; wandb sync <output>/<name>/trials/wandb/offline-run-* sends them all
+    tune/          Ray Tune's own state
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import uuid
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import ray
+import yaml
+from ray import tune
+from ray.tune.search import BasicVariantGenerator
+from ray.tune.search.optuna import OptunaSearch
+
+from clickbait import cli, storage
+from clickbait.config import TrainConfig
+from clickbait.data.dataset import Dataset, open_dataset
+from clickbait.errors import DataError
+from clickbait.pretrained import locate
+from clickbait.training import tracking
+from clickbait.training.runs import Run
+from ray_jobs.ray_storage import run_storage
+from ray_jobs.session import connect
+from ray_jobs.train import check_resources
+from tuning.sweep import report, space, trial
+from tuning.sweep.config import SweepConfig
+from tuning.sweep.progress import Progress
+from tuning.sweep.results import collect
+
+DRIVER_CPUS = 0.1  # of a trial whose training has workers of its own: more, and the waiting drivers would hold every CPU
+# Keys of `description` that change no trial: where things lie, what is shown, how often something is saved or tried.
+IGNORED = frozenset(f"train.{name}" for name in ("dataset", "output", "name", "progress", "profile", "wandb_project", "max_failures"))
+SAVE_S = "3"  # seconds between two savings of Tune's state: what a killed driver forgets
+
+
+def sweep(config: SweepConfig) -> dict[str, Any]:
+    """Runs or resumes the sweep and returns the document of trials.json; at once where the sweep is done already.
+
+    Raises:
+        DataError: no whole dataset there, another sweep under this name, more asked for than the cluster has, no trial finished.
+        ModelError: a base model is not available, or its tokenizer is not the one that cut the dataset.
+        RunInUse: another process runs this sweep.
+    """
+    tracking.check()
+    dataset = open_dataset(config.train.dataset)
+    home = Run(storage.join(config.output, config.name))
+    model = locate.pin(config.train.model, (home.read_json("run.json") or {}).get("train.model"))
+    config = config.model_copy(update={"train": config.train.model_copy(update={"dataset": dataset.uri, "model": model})})
+    for model in space.extremes(config.space["model"]) if "model" in config.space else [config.train.model]:
+        locate.locate(model)
+        dataset.check_model(model)
+    described = description(config, dataset.fingerprint)
+    if home.read_json("run.json") is not None:
+        home.claim(described, defaults(), IGNORED)  # refuses another sweep
+    done = home.read_json("trials.json")
+    if done is not None:
+        return done
+    with home.hold():  # two drivers of a sweep would write over Tune's state
+        return home.read_json("trials.json") or _search(config, dataset, home, described)  # done while this process waited for the lease
+
+
+def _search(config: SweepConfig, dataset: Dataset, home: Run, described: dict[str, Any]) -> dict[str, Any]:
+    """Runs or resumes the trials, and writes what they found."""
+    connect()
+    concurrent = places(config)
+    home.claim(described, defaults(), IGNORED)  # no earlier: one that asks for too much is mended under the same name
+    with _stoppable(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consider boosting PBT performance")  # by actors that are used again: a run each is worth more
+        results = tuner(config, home.uri, concurrent).fit()
+    document = collect(config, dataset, results)
+    finished = [entry for entry in document["trials"] if entry["status"] == "finished"]
+    if not finished:
+        errors = [entry["error"] for entry in document["trials"] if entry["error"]]
+        if len(errors) == len(document["trials"]):
+            raise DataError(f"{home.uri}: all {len(errors)} trials failed, the first with: {errors[0] if errors else 'nothing said'}")
+        raise DataError(f"{home.uri}: no trial finished: raise time_budget_s, or lower train.epochs, under another --name")
+    best = next(entry for entry in finished if entry["name"] == document["best"])
+    home.storage.write("best.yaml", best_yaml(config, best).encode())
+    home.storage.write("report.html", report.render(document).encode(errors="replace"))
+    home.write_json("trials.json", document)  # last: it says that the sweep is over
+    return document
+
+
+def description(config: SweepConfig, fingerprint: str) -> dict[str, Any]:
+    """What a sweep is, in one layer, so that a difference is named by its key: resuming asks for the same."""
+    flat: dict[str, Any] = {"dataset": fingerprint}
+    for key, value in config.model_dump(mode="json", exclude={"output", "name"}).items():
+        flat |= {f"{key}.{name}": part for name, part in value.items()} if isinstance(value, dict) else {key: value}
+    return {key: value for key, value in flat.items() if key not in IGNORED}
+
+
+def defaults() -> dict[str, Any]:
+    """What `description` says of a setting that is not set: a run.json that was written before a setting existed lacks it."""
+    return {key: value for key, value in description(SweepConfig(), "").items() if key != "dataset" and not key.startswith("space.")}
+
+
+def needs(config: SweepConfig) -> dict[str, float]:
+    """What one trial holds, workers and all."""
+    train, workers = config.train, max(config.train.num_workers, 1)
+    driver = DRIVER_CPUS if train.num_workers else 0.0
+    return {"CPU": train.cpus_per_worker * workers + driver, **({"GPU": float(workers)} if train.use_gpu else {})}
+
+
+def places(config: SweepConfig) -> int:
+    """How many trials run at a time.
+
+    Raises:
+        DataError: one trial, or `max_concurrent` of them, ask for more than the cluster has.
+    """
+    check_resources(config.train.model_copy(update={"num_workers": max(config.train.num_workers, 1)}))
+    there = ray.cluster_resources()
+    fits = max(int(min(there.get(name, 0) / asked for name, asked in needs(config).items())), 1)
+    if config.max_concurrent is None or config.max_concurrent <= fits or os.environ.get("CLICKBAIT_AUTOSCALES") == "1":
+        return min(config.max_concurrent or fits, config.trials)
+    asked = " and ".join(f"{config.max_concurrent * one:g} {name}" for name, one in needs(config).items())
+    has = " and ".join(f"{there.get(name, 0):g} {name}" for name in needs(config))
+    raise DataError(f"{config.max_concurrent} trials at a time ask for {asked}, the cluster has {has}: lower --max-concurrent to {fits}")
+
+
+def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
+    """A new Tuner, or the one that was cut off.
+
+    Raises:
+        DataError: Tune's state is there and cannot be read.
+    """
+    # Off: Ray Tune's own tables, files, log and signal handler. Ours are `Progress`, the runs' own history, and `main`.
+    os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # objectives that only a trial's end knows
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SAVE_S)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    state = storage.join(home, "tune")
+    kept = run_storage(state)
+    path, filesystem = kept["storage_path"], kept["storage_filesystem"]
+    if tune.Tuner.can_restore(path, storage_filesystem=filesystem):
+        try:
+            return tune.Tuner.restore(path, trainable(config), resume_unfinished=True, resume_errored=True, storage_filesystem=filesystem)
+        except Exception as error:  # Tune's state is pickles and JSON of its own: what is torn raises anything
+            raise DataError(f"{state}: cannot be read ({' '.join(str(error).split())[:200]}): remove {home} and start again") from None
+    pbt = config.scheduler.kind == "pbt"
+    random.seed(config.seed)  # Tune's schedulers draw from both
+    np.random.seed(config.seed)
+    return tune.Tuner(
+        trainable(config),
+        param_space=space.to_tune(config.space) if pbt else None,
+        tune_config=tune.TuneConfig(
+            num_samples=config.trials,
+            max_concurrent_trials=None if pbt else concurrent,
+            search_alg=BasicVariantGenerator(max_concurrent=concurrent, random_state=config.seed) if pbt else searcher(config),
+            scheduler=scheduler(config),
+            time_budget_s=config.time_budget_s,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+            # An actor's start takes longer than a small trial. A trial that is to be paused, or has workers, ends by its actor's end.
+            reuse_actors=config.scheduler.kind in ("asha", "none") and not config.train.num_workers,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            **run_storage(home),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),  # a pointer each
+            failure_config=tune.FailureConfig(max_failures=config.max_failures),
+            callbacks=[Progress(config.trials, config.train.epochs)],
+            verbose=0,
+        ),
+    )
+
+
+def trainable(config: SweepConfig) -> Any:
+    """What Tune makes a trial of."""
+
+    class Trial(trial.Trial):
+        sweep = config
+        wandb_mode = os.environ.get("WANDB_MODE")
+        driver = uuid.uuid4().hex
+
+    workers = config.train.num_workers
+    return tune.with_resources(Trial, {"cpu": DRIVER_CPUS} if workers else {name.lower(): asked for name, asked in needs(config).items()})
+
+
+class Searcher(OptunaSearch):  # type: ignore[misc]
+    """Ray's OptunaSearch, for several objectives told of a trial without all of them as of one that failed: Optuna learns nothing
+    from it, where it would otherwise wait for it for ever."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if isinstance(self.metric, list) and not all(name in (result or {}) for name in self.metric):
+            result, error = None, True
+        super().on_trial_complete(trial_id, result, error)
+
+
+def searcher(config: SweepConfig) -> Searcher:
+    """TPE (Bergstra et al. 2011) or random draws. A list of metrics goes by trials' ends, one metric by their epochs too."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if config.searcher == "random":
+        sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=config.seed)
+    else:  # one draw more than there are dimensions before the model is asked, as in BOHB: Optuna's ten would be all of a small sweep
+        sampler = optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=len(config.space) + 1)
+    alone = config.objectives == ("log_loss",)
+    metric: Any = "log_loss" if alone else list(config.objectives)
+    return Searcher(space.to_optuna(config.space), metric, "min" if alone else ["min"] * len(metric), sampler=sampler)
+
+
+def scheduler(config: SweepConfig) -> Any:
+    """It goes by the log loss, whatever the objectives: the others are known at a trial's end only."""
+    from ray.tune import schedulers
+
+    chosen = config.scheduler
+    common = {"time_attr": "epoch", "metric": "log_loss", "mode": "min"}
+    if chosen.kind == "asha":
+        grace, factor = chosen.grace_epochs, chosen.reduction_factor
+        return schedulers.ASHAScheduler(**common, max_t=config.train.epochs, grace_period=grace, reduction_factor=factor)
+    if chosen.kind == "hyperband":
+        return schedulers.HyperBandScheduler(**common, max_t=config.train.epochs, reduction_factor=chosen.reduction_factor)
+    if chosen.kind == "pbt":
+        searched = config.space
+        return schedulers.PopulationBasedTraining(
+            **{**common, "metric": "current"},  # the lowest so far would be the donor's
+            perturbation_interval=chosen.perturb_epochs,
+            hyperparam_mutations=space.mutations(searched),
+            quantile_fraction=chosen.quantile,
+            custom_explore_fn=lambda values: space.clamp(searched, values),
+            log_config=False,
+        )
+    return schedulers.FIFOScheduler()
+
+
+def best_yaml(config: SweepConfig, best: dict[str, Any]) -> str:
+    """The best trial as a file for `ray_jobs.train`."""
+    values = TrainConfig.model_validate({**config.train.model_dump(), **best["config"], "name": f"{config.name}-best"}).model_dump(
+        mode="json"
+    )
+    figures = ", ".join(f"{name} {value:.5g}" for name, value in best["metrics"].items() if value is not None)
+    told = f"# {best['name']} of the sweep {config.name}: {figures} on validation.\n"
+    if config.scheduler.kind == "pbt":
+        told += "# Population based training changed values on the way: these are the last, not the whole course.\n"
+    return told + yaml.safe_dump(TrainConfig.model_validate(values).model_dump(mode="json"), sort_keys=False)
+
+
+def _trial_name(one: Any) -> str:
+    return f"trial-{one.trial_id}"
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM as Ctrl-C: Tune's state is on the disk, and its trials end with this process. Once Ray is there, which sets its own."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def main(config: SweepConfig) -> int | None:
+    """Sweep, and say what was best and where the report is."""
+    home = storage.join(config.output, config.name)
+    try:
+        document = sweep(config)
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on with what is in {home}", file=sys.stderr)
+        return 130
+    counts = [entry["status"] for entry in document["trials"]]
+    print(", ".join(f"{counts.count(status)} {status}" for status in ("finished", "stopped early", "failed")))
+    best = next(entry for entry in document["trials"] if entry["name"] == document["best"])
+    print(f"best: {best['name']}, {json.dumps(best['config'])}, {json.dumps(best['metrics'])}")
+    print(f"report: {storage.join(home, 'report.html')}")
+    print(f"train it again: python -m ray_jobs.train --config {storage.join(home, 'best.yaml')}")
+    print(f"W&B: wandb sync {trial.folder(config)}/wandb/offline-run-*")
+    return None
+
+
+if __name__ == "__main__":
+    cli.run(SweepConfig, main, __doc__)
