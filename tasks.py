@@ -1,6 +1,8 @@
-"""The project's chores by name: `.venv/bin/inv --list`, `.venv/bin/inv train --args "--epochs 3"`. Each prints the command it runs.
+"""The project's chores by name: `.venv/bin/inv --list`, `.venv/bin/inv train --args "--epochs 3"`. Each
+prints the command it runs.
 
-`--args` goes to that command as it is. `make demo` and `make test` need none of this; they install what is missing, these do not.
+`--args` goes to that command as it is. `make demo` and `make test` need none of this; they install what is
+missing, these do not.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ def job(context: Context, name: str, args: str, *flags: str) -> None:
 
 @task
 def download_data(context: Context, folder: str = "artifacts/data") -> None:
-    """The 32,000 headlines as clickbait_data.csv in the folder, verified: from Kaggle, else from the authors' repository."""
+    """The 32,000 headlines as clickbait_data.csv in the folder, verified: from Kaggle, else from the authors'
+    repository.
+    """
     run(context, [sys.executable, "-m", "clickbait.data.download", folder])
 
 
@@ -80,7 +84,9 @@ def evaluate(context: Context, args: str = "") -> None:
 
 @task
 def score(context: Context, args: str = "") -> None:
-    """Headlines in files to Parquet with scores; the same command resumes: --args "--source headlines.parquet"."""
+    """Headlines in files to Parquet with scores; the same command resumes: --args "--source
+    headlines.parquet".
+    """
     job(context, "score", args)
 
 
@@ -98,7 +104,9 @@ def stage_model(context: Context, args: str = "") -> None:
 
 @task
 def promote(context: Context, args: str = "") -> None:
-    """Judges the bundle, publishes it and points `production` at it; --args "--version v3" promotes what is published."""
+    """Judges the bundle, publishes it and points `production` at it; --args "--version v3" promotes what is
+    published.
+    """
     job(context, "promote", args, "--alias", "production")
 
 
@@ -109,14 +117,18 @@ def rollback(context: Context, args: str = "") -> None:
 
 
 @task
-def dev_api(context: Context, model: str = "production", registry: str = "artifacts/registry", args: str = "") -> None:
+def dev_api(
+    context: Context, model: str = "production", registry: str = "artifacts/registry", args: str = ""
+) -> None:
     """The HTTP api under uvicorn, without Ray."""
     run(context, [sys.executable, "-m", "serve.standalone", "--registry", registry, "--model", model], args)
 
 
 @task
 def locust(context: Context, host: str = f"http://127.0.0.1:{PORT}", args: str = "") -> None:
-    """Load with a page at http://localhost:8089; without: --args "--headless --users 64 --spawn-rate 16 --run-time 30s"."""
+    """Load with a page at http://localhost:8089; without: --args "--headless --users 64 --spawn-rate 16
+    --run-time 30s".
+    """
     run(context, [tool("locust", "peers"), "-f", "tests/performance/locustfile.py", "--host", host], args)
 
 
@@ -140,5 +152,7 @@ def serve_docs(context: Context, args: str = "") -> None:
 
 @task
 def lock(context: Context, args: str = "") -> None:  # noqa: ARG001  # invoke gives each task its context
-    """constraints.txt and the hashes in cluster/pins; --args "--upgrade" takes newer versions of what is not pinned."""
+    """constraints.txt and the hashes in cluster/pins; --args "--upgrade" takes newer versions of what is not
+    pinned.
+    """
     compile_lock(shlex.split(args))

@@ -1,1 +1,3 @@
-"""The library that training and serving share. Importing it starts nothing and needs neither ray nor torch."""
+"""The library that training and serving share. Importing it starts nothing and needs neither ray nor
+torch.
+"""

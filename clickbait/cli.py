@@ -1,9 +1,11 @@
-"""From a command line to a configuration, and from an error to one line and an exit code. Every command of the project ends here.
+"""From a command line to a configuration, and from an error to one line and an exit code. Every command of
+the project ends here.
 
     python -m ray_jobs.train --config configs/train.yaml --epochs 5 --lr 1e-4
 
-Exit codes: 0 done, 1 refused by the gate or by a check, 2 what the user can fix, 3 a fault of this program, 130 interrupted. Each but 0 is
-one line on standard error. The line of a fault names a file with the traceback.
+Exit codes: 0 done, 1 refused by the gate or by a check, 2 what the user can fix, 3 a fault of this program,
+130 interrupted. Each but 0 is one line on standard error. The line of a fault names a file with the
+traceback.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ def parse(model: type[C], args: Sequence[str], description: str = "") -> C:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            config, unknown = tyro.cli(model, args=flags, default=default, description=description, return_unknown_args=True)
+            config, unknown = tyro.cli(
+                model, args=flags, default=default, description=description, return_unknown_args=True
+            )
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
@@ -77,7 +81,8 @@ def run(model: type[C], job: Callable[[C], int | None], doc: str | None) -> NoRe
 def exit_code(job: Callable[[], int | None]) -> int:
     """Runs `job` and returns its exit code. Every error becomes one line on standard error; none goes on.
 
-    `job` returns its code, or None for 0. Only `Refused` gives 1: Python's own 1, of a crash or a `sys.exit(1)`, is a fault here.
+    `job` returns its code, or None for 0. Only `Refused` gives 1: Python's own 1, of a crash or a
+    `sys.exit(1)`, is a fault here.
     """
     telemetry.off()
     environment.past_the_proxy()
@@ -86,7 +91,9 @@ def exit_code(job: Callable[[], int | None]) -> int:
         return job() or Code.DONE
     except BrokenPipeError:  # `... | head`: who reads the output has gone
         with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+            )  # or Python complains when it flushes at its end
         return Code.INTERRUPTED
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it can", file=sys.stderr)
@@ -100,7 +107,9 @@ def exit_code(job: Callable[[], int | None]) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse for the commands without a configuration file: what does not fit is a ConfigError, not a usage text and an exit."""
+    """argparse for the commands without a configuration file: what does not fit is a ConfigError, not a usage
+    text and an exit.
+    """
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see --help")
@@ -116,7 +125,11 @@ def explained(error: BaseException) -> tuple[Code, str]:
     where = _note(error)
     if (advice := library_errors.fix(cause)) is not None:
         return Code.USER, f"error: {library_errors.line(cause)}: {advice} (the traceback is {where})"
-    return Code.FAULT, f"error: a fault of this program: {library_errors.line(cause)}; the traceback is {where}: please report it"
+    return (
+        Code.FAULT,
+        f"error: a fault of this program: {library_errors.line(cause)}; the traceback is {where}: please "
+        f"report it",
+    )
 
 
 def _print(error: BaseException) -> Code:
@@ -130,7 +143,9 @@ def _note(error: BaseException) -> str:
     lines = traceback.format_exception(error)
     head = f"{' '.join(sys.argv)}\nPython {platform.python_version()} on {platform.platform()}\n\n"
     try:
-        path = user_cache.own(user_cache.path("faults")) / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+        path = (
+            user_cache.own(user_cache.path("faults")) / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+        )
         path.write_text(head + "".join(lines), encoding="utf-8", errors="backslashreplace")
     except OSError:
         print("".join(lines), file=sys.stderr)

@@ -1,7 +1,8 @@
-"""The configuration of every job: pydantic models of `configs/*.yaml`, frozen, with no room for an unknown key.
+"""The configuration of every job: pydantic models of `configs/*.yaml`, frozen, with no room for an unknown
+key.
 
-A YAML file gives the values, command-line flags win (`clickbait.cli`). Every path is a URI (`clickbait.storage`).
-Serving's settings stand in `serve.settings`: they read the environment too.
+A YAML file gives the values, command-line flags win (`clickbait.cli`). Every path is a URI
+(`clickbait.storage`). Serving's settings stand in `serve.settings`: they read the environment too.
 """
 
 from __future__ import annotations
@@ -33,15 +34,17 @@ Project = Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")]  # W&B takes no 
 class Config(BaseModel):
     """What every configuration is: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
+    )
 
 
 class PreprocessConfig(Config):
     """Headlines in, a dataset out: `ray_jobs.preprocess`."""
 
     source: str = "sample"
-    """`sample` (synthetic headlines), `hf:owner/name[:split]` (a Hugging Face dataset), or the path or URI of a file, a folder or a
-    glob: csv, tsv, jsonl, parquet, plain or .gz."""
+    """`sample` (synthetic headlines), `hf:owner/name[:split]` (a Hugging Face dataset), or the path or URI of
+    a file, a folder or a glob: csv, tsv, jsonl, parquet, plain or .gz."""
     sample_size: int = Field(4000, ge=100, le=1_000_000)
     """How many synthetic headlines `source: sample` writes."""
     headline_column: str = "headline"
@@ -59,7 +62,9 @@ class PreprocessConfig(Config):
     max_characters: int = Field(MAX_CHARACTERS, ge=16, le=100_000)
     """A longer headline, counted after cleaning, goes to quarantine."""
     max_quarantined: Fraction = 0.1
-    """Share of the rows that may go to quarantine. With more the dataset is written, but the job fails and `latest` stays where it was."""
+    """Share of the rows that may go to quarantine. With more the dataset is written, but the job fails and
+    `latest` stays where it was.
+    """
     max_tokens: int = Field(64, ge=8, le=512)
     """Tokens kept of a headline, special ones counted. The longest real headline has 38."""
     validation_fraction: float = Field(0.1, gt=0.0, lt=0.5)
@@ -67,7 +72,9 @@ class PreprocessConfig(Config):
     test_fraction: float = Field(0.1, gt=0.0, lt=0.5)
     """Share of each label's headlines that goes to test."""
     partitions: int = Field(8, ge=1, le=4096)
-    """Part files a split; a headline's hash names its part. Raise it with the data: some 100,000 rows a part is good."""
+    """Part files a split; a headline's hash names its part. Raise it with the data: some 100,000 rows a part
+    is good.
+    """
     num_workers: int = Field(2, ge=1, le=10_000)
     """Ray Data tasks at a time. Changes the speed, never a byte of the output."""
 
@@ -82,20 +89,30 @@ class TrainConfig(Config):
     name: str = Field("clickbait", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     """The run's name."""
     model: str = DEFAULT_MODEL
-    """The encoder to fine-tune: a hub name (`owner/name` or `owner/name@revision`), a folder, `package:<module>`, or `scratch:ngrams` and
-    `scratch:transformer`, which start from random weights."""
+    """The encoder to fine-tune: a hub name (`owner/name` or `owner/name@revision`), a folder,
+    `package:<module>`, or `scratch:ngrams` and `scratch:transformer`, which start from random weights."""
     layers: int | None = Field(None, ge=0, le=48)
-    """Layers of a compact model: of `scratch:transformer` (default 2), or of a cut-down copy of `model` (default: the whole model)."""
+    """Layers of a compact model: of `scratch:transformer` (default 2), or of a cut-down copy of `model`
+    (default: the whole model).
+    """
     hidden: int | None = Field(None, ge=16, le=4096)
-    """Dimensions of a compact model: of `scratch:` (default 64 for n-grams, 128), or of a cut-down copy of `model`."""
+    """Dimensions of a compact model: of `scratch:` (default 64 for n-grams, 128), or of a cut-down copy of
+    `model`.
+    """
     intermediate: int | None = Field(None, ge=16, le=16384)
-    """Width of a compact transformer's feed-forward parts; None: the model's own, four times `hidden` for `scratch:`."""
+    """Width of a compact transformer's feed-forward parts; None: the model's own, four times `hidden` for
+    `scratch:`.
+    """
     buckets: int | None = Field(None, ge=0, le=2**26)
-    """Hash buckets for word n-grams: of `scratch:ngrams` (default 131,072); with a transformer, n-gram vectors are added to its input."""
+    """Hash buckets for word n-grams: of `scratch:ngrams` (default 131,072); with a transformer, n-gram
+    vectors are added to its input.
+    """
     dropout: float | None = Field(None, ge=0.0, le=0.9)
     """Share of activations dropped in training; None: the model's own, 0.1 for a compact one."""
     soft_labels: Uri | None = None
-    """Headlines with a teacher's scores (`tuning.distil` writes them), trained on in place of the dataset's own training split."""
+    """Headlines with a teacher's scores (`tuning.distil` writes them), trained on in place of the dataset's
+    own training split.
+    """
     soft_weight: Fraction = 0.9
     """Share of the loss that the teacher's scores have where there is a label too."""
     soft_temperature: float = Field(2.0, gt=0.0, le=100.0)
@@ -103,7 +120,9 @@ class TrainConfig(Config):
     label_smoothing: float = Field(0.0, ge=0.0, lt=0.5)
     """Share of a label's certainty that goes to the other class."""
     augment: Fraction = 0.0
-    """Share of headlines that an epoch sees written otherwise: case, punctuation, digits, spacing, outlets' names (`clickbait.training.augment`)."""
+    """Share of headlines that an epoch sees written otherwise: case, punctuation, digits, spacing, outlets'
+    names (`clickbait.training.augment`).
+    """
     epochs: int = Field(2, ge=1, le=1000)
     """Passes over the training split."""
     max_steps: int | None = Field(None, ge=1)
@@ -131,8 +150,8 @@ class TrainConfig(Config):
     cpus_per_worker: float = Field(1.0, gt=0.0)
     """CPUs that Ray reserves for each worker, and its torch threads unless `threads` says otherwise."""
     threads: int = Field(0, ge=0, le=1024)
-    """Torch threads a worker; 0: `cpus_per_worker`, and all cores with `num_workers` 0. Never more than the worker's share of the cores
-    that its affinity and its cgroup allow."""
+    """Torch threads a worker; 0: `cpus_per_worker`, and all cores with `num_workers` 0. Never more than the
+    worker's share of the cores that its affinity and its cgroup allow."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seeds the head's weights, dropout and the order of the headlines."""
     patience: int | None = Field(None, ge=1)
@@ -207,18 +226,20 @@ class EvaluateConfig(TransferConfig):
 
 
 class GateConfig(Config):
-    """What a candidate must hold to be promoted: `configs/gate.yaml`. Measured on the test split unless said."""
+    """What a candidate must hold to be promoted: `configs/gate.yaml`. Measured on the test split unless
+    said.
+    """
 
     min_accuracy: Fraction = 0.95
     """Accuracy at the bundle's threshold."""
     min_auc: Fraction = 0.98
     """Area under the ROC curve."""
     champion_alpha: Fraction = 0.05
-    """Refuse a candidate that judges the champion's test headlines worse, where chance explains it with a smaller probability than this
-    (exact McNemar test, one-sided)."""
+    """Refuse a candidate that judges the champion's test headlines worse, where chance explains it with a
+    smaller probability than this (exact McNemar test, one-sided)."""
     best_margin: Fraction = 0.005
-    """The candidate's accuracy may be so much below that of the best version that the alias ever named, on the candidate's test split; on a
-    split of few headlines, one headline."""
+    """The candidate's accuracy may be so much below that of the best version that the alias ever named, on
+    the candidate's test split; on a split of few headlines, one headline."""
     max_flip_lower: Fraction = 0.01
     """Share of verdicts that change when the headline is lower-cased."""
     max_flip_upper: Fraction = 0.01
@@ -305,7 +326,8 @@ def load(model: type[C], path: str | None) -> C:
     """The configuration in the YAML file at `path`, or the defaults where it is None.
 
     Raises:
-        ConfigError: no such file, not YAML, an unknown key (the message names the one meant), a value out of bounds.
+        ConfigError: no such file, not YAML, an unknown key (the message names the one meant), a value out of
+            bounds.
     """
     if path is None:
         return validate(model, {}, model.__name__)
@@ -313,7 +335,8 @@ def load(model: type[C], path: str | None) -> C:
 
 
 def read_yaml(path: str, hint: str) -> Mapping[str, Any]:
-    """The mapping in the YAML file at `path`; an empty file is an empty one. `hint` says what to do where it cannot be read.
+    """The mapping in the YAML file at `path`; an empty file is an empty one. `hint` says what to do where it
+    cannot be read.
 
     Raises:
         ConfigError: no such file, not YAML, no mapping.
@@ -340,7 +363,9 @@ def validate(model: type[C], values: Mapping[str, Any], where: str) -> C:
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> str:
-    """A pydantic error in one line: each key with what is wrong, and for an unknown one the key that was meant."""
+    """A pydantic error in one line: each key with what is wrong, and for an unknown one the key that was
+    meant.
+    """
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
         name = ".".join(str(part) for part in problem["loc"])
@@ -363,6 +388,8 @@ def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """`; did you mean "epochs"?` for the known key that is nearest, or the list of them all where none is near."""
+    """`; did you mean "epochs"?` for the known key that is nearest, or the list of them all where none is
+    near.
+    """
     near = difflib.get_close_matches(name, known, n=1)
     return f'; did you mean "{near[0]}"?' if near else f"; known: {', '.join(known)}"

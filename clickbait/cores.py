@@ -1,6 +1,8 @@
-"""How many cores this process may use: the machine's, less what its affinity and its cgroup's CPU quota leave out.
+"""How many cores this process may use: the machine's, less what its affinity and its cgroup's CPU quota leave
+out.
 
-A container on a machine of 64 cores that may use two of them must not start 64 threads. `os.cpu_count` gives the machine's cores.
+A container on a machine of 64 cores that may use two of them must not start 64 threads. `os.cpu_count` gives
+the machine's cores.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ def bounded(threads: int) -> int:
 def worker_threads(config: TrainConfig, workers_here: int) -> int:
     """Torch threads of a training worker.
 
-    `threads` where it is set; else what Ray reserves for the worker (`cpus_per_worker`), and without Ray workers all cores. Never more
-    than the worker's share of the cores that it may use.
+    `threads` where it is set; else what Ray reserves for the worker (`cpus_per_worker`), and without Ray
+    workers all cores. Never more than the worker's share of the cores that it may use.
 
     Args:
         config: threads, cpus_per_worker and num_workers are read.
@@ -78,7 +80,9 @@ def _quota_v2(folder: Path) -> float | None:
 def _quota_v1(folder: Path) -> float | None:
     """Of cpu.cfs_quota_us, -1 for none, and cpu.cfs_period_us."""
     try:
-        quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8")) for name in ("quota", "period"))
+        quota, period = (
+            int((folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8")) for name in ("quota", "period")
+        )
         return None if quota <= 0 else quota / period
     except (OSError, ValueError, ZeroDivisionError):
         return None

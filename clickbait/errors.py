@@ -1,7 +1,8 @@
 """One exception tree for all that a user can cause.
 
-Every message says what to do. A job prints it as one line and exits with 2, for `Refused` with 1 (`clickbait.cli`); the HTTP api maps it
-to a status (`serve.http.api`). What only a bug can cause is an `assert`, never one of these.
+Every message says what to do. A job prints it as one line and exits with 2, for `Refused` with 1
+(`clickbait.cli`); the HTTP api maps it to a status (`serve.http.api`). What only a bug can cause is an
+`assert`, never one of these.
 
     ClickbaitError (ValueError)
     ├── ConfigError            a YAML key, a flag or a setting that does not fit
@@ -132,7 +133,9 @@ class BodyTooLarge(RequestError):
 
 
 class Overloaded(RequestError):
-    """More work waits than the replica can do in time. `retry_after_s`: seconds after which it could take the request; 0: not known."""
+    """More work waits than the replica can do in time. `retry_after_s`: seconds after which it could take the
+    request; 0: not known.
+    """
 
     def __init__(self, message: str, *, retry_after_s: int = 0) -> None:
         super().__init__(message)

@@ -1,7 +1,9 @@
-"""What the errors of other libraries mean to a user. By name, so that no library is imported to look at its errors.
+"""What the errors of other libraries mean to a user. By name, so that no library is imported to look at its
+errors.
 
-A job raises `ClickbaitError` for what it foresees. This table is the net below: a disk that is full, a bucket without permission, a file
-that pyarrow cannot read. What is in neither is a fault of this program (`clickbait.cli.exit_code`).
+A job raises `ClickbaitError` for what it foresees. This table is the net below: a disk that is full, a bucket
+without permission, a file that pyarrow cannot read. What is in neither is a fault of this program
+(`clickbait.cli.exit_code`).
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ _CLOUD = "check the bucket's name and this account's rights"
 _MODEL = "the model cannot be loaded or computed here: export it again, or choose another runtime"
 _STORE = "check the path, its owner and the free space"
 
-# A class's full name, and what its user can do. Subclasses are meant too; the nearest name in the method resolution order decides.
-# OSError stands for ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror, gzip.BadGzipFile and requests.RequestException.
+# A class's full name, and what its user can do. Subclasses are meant too; the nearest name in the method
+# resolution order decides. OSError stands for ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror,
+# gzip.BadGzipFile and requests.RequestException.
 FIXES = {
     "builtins.ConnectionError": _NETWORK,
     "builtins.TimeoutError": _NETWORK,
@@ -54,7 +57,16 @@ FIXES = {
     "optuna.exceptions.StorageInternalError": _STORE,
     **{
         f"onnxruntime.capi.onnxruntime_pybind11_state.{name}": _MODEL
-        for name in ("EPFail", "Fail", "InvalidGraph", "InvalidProtobuf", "ModelLoaded", "NoModel", "NoSuchFile", "NotImplemented")
+        for name in (
+            "EPFail",
+            "Fail",
+            "InvalidGraph",
+            "InvalidProtobuf",
+            "ModelLoaded",
+            "NoModel",
+            "NoSuchFile",
+            "NotImplemented",
+        )
     },
     "ray.exceptions.OutOfMemoryError": _MEMORY,
     "ray.exceptions.ObjectStoreFullError": _MEMORY,
@@ -64,17 +76,28 @@ FIXES = {
     "ray.exceptions.RaySystemError": _RAY,
     **{
         f"ray.exceptions.{name}": _RAY
-        for name in ("WorkerCrashedError", "ActorDiedError", "ActorUnavailableError", "NodeDiedError", "ObjectLostError", "GetTimeoutError")
+        for name in (
+            "WorkerCrashedError",
+            "ActorDiedError",
+            "ActorUnavailableError",
+            "NodeDiedError",
+            "ObjectLostError",
+            "GetTimeoutError",
+        )
     },
 }
-_FIRST_ERROR_OF_AN_ACTOR = "creation task"  # in the text of an ActorDiedError: its __init__ raised, so the machine is not to blame
+_FIRST_ERROR_OF_AN_ACTOR = (
+    "creation task"  # in the text of an ActorDiedError: its __init__ raised, so the machine is not to blame
+)
 _MOST = 400  # characters of another library's message
 
 
 def unwrapped(error: BaseException) -> BaseException:
-    """The error that a user can act on, out of what Ray wrapped around it in a task, an actor, a worker of Ray Train or of Ray Data.
+    """The error that a user can act on, out of what Ray wrapped around it in a task, an actor, a worker of
+    Ray Train or of Ray Data.
 
-    The first `ClickbaitError`; else the first error that `FIXES` has; else the innermost one that Ray carried.
+    The first `ClickbaitError`; else the first error that `FIXES` has; else the innermost one that Ray
+    carried.
     """
     chain = list(_chain(error, set()))
     for item in chain:
@@ -111,13 +134,16 @@ def text(error: BaseException) -> str:
 
 
 def _chain(error: BaseException, seen: set[int]) -> Iterator[BaseException]:
-    """The errors that Ray carries inside `error`, innermost causes of a wrapper first, without the wrappers that have one."""
+    """The errors that Ray carries inside `error`, innermost causes of a wrapper first, without the wrappers
+    that have one.
+    """
     if id(error) in seen:
         return
     seen.add(id(error))
     inner: list[object] = []
     if type(error).__module__.startswith("ray.") or isinstance(getattr(error, "cause", None), BaseException):
-        # RayTaskError.cause; WorkerGroupError.worker_failures; ControllerError.controller_failure; Ray Data's __cause__.
+        # RayTaskError.cause; WorkerGroupError.worker_failures; ControllerError.controller_failure; Ray Data's
+        # __cause__.
         failures = getattr(error, "worker_failures", None)
         inner = [getattr(error, "cause", None), getattr(error, "controller_failure", None), error.__cause__]
         inner += list(failures.values()) if isinstance(failures, dict) else []

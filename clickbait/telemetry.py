@@ -1,7 +1,9 @@
-"""Nothing is sent anywhere unless the user asks for it: the telemetry of every dependency is off. CLICKBAIT_TELEMETRY=1 turns it on.
+"""Nothing is sent anywhere unless the user asks for it: the telemetry of every dependency is off.
+CLICKBAIT_TELEMETRY=1 turns it on.
 
-A library reads its variable when it is imported. So every command calls `off` first (`clickbait.cli`). A Ray worker has the environment of
-the machine's Ray, not the command's, so each function that imports such a library calls `off` too.
+A library reads its variable when it is imported. So every command calls `off` first (`clickbait.cli`). A Ray
+worker has the environment of the machine's Ray, not the command's, so each function that imports such a
+library calls `off` too.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import os
 SWITCH = "CLICKBAIT_TELEMETRY"
 # What each library reads, and the value that turns its reports off.
 VARIABLES = {
-    # onnxruntime writes a device id when it is imported, and sends what a session is; its disable_telemetry_events() comes too late.
+    # onnxruntime writes a device id when it is imported, and sends what a session is; its
+    # disable_telemetry_events() comes too late.
     "ORT_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, transformers, datasets
@@ -22,7 +25,8 @@ VARIABLES = {
 
 
 def off() -> None:
-    """Sets the variables of this process and of what it starts; with CLICKBAIT_TELEMETRY=1 it takes away what an image has set.
+    """Sets the variables of this process and of what it starts; with CLICKBAIT_TELEMETRY=1 it takes away what
+    an image has set.
 
     A variable that the user has set to another value stays as it is.
     """

@@ -1,1 +1,3 @@
-"""From a laptop to a cluster: images, KubeRay, Terraform, Cloud Run, Vertex AI, and the chores that drive them."""
+"""From a laptop to a cluster: images, KubeRay, Terraform, Cloud Run, Vertex AI, and the chores that drive
+them.
+"""

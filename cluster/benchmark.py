@@ -1,12 +1,14 @@
-"""Asks a server over HTTP, and says how long it took: 1,000 headlines, mean, median, p95, max, requests a second.
+"""Asks a server over HTTP, and says how long it took: 1,000 headlines, mean, median, p95, max, requests a
+second.
 
     python -m cluster.benchmark --url https://clickbait-api-123456789012.europe-west4.run.app --output artifacts/bench/cloud.json
-    BENCHMARK_API_KEY=... python -m cluster.benchmark --url http://127.0.0.1:8000 --requests 200 --concurrency 4
+    BENCHMARK_API_KEY=... python -m cluster.benchmark --url http://127.0.0.1:8000 --requests 200 --concurrency
+    4
 
-For a server anywhere: it measures what a client there would see, network and all. A closed loop: each of --concurrency clients keeps one
-connection and asks again when it was answered, so a slower server is asked less (tests/performance/openloop.py has the other kind). One
-headline that is not counted is sent first on each connection: the handshake, and on Cloud Run an instance's start, are not the speed of the
-server.
+For a server anywhere: it measures what a client there would see, network and all. A closed loop: each of
+--concurrency clients keeps one connection and asks again when it was answered, so a slower server is asked
+less (tests/performance/openloop.py has the other kind). One headline that is not counted is sent first on
+each connection: the handshake, and on Cloud Run an instance's start, are not the speed of the server.
 Headlines are generated (`clickbait.sample`). Ends with 1 where any answer was not 200.
 """
 
@@ -102,7 +104,9 @@ class Client:
         host, port = str(parts.hostname), parts.port
         self._connection: http.client.HTTPConnection
         if parts.scheme == "https":
-            self._connection = http.client.HTTPSConnection(host, port, timeout=target.timeout_s, context=ssl.create_default_context())
+            self._connection = http.client.HTTPSConnection(
+                host, port, timeout=target.timeout_s, context=ssl.create_default_context()
+            )
         else:
             self._connection = http.client.HTTPConnection(host, port, timeout=target.timeout_s)
 
@@ -116,7 +120,9 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             return Answer(time.perf_counter() - start, type(error).__name__)
-        return Answer(time.perf_counter() - start, str(answer.status), _model(body) if answer.status == 200 else "")
+        return Answer(
+            time.perf_counter() - start, str(answer.status), _model(body) if answer.status == 200 else ""
+        )
 
     def close(self) -> None:
         self._connection.close()
@@ -223,7 +229,9 @@ def _run(args: Sequence[str] | None) -> None:
     if given.output:
         _write(given.output, found)
     if found.answered < found.requests:
-        raise Refused(f"{found.requests - found.answered} of {found.requests} requests were not answered with 200")
+        raise Refused(
+            f"{found.requests - found.answered} of {found.requests} requests were not answered with 200"
+        )
 
 
 def _write(path: Path, found: Figures) -> None:

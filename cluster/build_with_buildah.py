@@ -1,10 +1,12 @@
-"""Builds the images where there is no Docker: Debian 12's buildah in a chroot, on a base that debootstrap makes.
+"""Builds the images where there is no Docker: Debian 12's buildah in a chroot, on a base that debootstrap
+makes.
 
     python -m cluster.build_with_buildah standalone serve train
 
-It wants root, and `apt-get install buildah debootstrap`. The base gets the name that the Dockerfile pins and is what Debian calls Python
-3.11, so a build here pulls nothing; it is a stand-in, not that image. The package index is the host's: pip's configuration and the
-certificates are mounted while it builds, and nothing of them stays in an image. Prints each image's size as JSON.
+It wants root, and `apt-get install buildah debootstrap`. The base gets the name that the Dockerfile pins and
+is what Debian calls Python 3.11, so a build here pulls nothing; it is a stand-in, not that image. The package
+index is the host's: pip's configuration and the certificates are mounted while it builds, and nothing of them
+stays in an image. Prints each image's size as JSON.
 """
 
 from __future__ import annotations
@@ -34,7 +36,11 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 def targets(text: str) -> list[str]:
     """The stages of a Dockerfile that are images: those that say what runs in them."""
     stages = re.split(r"^FROM \S+ AS (\S+)$", text, flags=re.MULTILINE)[1:]
-    return [name for name, body in zip(stages[::2], stages[1::2], strict=True) if re.search(r"^CMD ", body, re.MULTILINE)]
+    return [
+        name
+        for name, body in zip(stages[::2], stages[1::2], strict=True)
+        if re.search(r"^CMD ", body, re.MULTILINE)
+    ]
 
 
 def base_image(text: str) -> str:
@@ -83,7 +89,9 @@ def tag_base(root: Path, name: str) -> None:
     container = buildah("from", "--pull-never", "scratch", capture=True)
     try:
         buildah("add", "--quiet", container, str(root), "/")
-        buildah("config", "--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", container)
+        buildah(
+            "config", "--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", container
+        )
         buildah("commit", "--quiet", "--format", "docker", container, name)
     finally:
         buildah("rm", container, capture=True)
@@ -91,9 +99,24 @@ def tag_base(root: Path, name: str) -> None:
 
 def build(target: str) -> None:
     """Builds one target as clickbait-<target>."""
-    arguments = [word for name in PASSED_ON if (value := os.environ.get(name)) for word in ("--build-arg", f"{name}={value}")]
+    arguments = [
+        word
+        for name in PASSED_ON
+        if (value := os.environ.get(name))
+        for word in ("--build-arg", f"{name}={value}")
+    ]
     buildah(
-        *["build", "--isolation", "chroot", "--pull-never", "--layers", "--format", "docker", "--target", target],
+        *[
+            "build",
+            "--isolation",
+            "chroot",
+            "--pull-never",
+            "--layers",
+            "--format",
+            "docker",
+            "--target",
+            target,
+        ],
         *arguments,
         *mounts(),
         *["--tag", f"clickbait-{target}", "--file", str(DOCKERFILE), str(ROOT)],
@@ -113,7 +136,10 @@ def megabytes(image: str) -> int:
     try:
         folder = buildah("mount", container, capture=True)
         told = subprocess.run(
-            ["du", "--summarize", "--block-size=1", "--one-file-system", folder], capture_output=True, text=True, check=True
+            ["du", "--summarize", "--block-size=1", "--one-file-system", folder],
+            capture_output=True,
+            text=True,
+            check=True,
         )
     finally:
         buildah("rm", container, capture=True)
@@ -128,7 +154,9 @@ def main(args: Sequence[str] | None = None) -> int:
 def _run(args: Sequence[str] | None) -> None:
     text = DOCKERFILE.read_text(encoding="utf-8")
     known = targets(text)
-    parser = cli.Parser(prog="python -m cluster.build_with_buildah", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = cli.Parser(
+        prog="python -m cluster.build_with_buildah", description=__doc__.splitlines()[0] if __doc__ else None
+    )
     parser.add_argument("targets", nargs="+", metavar="target", help=", ".join(known))
     wanted = parser.parse_args(args).targets
     if unknown := [target for target in wanted if target not in known]:

@@ -1,10 +1,11 @@
-"""Installs each extra alone into a fresh environment and starts its programs; then each image's start command on what it copies.
+"""Installs each extra alone into a fresh environment and starts its programs; then each image's start command
+on what it copies.
 
     python -m cluster.extras                        # all: `make check-extras`
     python -m cluster.extras base standalone image:standalone
 
-uv takes packages from its cache, so an environment is seconds, not minutes. A check fails in one line; the exit code is
-`clickbait.cli.Code`, and 1 where a program did not start.
+uv takes packages from its cache, so an environment is seconds, not minutes. A check fails in one line; the
+exit code is `clickbait.cli.Code`, and 1 where a program did not start.
 """
 
 from __future__ import annotations
@@ -79,7 +80,10 @@ def modules(extra: str) -> tuple[str, ...]:
         ),
         "bento": ("serve.bento",),
         "frontend": ("serve.frontend",),
-        "dev": ("ray_jobs.pipeline", *(f"cluster.{name}" for name in ("benchmark", "manifests", "readme_check", "smoke", "staged"))),
+        "dev": (
+            "ray_jobs.pipeline",
+            *(f"cluster.{name}" for name in ("benchmark", "manifests", "readme_check", "smoke", "staged")),
+        ),
         "peers": ("tests.performance.bench_serve", "tests.performance.bench_hops"),
         "docs": (),
     }[extra]
@@ -96,21 +100,36 @@ def programs(extra: str, environment: Environment) -> list[Program]:
     ]
     match extra:
         case "":
-            scorer = (
-                "import sys; from clickbait.inference.scorer import Scorer; from clickbait.registry.registry import Registry; Scorer(Registry(sys.argv[1]).fetch('v1')).score(['a'])"
-            )
+            scorer = "import sys; from clickbait.inference.scorer import Scorer; from clickbait.registry.registry import Registry; Scorer(Registry(sys.argv[1]).fetch('v1')).score(['a'])"
             return [
                 *helps,
                 Program([*python, "clickbait.registry", "--uri", registry, "list"], says="v1 .*production"),
                 Program(["python", "-c", scorer, registry]),
             ]
         case "standalone":
-            return [Program([*python, "serve.standalone", "--registry", registry, "--port", port], f"{url}/readyz")]
+            return [
+                Program(
+                    [*python, "serve.standalone", "--registry", registry, "--port", port], f"{url}/readyz"
+                )
+            ]
         case "serve":
             # A port of its own has only a configuration file; that the builder is reached shows in its line.
-            return [Program(["serve", "run", "serve.app:build", f"registry={registry}", "model=nothing"], code=2, says="error: .*nothing")]
+            return [
+                Program(
+                    ["serve", "run", "serve.app:build", f"registry={registry}", "model=nothing"],
+                    code=2,
+                    says="error: .*nothing",
+                )
+            ]
         case "train":
-            rows = [*python, "ray_jobs.preprocess", "--output", str(environment.cwd / "datasets"), "--sample-size", "200"]
+            rows = [
+                *python,
+                "ray_jobs.preprocess",
+                "--output",
+                str(environment.cwd / "datasets"),
+                "--sample-size",
+                "200",
+            ]
             return [*helps, Program(rows, says="kept")]
         case "bento":
             words = ["bentoml", "serve", "serve.bento:Clickbait", "--port", port]
@@ -120,7 +139,10 @@ def programs(extra: str, environment: Environment) -> list[Program]:
             words = ["streamlit", "run", page, "--server.port", port, "--server.headless", "true"]
             return [Program(words, f"{url}/_stcore/health")]
         case "dev":
-            return [Program([tool, "--version"]) for tool in ("pytest", "ruff", "mypy", "zizmor", "invoke", "pre-commit")]
+            return [
+                Program([tool, "--version"])
+                for tool in ("pytest", "ruff", "mypy", "zizmor", "invoke", "pre-commit")
+            ]
         case "peers":
             return [Program(["locust", "--version"]), Program(["python", "-c", "import litserve, bentoml"])]
         case "docs":
@@ -131,7 +153,9 @@ def programs(extra: str, environment: Environment) -> list[Program]:
 
 
 def image_programs(target: str, environment: Environment) -> list[Program]:
-    """The image's start command, with ports and the registry of this machine; the folder is what the image copies."""
+    """The image's start command, with ports and the registry of this machine; the folder is what the image
+    copies.
+    """
     for sources, destination in dockerfile.copied(target):
         for source in sources:
             place = environment.cwd / destination
@@ -139,14 +163,22 @@ def image_programs(target: str, environment: Environment) -> list[Program]:
     _copy(environment.registry, environment.cwd / "artifacts" / "registry")
     words, port = dockerfile.command(target), str(_free_port())
     variables = {
-        name: value for name, value in dockerfile.variables(target).items() if name not in ("HOME", "USER", "WANDB_DIR", "BENTOML_HOME")
+        name: value
+        for name, value in dockerfile.variables(target).items()
+        if name not in ("HOME", "USER", "WANDB_DIR", "BENTOML_HOME")
     }
     variables = {name: re.sub(r"^/app\b", str(environment.cwd), value) for name, value in variables.items()}
     variables |= {"PYTHONPATH": str(environment.cwd), "CLICKBAIT_REGISTRY": str(environment.registry)}
     url = f"http://127.0.0.1:{port}"
     match target:
         case "standalone":
-            return [Program(words, f"{url}/readyz", variables={**variables, "CLICKBAIT_HOST": "127.0.0.1", "CLICKBAIT_PORT": port})]
+            return [
+                Program(
+                    words,
+                    f"{url}/readyz",
+                    variables={**variables, "CLICKBAIT_HOST": "127.0.0.1", "CLICKBAIT_PORT": port},
+                )
+            ]
         case "serve":
             file = environment.cwd / "configs" / "serve.yaml"
             text = re.sub(r"\bport: 8000\b", f"port: {port}", file.read_text(encoding="utf-8"))
@@ -154,7 +186,10 @@ def image_programs(target: str, environment: Environment) -> list[Program]:
             file.write_text(text, encoding="utf-8")
             return [Program(words, f"{url}/readyz", variables=variables)]
         case "train":  # there is no dataset, and it has to come as far as to say so
-            return [Program(words, code=2, says="^error: .*ray_jobs.preprocess", variables=variables), Program(["ray", "--version"])]
+            return [
+                Program(words, code=2, says="^error: .*ray_jobs.preprocess", variables=variables),
+                Program(["ray", "--version"]),
+            ]
         case "bento":
             words = [port if word == "3000" else "127.0.0.1" if word == "0.0.0.0" else word for word in words]  # noqa: S104
             return [Program(words, f"{url}/readyz", variables=variables)]
@@ -173,7 +208,9 @@ def check(name: str, make_bundle: Callable[[Path], Path]) -> float:
         Refused: a program did not start; the message ends with what it said last.
     """
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="x-", ignore_cleanup_errors=True) as folder:  # short: Ray's sockets lie below it
+    with tempfile.TemporaryDirectory(
+        prefix="x-", ignore_cleanup_errors=True
+    ) as folder:  # short: Ray's sockets lie below it
         target = name.removeprefix("image:") if name.startswith("image:") else None
         extra = "" if name == "base" else name
         environment = _install(Path(folder), extra, target, make_bundle)
@@ -182,8 +219,12 @@ def check(name: str, make_bundle: Callable[[Path], Path]) -> float:
     return time.monotonic() - start
 
 
-def _install(folder: Path, extra: str, target: str | None, make_bundle: Callable[[Path], Path]) -> Environment:
-    """Installs the extra with the project, or what the image's target installs, by the script of the Dockerfile."""
+def _install(
+    folder: Path, extra: str, target: str | None, make_bundle: Callable[[Path], Path]
+) -> Environment:
+    """Installs the extra with the project, or what the image's target installs, by the script of the
+    Dockerfile.
+    """
     from clickbait.registry.registry import Registry
 
     cwd = folder / "cwd"
@@ -203,7 +244,11 @@ def _install(folder: Path, extra: str, target: str | None, make_bundle: Callable
             *{name.partition(".")[0] for name in PROJECT["tool"]["setuptools"]["packages"]},
         ):
             _copy(ROOT / entry, source / entry)
-        _done([*UV, "pip", "install", "--constraint", "constraints.txt", f".[{extra}]" if extra else "."], source, inside)
+        _done(
+            [*UV, "pip", "install", "--constraint", "constraints.txt", f".[{extra}]" if extra else "."],
+            source,
+            inside,
+        )
     registry = Registry(str(folder / "registry"))
     registry.set_alias(registry.publish(make_bundle(folder / "draft")), "production")
     variables = {
@@ -219,7 +264,9 @@ def _install(folder: Path, extra: str, target: str | None, make_bundle: Callable
     return Environment(folder / "venv", cwd, folder / "registry", variables)
 
 
-def install_as_the_image(extras: list[str], project: Path, environment: Path, bin_folder: Path, variables: dict[str, str]) -> None:
+def install_as_the_image(
+    extras: list[str], project: Path, environment: Path, bin_folder: Path, variables: dict[str, str]
+) -> None:
     """Runs cluster/install_extras.sh, which has its programs under other names in an image.
 
     Args:
@@ -247,8 +294,12 @@ def _done(words: list[str], cwd: Path, variables: dict[str, str]) -> None:
 
 
 def _clean_environment() -> dict[str, str]:
-    """This process's variables without what would lend the new environment this one's packages or settings."""
-    left_out = re.compile(r"PYTHON|VIRTUAL_ENV$|CLICKBAIT_|RAY_|WANDB_|STREAMLIT_|BENTOML_|MAKE|MFLAGS$|PORT$")
+    """This process's variables without what would lend the new environment this one's packages or
+    settings.
+    """
+    left_out = re.compile(
+        r"PYTHON|VIRTUAL_ENV$|CLICKBAIT_|RAY_|WANDB_|STREAMLIT_|BENTOML_|MAKE|MFLAGS$|PORT$"
+    )
     return {name: value for name, value in os.environ.items() if not left_out.match(name)}
 
 
@@ -258,7 +309,9 @@ def _run(name: str, program: Program, environment: Environment) -> None:
     log = environment.cwd.parent / "log"
     with log.open("wb") as sink:
         variables = {**environment.variables, **program.variables}
-        process = subprocess.Popen(words, cwd=environment.cwd, env=variables, stdout=sink, stderr=sink, start_new_session=True)
+        process = subprocess.Popen(
+            words, cwd=environment.cwd, env=variables, stdout=sink, stderr=sink, start_new_session=True
+        )
         try:
             if program.url is None:
                 process.wait(_START_S)
@@ -269,7 +322,9 @@ def _run(name: str, program: Program, environment: Environment) -> None:
         finally:
             _stop(process)
     said = log.read_text(errors="replace")
-    if program.url is None and (process.returncode != program.code or not re.search(program.says, said, re.MULTILINE)):
+    if program.url is None and (
+        process.returncode != program.code or not re.search(program.says, said, re.MULTILINE)
+    ):
         raise Refused(f"{shown}: ended with {process.returncode}, not {program.code}: {_end(said)}")
 
 
@@ -320,8 +375,12 @@ def _run_all(args: Sequence[str] | None) -> None:
     from tests.tiny import tiny_bundle
 
     known = ["base", *EXTRAS, *(f"image:{target}" for target in IMAGES)]
-    parser = cli.Parser(prog="python -m cluster.extras", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"one of {', '.join(known)}; all if none is given")
+    parser = cli.Parser(
+        prog="python -m cluster.extras", description=__doc__.splitlines()[0] if __doc__ else None
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"one of {', '.join(known)}; all if none is given"
+    )
     names = parser.parse_args(args).names or known
     if unknown := [name for name in names if name not in known]:
         parser.error(f"{unknown[0]}: known are {', '.join(known)}")

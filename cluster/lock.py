@@ -1,14 +1,15 @@
 """Compiles pyproject.toml to constraints.txt, and writes the hashes that the images install by: `inv lock`.
 
-constraints.txt has versions for every platform and Python that the project takes. `make` installs by it, without
-hashes: those of all platforms are 500 KB. The images are Linux and one Python, so their hashes are few (cluster/pins):
+constraints.txt has versions for every platform and Python that the project takes. `make` installs by it,
+without hashes: those of all platforms are 500 KB. The images are Linux and one Python, so their hashes are
+few (cluster/pins):
 
     packages.txt    each package of constraints.txt: its wheels for the images' Python, on x86-64 and on Arm
     torch-cpu.txt   torch's CPU build. It is a version of its own (2.13.0+cpu), from PIP_FIND_LINKS or a second index
     uv.txt          uv itself, which pip installs
 
-cluster/install_extras.sh reads them. The hashes are of wheels only: to build a source distribution runs its code, and
-what the build needs has no hashes.
+cluster/install_extras.sh reads them. The hashes are of wheels only: to build a source distribution runs its
+code, and what the build needs has no hashes.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def lock(args: Sequence[str] = ()) -> None:
         if path.is_file() and f"{cpu} " in path.read_text(encoding="utf-8"):
             print(f"note: {cpu} is not at hand (PIP_FIND_LINKS): its hash stays what it was", file=sys.stderr)
         else:
-            raise ConfigError(f"{cpu}: no hash is known: set PIP_FIND_LINKS to where that wheel is: {error}") from None
+            raise ConfigError(
+                f"{cpu}: no hash is known: set PIP_FIND_LINKS to where that wheel is: {error}"
+            ) from None
 
 
 def wheels(requirements: Path, platforms: Sequence[str] = PLATFORMS, *, find_links: bool) -> Hashes:

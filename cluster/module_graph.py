@@ -1,4 +1,6 @@
-"""Which libraries a program needs before its first line runs, and which only later, by the import statements of its modules."""
+"""Which libraries a program needs before its first line runs, and which only later, by the import statements
+of its modules.
+"""
 
 from __future__ import annotations
 

@@ -2,9 +2,10 @@
 
     python -m cluster.readme_check [page.md]
 
-Of each command in a code block: the program is among those that the page asks for; the module, task, make target, overlay, job, target of
-the Dockerfile, Terraform output or variable is there; it has each flag; each shell variable was set further up; and what the command needs
-was given by one before it (`cluster.readme_walk`). Of the text: each path and link. A line for each that is not, and exit code 1.
+Of each command in a code block: the program is among those that the page asks for; the module, task, make
+target, overlay, job, target of the Dockerfile, Terraform output or variable is there; it has each flag; each
+shell variable was set further up; and what the command needs was given by one before it
+(`cluster.readme_walk`). Of the text: each path and link. A line for each that is not, and exit code 1.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def split(block: str) -> list[str]:
 
 
 def simple(line: str) -> Iterator[Words]:
-    """The words of each command in a line: what stands in $(...), and between pipes, apart. A substitution leaves `$()` where it stood."""
+    """The words of each command in a line: what stands in $(...), and between pipes, apart. A substitution
+    leaves `$()` where it stood.
+    """
     while inner := re.search(r"\$\(((?:[^()]|\([^()]*\))*)\)", line):
         yield from simple(inner[1])
         line = f"{line[: inner.start()]}$<>{line[inner.end() :]}"
@@ -80,7 +83,9 @@ def tasks() -> dict[str, Task[Callable[..., None]]]:
     for name in TASK_MODULES:
         if (ROOT / f"{name.replace('.', '/')}.py").is_file():
             module = import_module(name)
-            found |= {str(one.name).replace("_", "-"): one for one in vars(module).values() if isinstance(one, Task)}
+            found |= {
+                str(one.name).replace("_", "-"): one for one in vars(module).values() if isinstance(one, Task)
+            }
     return found
 
 
@@ -90,9 +95,17 @@ def _inv(words: Words) -> Iterator[str]:
     if len(words) < 2 or words[1] not in known:
         yield f"inv {' '.join(words[1:2])}: no such task"
         return
-    has = {f"--{name.replace('_', '-')}" for argument in known[words[1]].get_arguments() for name in argument.names}
+    has = {
+        f"--{name.replace('_', '-')}"
+        for argument in known[words[1]].get_arguments()
+        for name in argument.names
+    }
     inner = value(words, "--args")
-    yield from (f"inv {words[1]}: no flag {flag}" for flag in flags([word for word in words[2:] if word != inner]) if flag not in has)
+    yield from (
+        f"inv {words[1]}: no flag {flag}"
+        for flag in flags([word for word in words[2:] if word != inner])
+        if flag not in has
+    )
     yield from _config_flags(words[1], shlex.split(inner or ""))
 
 
@@ -116,7 +129,9 @@ def _python(words: Words) -> Iterator[str]:
         yield from _config_flags(words[2].partition(".")[2], words[3:])
     else:
         text = path.read_text(encoding="utf-8")
-        yield from (f"python -m {words[2]}: no flag {flag}" for flag in flags(words[3:]) if f'"{flag}"' not in text)
+        yield from (
+            f"python -m {words[2]}: no flag {flag}" for flag in flags(words[3:]) if f'"{flag}"' not in text
+        )
     overlay, job = value(words, "--overlay"), value(words, "--job")
     if overlay and not (OVERLAYS / overlay / "kustomization.yaml").is_file():
         yield f"--overlay {overlay}: not in cluster/kuberay/overlays"
@@ -125,8 +140,12 @@ def _python(words: Words) -> Iterator[str]:
 
 
 def _make(words: Words) -> Iterator[str]:
-    targets = set(re.findall(r"^([a-z][a-z-]*):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    yield from (f"make {word}: no such target" for word in words[1:] if "=" not in word and word not in targets)
+    targets = set(
+        re.findall(r"^([a-z][a-z-]*):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    yield from (
+        f"make {word}: no such target" for word in words[1:] if "=" not in word and word not in targets
+    )
 
 
 def declared(kind: str) -> set[str]:
@@ -138,7 +157,9 @@ def declared(kind: str) -> set[str]:
 def resources() -> set[str]:
     """Terraform's resources as type.name."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(TERRAFORM.glob("*.tf")))
-    return {f"{kind}.{name}" for kind, name in re.findall(r'^resource "([^"]+)" "([^"]+)"', text, re.MULTILINE)}
+    return {
+        f"{kind}.{name}" for kind, name in re.findall(r'^resource "([^"]+)" "([^"]+)"', text, re.MULTILINE)
+    }
 
 
 def _terraform(words: Words) -> Iterator[str]:
@@ -147,7 +168,9 @@ def _terraform(words: Words) -> Iterator[str]:
     if "output" in words and words[-1] not in declared("output"):
         yield f"terraform output {words[-1]}: no such output"
     given = [words[i + 1].partition("=")[0] for i, word in enumerate(words) if word == "-var"]
-    yield from (f"terraform -var {name}: no such variable" for name in given if name not in declared("variable"))
+    yield from (
+        f"terraform -var {name}: no such variable" for name in given if name not in declared("variable")
+    )
     target = value(words, "-target")
     if target and target not in resources():
         yield f"terraform -target={target}: no such resource"
@@ -157,17 +180,26 @@ def _docker(words: Words) -> Iterator[str]:
     target, file = value(words, "--target"), ROOT / "Dockerfile"
     if words[1] == "build" and not file.is_file():
         yield "docker build: there is no Dockerfile"
-    elif target and not re.search(rf"^FROM .* AS {re.escape(target)}\s*$", file.read_text(encoding="utf-8"), re.MULTILINE | re.IGNORECASE):
+    elif target and not re.search(
+        rf"^FROM .* AS {re.escape(target)}\s*$",
+        file.read_text(encoding="utf-8"),
+        re.MULTILINE | re.IGNORECASE,
+    ):
         yield f"docker build --target {target}: no such target in the Dockerfile"
 
 
 def _kubectl(words: Words) -> Iterator[str]:
     """Secrets by the name and key that the manifests read, and kustomizations that are there."""
     if "secret" in words and "generic" in words:
-        name, literal = words[words.index("generic") + 1], (value(words, "--from-literal") or "").partition("=")[0]
+        name, literal = (
+            words[words.index("generic") + 1],
+            (value(words, "--from-literal") or "").partition("=")[0],
+        )
         if SECRETS.get(name, ("",))[0] != literal:
             yield f"secret {name} with key {literal}: the manifests read another"
-    folder = value(words, "-k") or (words[words.index("kustomize") + 1] if "kustomize" in words[:-1] else None)
+    folder = value(words, "-k") or (
+        words[words.index("kustomize") + 1] if "kustomize" in words[:-1] else None
+    )
     if folder and not (ROOT / folder / "kustomization.yaml").is_file():
         yield f"{folder}: no kustomization there"
 
@@ -187,7 +219,14 @@ def _paths(text: str, folder: Path) -> Iterator[str]:
     for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", text):
         if not (folder / target).exists():
             yield f"link {target}: not there"
-    for path in sorted(set(re.findall(r"(?<![\w./$-])((?:cluster|configs|docs|serve|ray_jobs|tests|scripts|\.github)/[\w./-]*\w)", text))):
+    for path in sorted(
+        set(
+            re.findall(
+                r"(?<![\w./$-])((?:cluster|configs|docs|serve|ray_jobs|tests|scripts|\.github)/[\w./-]*\w)",
+                text,
+            )
+        )
+    ):
         # terraform.tfvars is the reader's own copy of the example.
         if not (ROOT / path).exists() and not (ROOT / f"{path}.example").exists():
             yield f"{path}: not there"
@@ -197,7 +236,9 @@ def faults(page: Path = PAGE) -> list[str]:
     """A line for each thing that is named and is not there."""
     text = page.read_text(encoding="utf-8")
     needed = set(re.findall(r"`([a-z-]+)`|\b(git|make)\b", text.partition("\n## ")[0]))
-    programs = {name for pair in needed for name in pair if name} | BUILTINS | {".venv/bin/inv", ".venv/bin/python"}
+    programs = (
+        {name for pair in needed for name in pair if name} | BUILTINS | {".venv/bin/inv", ".venv/bin/python"}
+    )
     found, known = list(_paths(text, page.parent)), set()
     for line in (line for block in blocks(text) for line in split(block)):
         commands = list(simple(line))
@@ -217,7 +258,9 @@ def faults(page: Path = PAGE) -> list[str]:
 def order(page: Path = PAGE) -> list[str]:
     """A line for the first command that comes before what it needs."""
     text = page.read_text(encoding="utf-8")
-    return list(readme_walk.walk([words for block in blocks(text) for line in split(block) for words in simple(line)]))
+    return list(
+        readme_walk.walk([words for block in blocks(text) for line in split(block) for words in simple(line)])
+    )
 
 
 def main() -> int:
@@ -230,7 +273,9 @@ def _run() -> None:
     found = [*faults(page), *order(page)]
     for line in found:
         print(f"{page.name}: {line}", file=sys.stderr)
-    commands = sum(len(list(simple(line))) for block in blocks(page.read_text(encoding="utf-8")) for line in split(block))
+    commands = sum(
+        len(list(simple(line))) for block in blocks(page.read_text(encoding="utf-8")) for line in split(block)
+    )
     print(f"{page.name}: {commands} commands, {len(found)} faults")
     if found:
         raise Refused(f"{page.name}: {len(found)} faults: the lines above say which")

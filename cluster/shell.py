@@ -47,7 +47,14 @@ def _one_line(body: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def run(context: Context, command: list[str], args: str = "", env: dict[str, str] | None = None, *, dry_run: bool = False) -> None:
+def run(
+    context: Context,
+    command: list[str],
+    args: str = "",
+    env: dict[str, str] | None = None,
+    *,
+    dry_run: bool = False,
+) -> None:
     """Prints the command, runs it in the checkout's root, and ends with its exit code where that is not 0.
 
     Args:
@@ -70,5 +77,8 @@ def run(context: Context, command: list[str], args: str = "", env: dict[str, str
 def tool(name: str, extra: str) -> str:
     """The program's path in this environment; one line where the extra that brings it is not installed."""
     if not (BIN / name).is_file():
-        raise ConfigError(f"{name}: not installed: {' '.join(UV)} pip install --constraint constraints.txt --editable '.[{extra}]'")
+        raise ConfigError(
+            f"{name}: not installed: {' '.join(UV)} pip install --constraint constraints.txt --editable "
+            f"'.[{extra}]'"
+        )
     return str(BIN / name)

@@ -1,4 +1,5 @@
-"""One headline to a server: is it ready, is the answer whole, and which version gave it. What a deployment ends with.
+"""One headline to a server: is it ready, is the answer whole, and which version gave it. What a deployment
+ends with.
 
     python -m cluster.smoke --url http://127.0.0.1:8000
     SMOKE_API_KEY=... python -m cluster.smoke --url http://127.0.0.1:8000 --model v3 --wait 120
@@ -87,7 +88,9 @@ def check(url: str, key: str = "", model: str = "", wait_s: float = 0.0) -> dict
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         raise SmokeError(f"{url}/classify: no score from 0 to 1 in {verdict}")
     if not verdict.get("model") or (model and verdict["model"] != model):
-        raise SmokeError(f"{url}/classify: answered by {verdict.get('model') or 'no version'}, not by {model or 'one'}")
+        raise SmokeError(
+            f"{url}/classify: answered by {verdict.get('model') or 'no version'}, not by {model or 'one'}"
+        )
     return verdict
 
 
@@ -104,10 +107,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(args: Sequence[str] | None) -> None:
-    parser = cli.Parser(prog="python -m cluster.smoke", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = cli.Parser(
+        prog="python -m cluster.smoke", description=__doc__.splitlines()[0] if __doc__ else None
+    )
     parser.add_argument("--url", required=True, help="the server's address")
     parser.add_argument("--model", default="", help="the version that has to answer")
-    parser.add_argument("--wait", type=float, default=0.0, help="seconds that it may still be loading (%(default)s)")
+    parser.add_argument(
+        "--wait", type=float, default=0.0, help="seconds that it may still be loading (%(default)s)"
+    )
     given = parser.parse_args(args)
     print(json.dumps(check(given.url, os.environ.get(KEY, ""), given.model, given.wait)))
 

@@ -1,10 +1,12 @@
-"""A version that somebody put forward as `staging`: the gate and the performance test decide whether `production` points at it.
+"""A version that somebody put forward as `staging`: the gate and the performance test decide whether
+`production` points at it.
 
     python -m cluster.staged --version v7 --registry gs://bucket/registry --dataset gs://bucket/datasets/latest
     python -m cluster.staged --artifact entity/project/clickbait-model:staging --registry ... --comment artifacts/staged.md
 
-With `--artifact` W&B says which version: it mirrors the registry, so what it names must be in the registry byte for byte. What came of it
-goes to `--comment` as Markdown, a refusal with its reasons. Exit code: 0 promoted, 1 refused; the others are in `clickbait.cli`.
+With `--artifact` W&B says which version: it mirrors the registry, so what it names must be in the registry
+byte for byte. What came of it goes to `--comment` as Markdown, a refusal with its reasons. Exit code: 0
+promoted, 1 refused; the others are in `clickbait.cli`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from cluster.shell import ROOT
 from ray_jobs.promote import judge
 
 REQUESTS, CONCURRENCY = 1000, 16
-MAX_P95_MS = 250.0  # a reader's patience with a page; a shared runner of four cores that also sends the load is well below it
+# a reader's patience with a page; a shared runner of four cores that also sends the load is well below it
+MAX_P95_MS = 250.0
 _UP_S = 120.0
 _DOWN_S = 30.0
 Performance = Callable[[str, str], benchmark.Figures]
@@ -51,7 +54,8 @@ class Result:
 
 
 def named_by_wandb(artifact: str, registry: Registry) -> str:
-    """The registry's version behind a W&B artifact (`tracking.mirror` made it: the version is in its metadata).
+    """The registry's version behind a W&B artifact (`tracking.mirror` made it: the version is in its
+    metadata).
 
     Raises:
         ConfigError: W&B does not know the artifact, or it is no mirror of a version.
@@ -67,13 +71,20 @@ def named_by_wandb(artifact: str, registry: Registry) -> str:
             theirs = Path(found.get_entry(MANIFEST).download(root=folder)).read_bytes()
     except (wandb.errors.Error, KeyError, ValueError) as error:
         raise ConfigError(
-            f"--artifact {artifact}: W&B: {' '.join(str(error).split())}: is WANDB_API_KEY set, and the name whole?"
+            f"--artifact {artifact}: W&B: {' '.join(str(error).split())}: is WANDB_API_KEY set, and the name "
+            f"whole?"
         ) from None
     if not isinstance(version, str):
-        raise ConfigError(f"--artifact {artifact}: its metadata names no version: only what ray_jobs.promote mirrored can be promoted")
+        raise ConfigError(
+            f"--artifact {artifact}: its metadata names no version: only what ray_jobs.promote mirrored can "
+            f"be promoted"
+        )
     # The manifest holds every other file's digest, and fetch() verifies those.
     if (registry.fetch(version) / MANIFEST).read_bytes() != theirs:
-        raise RegistryError(f"{registry.uri}: {version} is not what {artifact} holds: stage the version again (inv stage-model)")
+        raise RegistryError(
+            f"{registry.uri}: {version} is not what {artifact} holds: stage the version again (inv "
+            f"stage-model)"
+        )
     return version
 
 
@@ -84,8 +95,22 @@ def served(registry: str, version: str) -> Iterator[str]:
     Raises:
         ConfigError: it does not come up; the message is the server's last line.
     """
-    command = [sys.executable, "-m", "serve.standalone", "--registry", registry, "--model", version, "--host", "127.0.0.1", "--port", "0"]
-    environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("CLICKBAIT_API_KEY")}
+    command = [
+        sys.executable,
+        "-m",
+        "serve.standalone",
+        "--registry",
+        registry,
+        "--model",
+        version,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+    ]
+    environment = {
+        name: value for name, value in os.environ.items() if not name.upper().startswith("CLICKBAIT_API_KEY")
+    }
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
@@ -110,7 +135,14 @@ def _text(log: Any) -> str:
 
 
 def _address(text: str) -> str:
-    return next((line.split()[3] for line in text.splitlines() if line.startswith("serving ") and len(line.split()) > 3), "")
+    return next(
+        (
+            line.split()[3]
+            for line in text.splitlines()
+            if line.startswith("serving ") and len(line.split()) > 3
+        ),
+        "",
+    )
 
 
 def performance(registry: str, version: str) -> benchmark.Figures:
@@ -125,8 +157,11 @@ def performance(registry: str, version: str) -> benchmark.Figures:
         return benchmark.measure(benchmark.Target(url, requests=REQUESTS, concurrency=CONCURRENCY), headlines)
 
 
-def decide(config: PromoteConfig, version: str, max_p95_ms: float, measure: Performance = performance) -> Result:
-    """The gate, then the performance test; the alias moves only if it still points where it pointed when the gate judged.
+def decide(
+    config: PromoteConfig, version: str, max_p95_ms: float, measure: Performance = performance
+) -> Result:
+    """The gate, then the performance test; the alias moves only if it still points where it pointed when the
+    gate judged.
 
     Raises:
         RegistryError: no such version; AliasConflict where somebody moved the alias meanwhile.
@@ -140,10 +175,28 @@ def decide(config: PromoteConfig, version: str, max_p95_ms: float, measure: Perf
         return Result(version, False, checks, None)
     figures = measure(config.registry, version)
     failed = figures.requests - figures.statuses.get("200", 0)
-    checks.append({"name": "requests_failed", "value": failed, "op": "<=", "bound": 0, "passed": failed == 0, "note": ""})
+    checks.append(
+        {
+            "name": "requests_failed",
+            "value": failed,
+            "op": "<=",
+            "bound": 0,
+            "passed": failed == 0,
+            "note": "",
+        }
+    )
     fast = figures.p95_ms is not None and figures.p95_ms <= max_p95_ms
     note = f"{figures.requests} requests of {figures.concurrency} clients"
-    checks.append({"name": "p95_ms", "value": figures.p95_ms, "op": "<=", "bound": max_p95_ms, "passed": fast, "note": note})
+    checks.append(
+        {
+            "name": "p95_ms",
+            "value": figures.p95_ms,
+            "op": "<=",
+            "bound": max_p95_ms,
+            "passed": fast,
+            "note": note,
+        }
+    )
     if failed or not fast:
         return Result(version, False, checks, figures)
     registry.set_alias(version, config.alias, expect=pointed_at)
@@ -162,7 +215,9 @@ def markdown(result: Result, alias: str) -> str:
     for check in sorted(result.checks, key=lambda one: one["passed"]):
         value = "none" if check["value"] is None else f"{check['value']:.4g}"
         mark = "pass" if check["passed"] else "FAIL"
-        lines.append(f"| {check['name']} | {value} | {check['op']} {check['bound']:.4g} | {mark} | {check['note']} |")
+        lines.append(
+            f"| {check['name']} | {value} | {check['op']} {check['bound']:.4g} | {mark} | {check['note']} |"
+        )
     if result.figures is None:
         lines += ["", "The performance test was not run: the gate had refused."]
     return "\n".join(lines) + "\n"
@@ -178,11 +233,15 @@ def _run(given: argparse.Namespace) -> None:
     try:
         if bool(given.version) == bool(given.artifact):
             raise ConfigError("name one of --version (the registry's) and --artifact (W&B's)")
-        config = PromoteConfig(registry=given.registry, dataset=given.dataset, alias=alias, wandb_project=given.wandb_project)
+        config = PromoteConfig(
+            registry=given.registry, dataset=given.dataset, alias=alias, wandb_project=given.wandb_project
+        )
         version = given.version or named_by_wandb(given.artifact, Registry(given.registry))
         result = decide(config, version, given.max_p95_ms)
     except ClickbaitError as error:
-        _comment(given.comment, f"**{given.version or given.artifact or 'Nothing'} was not judged**: {error}\n")
+        _comment(
+            given.comment, f"**{given.version or given.artifact or 'Nothing'} was not judged**: {error}\n"
+        )
         raise
     _comment(given.comment, markdown(result, alias))
     if not result.promoted:
@@ -199,14 +258,33 @@ def _comment(file: str, text: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(prog="python -m cluster.staged", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--version", default="", help="the registry's version or alias, such as v7 or staging")
-    parser.add_argument("--artifact", default="", help="instead: W&B's name, entity/project/clickbait-model:staging")
-    parser.add_argument("--registry", default="artifacts/registry", help="where versions and aliases are kept (%(default)s)")
-    parser.add_argument("--dataset", default="artifacts/datasets/latest", help="the dataset on whose test split both are compared")
+    parser = cli.Parser(
+        prog="python -m cluster.staged", description=__doc__.splitlines()[0] if __doc__ else None
+    )
+    parser.add_argument(
+        "--version", default="", help="the registry's version or alias, such as v7 or staging"
+    )
+    parser.add_argument(
+        "--artifact", default="", help="instead: W&B's name, entity/project/clickbait-model:staging"
+    )
+    parser.add_argument(
+        "--registry", default="artifacts/registry", help="where versions and aliases are kept (%(default)s)"
+    )
+    parser.add_argument(
+        "--dataset",
+        default="artifacts/datasets/latest",
+        help="the dataset on whose test split both are compared",
+    )
     parser.add_argument("--alias", default="production", help="the alias to move (%(default)s)")
-    parser.add_argument("--max-p95-ms", type=float, default=MAX_P95_MS, help="what 95 of 100 requests stay below (%(default)s)")
-    parser.add_argument("--wandb-project", default="clickbait", help="W&B project that mirrors the alias when online")
+    parser.add_argument(
+        "--max-p95-ms",
+        type=float,
+        default=MAX_P95_MS,
+        help="what 95 of 100 requests stay below (%(default)s)",
+    )
+    parser.add_argument(
+        "--wandb-project", default="clickbait", help="W&B project that mirrors the alias when online"
+    )
     parser.add_argument("--comment", default="", help="write what came of it to this file, as Markdown")
     return parser
 

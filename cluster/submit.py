@@ -1,4 +1,5 @@
-"""A job to a Ray cluster with token authentication: `ray job submit`, with what it leaves to the user (docs/jobs.md).
+"""A job to a Ray cluster with token authentication: `ray job submit`, with what it leaves to the user
+(docs/jobs.md).
 
     inv submit train --address http://127.0.0.1:8265 --args "--dataset gs://bucket/datasets/latest --output gs://bucket/runs"
     inv submit sweep --args "..." --runtime-env env.yaml --metadata ticket=42 --no-follow
@@ -33,9 +34,21 @@ from clickbait.config import did_you_mean
 from clickbait.errors import ConfigError
 from cluster.shell import ROOT, task
 
-# Beside what .gitignore names: data, secrets, and logs, which may grow while they are packed. A pattern is .gitignore's: with / in front it
-# means the root only.
-EXCLUDES = [".git", "/artifacts", "/.venv", "/data", "*.csv", "/wandb", ".env", ".env.*", "*.log", "*.pem", "*.key"]
+# Beside what .gitignore names: data, secrets, and logs, which may grow while they are packed. A pattern is
+# .gitignore's: with / in front it means the root only.
+EXCLUDES = [
+    ".git",
+    "/artifacts",
+    "/.venv",
+    "/data",
+    "*.csv",
+    "/wandb",
+    ".env",
+    ".env.*",
+    "*.log",
+    "*.pem",
+    "*.key",
+]
 ADDRESS = "http://127.0.0.1:8265"
 _ASK_S = 10.0
 _MOST_BYTES = 65_536
@@ -46,8 +59,14 @@ _NOT_HERE = "see docs/jobs.md"
 
 def jobs() -> dict[str, str]:
     """The module of each job that has a configuration of its name."""
-    names = sorted(path.stem for path in (ROOT / "ray_jobs").glob("*.py") if (ROOT / "configs" / f"{path.stem}.yaml").is_file())
-    return {name: f"ray_jobs.{name}" for name in names} | {name: f"tuning.{name}" for name in ("distil", "sweep")}
+    names = sorted(
+        path.stem
+        for path in (ROOT / "ray_jobs").glob("*.py")
+        if (ROOT / "configs" / f"{path.stem}.yaml").is_file()
+    )
+    return {name: f"ray_jobs.{name}" for name in names} | {
+        name: f"tuning.{name}" for name in ("distil", "sweep")
+    }
 
 
 def token() -> str:
@@ -66,7 +85,9 @@ def token() -> str:
         found = ""
     if not found:
         where = f"{path} has none" if named else "neither RAY_AUTH_TOKEN nor RAY_AUTH_TOKEN_PATH is set"
-        raise ConfigError(f"no token: {where}: set RAY_AUTH_TOKEN_PATH to the file with the cluster's ({_NOT_HERE})")
+        raise ConfigError(
+            f"no token: {where}: set RAY_AUTH_TOKEN_PATH to the file with the cluster's ({_NOT_HERE})"
+        )
     return found
 
 
@@ -78,8 +99,12 @@ def knock(address: str, secret: str) -> None:
     """
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"--address {address}: the dashboard's http:// or https:// address is needed, such as {ADDRESS}")
-    request = urllib.request.Request(f"{address.rstrip('/')}/api/jobs/{_NOBODY}", headers={"Authorization": f"Bearer {secret}"})  # noqa: S310
+        raise ConfigError(
+            f"--address {address}: the dashboard's http:// or https:// address is needed, such as {ADDRESS}"
+        )
+    request = urllib.request.Request(  # noqa: S310
+        f"{address.rstrip('/')}/api/jobs/{_NOBODY}", headers={"Authorization": f"Bearer {secret}"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=_ASK_S):  # noqa: S310
             return
@@ -88,14 +113,22 @@ def knock(address: str, secret: str) -> None:
             status, said = error.code, error.read(_MOST_BYTES)
     except OSError as error:
         raise ConfigError(
-            f"--address {address}: nobody answers ({getattr(error, 'reason', error)}): is the head or the tunnel up?"
+            f"--address {address}: nobody answers ({getattr(error, 'reason', error)}): is the head or the "
+            f"tunnel up?"
         ) from None
     except (http.client.HTTPException, ValueError):
-        raise ConfigError(f"--address {address}: what answers there speaks no HTTP: is that a Ray dashboard?") from None
+        raise ConfigError(
+            f"--address {address}: what answers there speaks no HTTP: is that a Ray dashboard?"
+        ) from None
     if status in (401, 403):
-        raise ConfigError(f"{address}: refuses the token ({status}): wrong, or changed since: fetch the cluster's again ({_NOT_HERE})")
+        raise ConfigError(
+            f"{address}: refuses the token ({status}): wrong, or changed since: fetch the cluster's again "
+            f"({_NOT_HERE})"
+        )
     if status != 404 or _NOBODY.encode() not in said:  # Ray's 404 repeats the id
-        raise ConfigError(f"--address {address}: answers {status} to a question about a job: is that a Ray dashboard?")
+        raise ConfigError(
+            f"--address {address}: answers {status} to a question about a job: is that a Ray dashboard?"
+        )
 
 
 def commit() -> str:
@@ -109,7 +142,9 @@ def commit() -> str:
 
 
 def own_output() -> list[str]:
-    """The files in the checkout that this process prints to (`inv submit ... > out.txt`): they grow while Ray packs the checkout."""
+    """The files in the checkout that this process prints to (`inv submit ... > out.txt`): they grow while Ray
+    packs the checkout.
+    """
     found = []
     for descriptor in (1, 2):
         try:
@@ -161,15 +196,26 @@ def labels(given: Sequence[str], name: str, made_of: str) -> dict[str, str]:
 
 def plain(address: str, runtime_env: dict[str, Any], metadata: dict[str, str], entry: str) -> str:
     """The same as one line of `ray job submit`; values of variables may be secrets and are not shown."""
-    shown = {**runtime_env, "env_vars": {key: value if key == "GIT_COMMIT" else "***" for key, value in runtime_env["env_vars"].items()}}
+    shown = {
+        **runtime_env,
+        "env_vars": {
+            key: value if key == "GIT_COMMIT" else "***" for key, value in runtime_env["env_vars"].items()
+        },
+    }
     working = shown.pop("working_dir")
     where = "." if working == str(ROOT) else working
     command = ["ray", "job", "submit", "--address", address, "--working-dir", where]
-    return shlex.join([*command, "--runtime-env-json", json.dumps(shown), "--metadata-json", json.dumps(metadata)]) + f" -- {entry}"
+    return (
+        shlex.join(
+            [*command, "--runtime-env-json", json.dumps(shown), "--metadata-json", json.dumps(metadata)]
+        )
+        + f" -- {entry}"
+    )
 
 
 def _submit(client: Any, **asked: Any) -> str:
-    """The job's id. A head that has just started has no agent for jobs yet and asks to try again: that is done for a minute.
+    """The job's id. A head that has just started has no agent for jobs yet and asks to try again: that is
+    done for a minute.
 
     Raises:
         ConfigError: Ray did not take the job; the message is Ray's.
@@ -184,7 +230,9 @@ def _submit(client: Any, **asked: Any) -> str:
         time.sleep(1)
 
 
-def send(address: str, runtime_env: dict[str, Any], metadata: dict[str, str], entry: str, *, follow: bool) -> int:
+def send(
+    address: str, runtime_env: dict[str, Any], metadata: dict[str, str], entry: str, *, follow: bool
+) -> int:
     """Submits, prints the id, follows the log to its end; the job's exit code, or 0 without `follow`."""
     os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it once, on import
     from ray.job_submission import JobStatus, JobSubmissionClient
@@ -209,8 +257,12 @@ def send(address: str, runtime_env: dict[str, Any], metadata: dict[str, str], en
     print(f"{number}: {found.status}", flush=True)
     if found.status == JobStatus.SUCCEEDED:
         return 0
-    if found.driver_exit_code is None:  # the job was stopped, or its environment was never made: not a refusal, which 1 would be
-        raise ConfigError(f"{number}: {found.status}: {' '.join((found.message or 'Ray gave no reason').split())[:400]}")
+    if (
+        found.driver_exit_code is None
+    ):  # the job was stopped, or its environment was never made: not a refusal, which 1 would be
+        raise ConfigError(
+            f"{number}: {found.status}: {' '.join((found.message or 'Ray gave no reason').split())[:400]}"
+        )
     return int(found.driver_exit_code)
 
 

@@ -2,9 +2,10 @@
 
     python -m cluster.try_with_buildah standalone serve train --registry artifacts/registry
 
-`standalone` and `serve` run their own command over a copy of the registry and are asked over HTTP on loopback. `train` preprocesses a small
-synthetic sample, trains the n-gram model on it, and scores the headline with the registry's model, by the jobs. In a chroot, as the images'
-user, on the host's network: `serve` listens on port 8000. Prints what each answered as JSON.
+`standalone` and `serve` run their own command over a copy of the registry and are asked over HTTP on
+loopback. `train` preprocesses a small synthetic sample, trains the n-gram model on it, and scores the
+headline with the registry's model, by the jobs. In a chroot, as the images' user, on the host's network:
+`serve` listens on port 8000. Prints what each answered as JSON.
 """
 
 from __future__ import annotations
@@ -46,16 +47,35 @@ print('scored', json.dumps(p.read_table(part, columns=['label', 'score', 'model'
 
 
 @contextlib.contextmanager
-def started(target: str, registry: Path, command: Sequence[str], log: Path, *variables: str) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    target: str, registry: Path, command: Sequence[str], log: Path, *variables: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """`command` in a new container of the target, its output in `log`; both are ended on the way out."""
     # HAProxy wants 10,267 files; buildah's containers have 1,024, Docker's and Kubernetes' far more.
-    container = buildah("from", "--pull-never", "--ulimit", "nofile=20000:20000", f"clickbait-{target}", capture=True)
-    words = ["buildah", "run", "--isolation", "chroot", "--user", "1000:1000", "--volume", f"{registry}:/app/artifacts/registry"]
+    container = buildah(
+        "from", "--pull-never", "--ulimit", "nofile=20000:20000", f"clickbait-{target}", capture=True
+    )
+    words = [
+        "buildah",
+        "run",
+        "--isolation",
+        "chroot",
+        "--user",
+        "1000:1000",
+        "--volume",
+        f"{registry}:/app/artifacts/registry",
+    ]
     mark = f"CLICKBAIT_TRIED={secrets.token_hex(8)}"
-    words += [word for variable in (*variables, mark) for word in ("--env", variable)] + [container, "--", *command]
+    words += [word for variable in (*variables, mark) for word in ("--env", variable)] + [
+        container,
+        "--",
+        *command,
+    ]
     try:
         with log.open("wb") as out:
-            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+            process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
         try:
             yield process
         finally:
@@ -71,7 +91,9 @@ def asked(process: subprocess.Popen[bytes], port: int, log: Path) -> dict[str, A
         ConfigError: it ended, or is not up in time.
     """
     body = json.dumps({"text": HEADLINE}).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/classify", body, {"content-type": "application/json"})
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/classify", body, {"content-type": "application/json"}
+    )
     end = time.monotonic() + UP_S
     while process.poll() is None and time.monotonic() < end:
         try:
@@ -93,23 +115,33 @@ def score(target: str, registry: Path, folder: Path) -> dict[str, Any]:
     if target == "train":
         with started(target, registry, ["sh", "-c", JOBS], log) as process:
             code = process.wait(timeout=3 * UP_S)
-        told = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("scored ")]
+        told = [
+            line
+            for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if line.startswith("scored ")
+        ]
         if code or not told:
             raise ConfigError(f"{target} ended with {code}: {' | '.join(_last(log))}")
         found: dict[str, Any] = json.loads(told[0].removeprefix("scored "))
         return found
     if target == "serve":
-        ports.bind("127.0.0.1", 8000).close()  # raises where somebody is there already: his answer would be taken for ours
+        ports.bind(
+            "127.0.0.1", 8000
+        ).close()  # raises where somebody is there already: his answer would be taken for ours
         with started(target, registry, ["serve", "run", "configs/serve.yaml"], log) as process:
             return asked(process, 8000, log)
     with ports.bind("127.0.0.1", 0) as probe:
         port = probe.getsockname()[1]
-    with started(target, registry, ["python", "-m", "serve.standalone"], log, f"CLICKBAIT_PORT={port}") as process:
+    with started(
+        target, registry, ["python", "-m", "serve.standalone"], log, f"CLICKBAIT_PORT={port}"
+    ) as process:
         return asked(process, port, log)
 
 
 def _end(process: subprocess.Popen[bytes], mark: bytes) -> None:
-    """TERM to all that the container started (`mark` is in its environment), KILL to what is left: a chroot has no init to do so."""
+    """TERM to all that the container started (`mark` is in its environment), KILL to what is left: a chroot
+    has no init to do so.
+    """
     for number, patience_s in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)):
         end = time.monotonic() + patience_s
         for pid in _marked(mark):
@@ -139,9 +171,13 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(args: Sequence[str] | None) -> None:
-    parser = cli.Parser(prog="python -m cluster.try_with_buildah", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = cli.Parser(
+        prog="python -m cluster.try_with_buildah", description=__doc__.splitlines()[0] if __doc__ else None
+    )
     parser.add_argument("targets", nargs="+", choices=("standalone", "serve", "train"))
-    parser.add_argument("--registry", type=Path, default=Path("artifacts/registry"), help="whose production is scored with")
+    parser.add_argument(
+        "--registry", type=Path, default=Path("artifacts/registry"), help="whose production is scored with"
+    )
     given = parser.parse_args(args)
     Registry(str(given.registry)).resolve("production")  # raises where there is none to score with
     with tempfile.TemporaryDirectory(prefix="clickbait-try-") as folder:

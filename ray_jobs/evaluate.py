@@ -1,4 +1,5 @@
-"""Evaluate a bundle, in the form that is served: test split, slices, invariances, behaviour, transfer set, latency; JSON and one HTML page.
+"""Evaluate a bundle, in the form that is served: test split, slices, invariances, behaviour, transfer set,
+latency; JSON and one HTML page.
 
     python -m ray_jobs.evaluate --config configs/evaluate.yaml --transfer ../shared/data/peterldowns/headlines.csv
 
@@ -27,7 +28,8 @@ from ray_jobs.scoring import score_texts
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Measures the bundle, writes metrics.json, report.html and the card into it, and returns the metrics document.
+    """Measures the bundle, writes metrics.json, report.html and the card into it, and returns the metrics
+    document.
 
     Raises:
         BundleError: no whole bundle there.
@@ -38,7 +40,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         scorer = Scorer(folder, threads=config.threads)
         if scorer.manifest.dataset != dataset.fingerprint:
             raise DataError(
-                f"{config.bundle} was trained on {scorer.manifest.dataset}: give the dataset of that name, not {dataset.fingerprint}"
+                f"{config.bundle} was trained on {scorer.manifest.dataset}: give the dataset of that name, "
+                f"not {dataset.fingerprint}"
             )
         document = {**model_card.read_metrics(folder), **measure(config, scorer, dataset)}
         document.pop("verdict", None)  # a verdict on older measurements
@@ -49,7 +52,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def measure(config: EvaluateConfig, scorer: Scorer, dataset: Dataset) -> dict[str, Any]:
-    """All that is measured of a bundle: `evaluation.measure` over the cluster, and the latency in this process."""
+    """All that is measured of a bundle: `evaluation.measure` over the cluster, and the latency in this
+    process.
+    """
     cases, transfer = inputs(config, dataset)
     test = evaluation.test_split(dataset)
 
@@ -57,14 +62,21 @@ def measure(config: EvaluateConfig, scorer: Scorer, dataset: Dataset) -> dict[st
         return score_texts(config.bundle, texts, num_workers=config.num_workers, threads=config.threads)
 
     threshold = scorer.manifest.threshold
-    found = evaluation.measure(score, test, transfer=transfer, cases=cases, threshold=threshold, worst=config.worst)
+    found = evaluation.measure(
+        score, test, transfer=transfer, cases=cases, threshold=threshold, worst=config.worst
+    )
     if found["transfer"]:
         found["transfer"]["source"] = str(config.transfer).rsplit("/", 1)[-1]
-    return {**found, "test_split": evaluation.test_identity(dataset), "latency": evaluation.speed(scorer.score, test.texts, config.threads)}
+    return {
+        **found,
+        "test_split": evaluation.test_identity(dataset),
+        "latency": evaluation.speed(scorer.score, test.texts, config.threads),
+    }
 
 
 def inputs(config: EvaluateConfig, dataset: Dataset) -> tuple[tuple[behaviour.Case, ...], Split | None]:
-    """What a bundle is measured on beside its dataset: the behavioural cases, and the transfer set where one is given.
+    """What a bundle is measured on beside its dataset: the behavioural cases, and the transfer set where one
+    is given.
 
     Raises:
         ConfigError: the behavioural file does not fit.
@@ -88,14 +100,21 @@ def table(document: Mapping[str, Any]) -> str:
     lines = [SYNTHETIC_NOTICE] if document["synthetic"] else []
     lines += [f"{name:>12}: {_number(test[name])}" for name in model_card.SUMMARY]
     lines += [f"{'flip ' + name:>16}: {share:.2%}" for name, share in document["flips"].items()]
-    lines.append(f"{'behaviour':>12}: {document['behaviour']['passed']} of {document['behaviour']['cases']} cases hold")
+    lines.append(
+        f"{'behaviour':>12}: {document['behaviour']['passed']} of {document['behaviour']['cases']} cases hold"
+    )
     if transfer:
-        lines.append(f"{'transfer':>12}: {transfer['rows']:,} headlines, accuracy {_number(transfer['accuracy'])}")
+        lines.append(
+            f"{'transfer':>12}: {transfer['rows']:,} headlines, accuracy {_number(transfer['accuracy'])}"
+        )
         if transfer["left_out"]:
             lines.append(f"{'':>14}{evaluation.left_out(transfer['left_out'])}")
         lines.append(f"{'transfer auc':>12}: {_number(transfer['auc'])}")
         if transfer["only_class"]:
-            lines.append(f"{'':>14}every headline of the transfer set is {transfer['only_class']}: AUC needs both classes")
+            lines.append(
+                f"{'':>14}every headline of the transfer set is {transfer['only_class']}: AUC needs both "
+                f"classes"
+            )
     return "\n".join(lines)
 
 

@@ -1,10 +1,11 @@
-"""The whole path in one Ray session: preprocess, train, export, evaluate, gate, publish, serve, score over HTTP. `make demo`.
+"""The whole path in one Ray session: preprocess, train, export, evaluate, gate, publish, serve, score over
+HTTP. `make demo`.
 
     python -m ray_jobs.pipeline --config configs/demo.yaml
     python -m ray_jobs.pipeline --config configs/demo.yaml --data headlines.csv --transfer others.csv --keep-serving
 
-Writes <work>/summary.json. A dataset and a training run that are there already are not made again: remove <work> to start anew. Exit
-code: 0 promoted, 1 refused by the gate; the others are in `clickbait.cli`.
+Writes <work>/summary.json. A dataset and a training run that are there already are not made again: remove
+<work> to start anew. Exit code: 0 promoted, 1 refused by the gate; the others are in `clickbait.cli`.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
     with clock.step("ray"):
         session.connect()
     with clock.step("preprocess"):
-        uri = preprocess.preprocess(config.preprocess.model_copy(update={"source": source, "output": storage.join(work, "datasets")}))
+        uri = preprocess.preprocess(
+            config.preprocess.model_copy(update={"source": source, "output": storage.join(work, "datasets")})
+        )
     dataset = open_dataset(uri)
     measuring = {"bundle": draft, "dataset": uri, "transfer": config.transfer or config.evaluate.transfer}
     evaluating = config.evaluate.model_copy(update=measuring)
@@ -95,7 +98,9 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
     with clock.step("evaluate"):
         metrics = evaluate.evaluate(evaluating)
     with clock.step("gate and publish"):
-        outcome = promote.promote(config.promote.model_copy(update={"bundle": draft, "dataset": uri, "registry": registry}))
+        outcome = promote.promote(
+            config.promote.model_copy(update={"bundle": draft, "dataset": uri, "registry": registry})
+        )
     served = Registry(registry).alias(config.promote.alias)
     answers: list[dict[str, Any]] = []
     if served is not None:
@@ -116,9 +121,11 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
 
 
 def run_name(config: TrainConfig, dataset: Dataset) -> str:
-    """A name that another dataset or recipe does not share, so that the same demo run twice resumes and another one starts anew.
+    """A name that another dataset or recipe does not share, so that the same demo run twice resumes and
+    another one starts anew.
 
-    It is made of the settings that are not at their defaults: a setting that is added later does not rename the runs that are there.
+    It is made of the settings that are not at their defaults: a setting that is added later does not rename
+    the runs that are there.
     """
     settings, defaults = (description(one, dataset)["config"] for one in (config, TrainConfig()))
     changed = {key: value for key, value in settings.items() if value != defaults[key]}
@@ -139,7 +146,10 @@ def key_for(chosen: Settings) -> str:
     if words := settings.split(text):
         return words[0].decode()
     if chosen.keyed:
-        raise ConfigError("the server asks for a key, and the pipeline asks the server: set CLICKBAIT_API_KEYS or CLICKBAIT_API_KEYS_FILE")
+        raise ConfigError(
+            "the server asks for a key, and the pipeline asks the server: set CLICKBAIT_API_KEYS or "
+            "CLICKBAIT_API_KEYS_FILE"
+        )
     return ""
 
 
@@ -154,7 +164,11 @@ def ask(url: str, text: str, key: str) -> dict[str, Any]:
 
 
 def summarise(
-    dataset: Dataset, metrics: dict[str, Any], outcome: promote.Outcome, answers: list[dict[str, Any]], seconds: dict[str, float]
+    dataset: Dataset,
+    metrics: dict[str, Any],
+    outcome: promote.Outcome,
+    answers: list[dict[str, Any]],
+    seconds: dict[str, float],
 ) -> dict[str, Any]:
     """The keys of summary.json."""
     counts = dataset.manifest["counts"]
@@ -174,7 +188,9 @@ def summarise(
         "transfer_left_out": metrics["transfer"]["left_out"] if metrics["transfer"] else {},
         "int8_agreement": metrics["export"].get("int8", {}).get("agreement"),
         "gate": outcome.decision,
-        "failed_checks": [item["name"] for item in (outcome.verdict or {}).get("checks", []) if not item["passed"]],
+        "failed_checks": [
+            item["name"] for item in (outcome.verdict or {}).get("checks", []) if not item["passed"]
+        ],
         "version": outcome.version,
         "answers": answers,
         "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
@@ -189,15 +205,27 @@ def table(summary: dict[str, Any]) -> str:
         lines += [SYNTHETIC_NOTICE, rule]
     for name in ("rows_in", "rows_kept", "rows_duplicate", "rows_quarantined"):
         lines.append(f"{name:<18} {summary[name]:>8,}")
-    for name in ("accuracy", "auc", "transfer_auc", "ece", "flip_lower", "flip_punctuation", "int8_agreement"):
+    for name in (
+        "accuracy",
+        "auc",
+        "transfer_auc",
+        "ece",
+        "flip_lower",
+        "flip_punctuation",
+        "int8_agreement",
+    ):
         if summary[name] is not None:
             lines.append(f"{name:<18} {summary[name]:>8.4f}")
     if summary["transfer_left_out"]:
         lines.append(f"{'transfer set':<18} {measure.left_out(summary['transfer_left_out'])}")
     failed = f" ({', '.join(summary['failed_checks'])})" if summary["failed_checks"] else ""
     lines += [f"{'gate':<18} {summary['gate']}{failed}", f"{'version':<18} {summary['version'] or 'none'}"]
-    lines += [f"{answer['score']:>8.4f}  {answer['label']:<9}  {answer['text']}" for answer in summary["answers"]]
-    lines.append("seconds            " + ", ".join(f"{name} {value:.0f}" for name, value in summary["seconds"].items()))
+    lines += [
+        f"{answer['score']:>8.4f}  {answer['label']:<9}  {answer['text']}" for answer in summary["answers"]
+    ]
+    lines.append(
+        "seconds            " + ", ".join(f"{name} {value:.0f}" for name, value in summary["seconds"].items())
+    )
     return "\n".join([*lines, f"report             {summary['report']}", rule])
 
 
@@ -217,7 +245,9 @@ def main(config: PipelineConfig) -> None:
     """
     summary = pipeline(config)
     if summary["gate"] == "refused":
-        raise Refused(f"no alias was moved; the gate's checks that failed: {', '.join(summary['failed_checks'])}")
+        raise Refused(
+            f"no alias was moved; the gate's checks that failed: {', '.join(summary['failed_checks'])}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Headlines in, a dataset out: clean, validate, drop duplicates, split by hash, tokenize; Ray Data, streaming.
+"""Headlines in, a dataset out: clean, validate, drop duplicates, split by hash, tokenize; Ray Data,
+streaming.
 
     python -m ray_jobs.preprocess --config configs/preprocess.yaml --source headlines.csv
 
-The dataset's folder is named by its content (`clickbait.data.dataset`): the same input and settings return at once the second time.
+The dataset's folder is named by its content (`clickbait.data.dataset`): the same input and settings return at
+once the second time.
 """
 
 from __future__ import annotations
@@ -48,29 +50,40 @@ def preprocess(config: PreprocessConfig) -> str:
     return uri
 
 
-def _write(uri: str, head: dict[str, Any], pieces: list[str], tokens: bytes, config: PreprocessConfig) -> None:
+def _write(
+    uri: str, head: dict[str, Any], pieces: list[str], tokens: bytes, config: PreprocessConfig
+) -> None:
     connect()
     kept = {tokenizer.FILE: dataset.put(uri, tokenizer.FILE, tokens)}
     found = dataset.count(_partitions(uri, pieces, config))
     if not dataset.enough(found["counts"], config):
-        # Parts are cut without knowing of each other: of very few headlines a split may get none. In one part each gets some.
+        # Parts are cut without knowing of each other: of very few headlines a split may get none. In one part
+        # each gets some.
         found = dataset.count(_partitions(uri, pieces, config.model_copy(update={"partitions": 1})))
     dataset.seal(uri, {**head, **found, "files": kept | found["files"]})
 
 
 def _partitions(uri: str, pieces: list[str], config: PreprocessConfig) -> list[dict[str, Any]]:
-    """Streams the pieces through one hash shuffle; each partition writes its own parts and returns its counts, in order."""
+    """Streams the pieces through one hash shuffle; each partition writes its own parts and returns its
+    counts, in order.
+    """
     import ray.data  # 2 s, and not needed where the dataset is there
     from ray.data import TaskPoolStrategy
 
     items = [{"file": file, "piece": piece} for file, piece in enumerate(pieces)]
     names = [sources.name(piece) for piece in pieces]
-    readers, writers = (TaskPoolStrategy(size=min(config.num_workers, most)) for most in (len(pieces), config.partitions))
+    readers, writers = (
+        TaskPoolStrategy(size=min(config.num_workers, most)) for most in (len(pieces), config.partitions)
+    )
     data = ray.data.from_items(items, override_num_blocks=min(len(items), 4 * config.num_workers))
-    data = data.map_batches(sources.judged, batch_size=1, batch_format="pyarrow", fn_kwargs={"config": config}, compute=readers)
+    data = data.map_batches(
+        sources.judged, batch_size=1, batch_format="pyarrow", fn_kwargs={"config": config}, compute=readers
+    )
     groups = data.groupby("partition", num_partitions=config.partitions)
     settings = {"uri": uri, "names": names, "config": config}
-    rows = groups.map_groups(dataset.write_partition, batch_format="pyarrow", fn_kwargs=settings, compute=writers).take_all()
+    rows = groups.map_groups(
+        dataset.write_partition, batch_format="pyarrow", fn_kwargs=settings, compute=writers
+    ).take_all()
     return [json.loads(row["summary"]) for row in sorted(rows, key=lambda row: row["partition"])]
 
 

@@ -42,12 +42,15 @@ class Outcome:
     decision: str
     """`promoted`, `refused`, `published` or `rolled back`."""
     version: str | None
-    """The version that was published or that the alias points at now; None where the candidate was refused."""
+    """The version that was published or that the alias points at now; None where the candidate was
+    refused.
+    """
     verdict: dict[str, Any] | None
 
 
 def promote(config: PromoteConfig) -> Outcome:
-    """Gate, publish, alias. The alias moves only if it still points where it pointed when the candidate was judged.
+    """Gate, publish, alias. The alias moves only if it still points where it pointed when the candidate was
+    judged.
 
     Raises:
         BundleError: no whole, evaluated bundle there.
@@ -55,7 +58,9 @@ def promote(config: PromoteConfig) -> Outcome:
         RegistryError: no such version or alias; AliasConflict where somebody else moved the alias meanwhile.
     """
     registry = Registry(config.registry)
-    if config.rollback:  # before W&B's settings are looked at: in an emergency nothing optional stands in the way
+    if (
+        config.rollback
+    ):  # before W&B's settings are looked at: in an emergency nothing optional stands in the way
         version = registry.rollback(config.alias)
         tracking.mirror(registry, version, [config.alias], config.wandb_project)
         return Outcome("rolled back", version, None)
@@ -87,7 +92,8 @@ def promote(config: PromoteConfig) -> Outcome:
 
 
 def judge(config: PromoteConfig, folder: Path, registry: Registry) -> tuple[dict[str, Any], str | None]:
-    """The verdict on the bundle in `folder`, and the version that the alias to move points at now (None: there is no such alias).
+    """The verdict on the bundle in `folder`, and the version that the alias to move points at now (None:
+    there is no such alias).
 
     Raises:
         BundleError: the bundle was not evaluated, or the champion is not whole.
@@ -101,12 +107,18 @@ def judge(config: PromoteConfig, folder: Path, registry: Registry) -> tuple[dict
     alias = registry.alias(config.champion) if config.champion else moved
     if alias is None:
         if config.champion:
-            raise RegistryError(f'{registry.uri}: there is no alias "{config.champion}" to compare with: promote a first version to it')
+            raise RegistryError(
+                f'{registry.uri}: there is no alias "{config.champion}" to compare with: promote a first '
+                f"version to it"
+            )
         return gate.decide(document, None, bounds), pointed_at
     dataset = open_dataset(config.dataset)
     candidate = Scorer(folder, verified=True)
     if candidate.manifest.dataset != dataset.fingerprint:
-        raise DataError(f"the candidate was trained on {candidate.manifest.dataset}, not {dataset.fingerprint}: give its --dataset")
+        raise DataError(
+            f"the candidate was trained on {candidate.manifest.dataset}, not {dataset.fingerprint}: give its "
+            f"--dataset"
+        )
     rivals = Rivals(registry, alias, candidate, dataset)
     champion = rivals.champion()
     best = rivals.best(document.get("test_split"))
@@ -114,7 +126,9 @@ def judge(config: PromoteConfig, folder: Path, registry: Registry) -> tuple[dict
 
 
 class Rivals:
-    """The versions that an alias names or has named, beside the candidate on its test split. Each is loaded and scored once."""
+    """The versions that an alias names or has named, beside the candidate on its test split. Each is loaded
+    and scored once.
+    """
 
     def __init__(self, registry: Registry, alias: Alias, candidate: Scorer, dataset: Dataset) -> None:
         table = dataset.table("test", ["headline", "label"])
@@ -144,22 +158,28 @@ class Rivals:
         )
 
     def best(self, split: Any) -> gate.Best | None:
-        """The most accurate version on the candidate's test split; None where no manifest says how accurate one is.
+        """The most accurate version on the candidate's test split; None where no manifest says how accurate
+        one is.
 
-        `split` is the candidate's `test_split` of the metrics document. The manifests say which version is the most accurate of those
-        evaluated on this split, and which of those evaluated on others. Both are scored now, and the better one is the answer.
+        `split` is the candidate's `test_split` of the metrics document. The manifests say which version is
+        the most accurate of those evaluated on this split, and which of those evaluated on others. Both are
+        scored now, and the better one is the answer.
         """
         here: dict[str, float] = {}
         elsewhere: dict[str, float] = {}
         for version, manifest in self._manifests.items():
             accuracy = manifest.metrics.get("accuracy")
             known = (manifest.verdict or {}).get("test_split")
-            same = manifest.dataset == self._candidate.manifest.dataset or (known is not None and known == split)
+            same = manifest.dataset == self._candidate.manifest.dataset or (
+                known is not None and known == split
+            )
             if accuracy is not None:
                 (here if same else elsewhere)[version] = accuracy
         found = []
         for accuracies in (here, elsewhere):
-            for version in sorted(accuracies, key=lambda name: (-accuracies[name], name not in self._scorers)):
+            for version in sorted(
+                accuracies, key=lambda name: (-accuracies[name], name not in self._scorers)
+            ):
                 try:
                     compared = self._compare(version)
                 except (BundleError, StorageError) as error:
@@ -168,14 +188,23 @@ class Rivals:
                         continue  # its manifest's accuracy is of other headlines
                     found.append(gate.Best(version, accuracies[version], len(here) + len(elsewhere), None))
                 else:
-                    found.append(gate.Best(version, compared.accuracy, len(here) + len(elsewhere), compared, self._other_dataset(version)))
+                    found.append(
+                        gate.Best(
+                            version,
+                            compared.accuracy,
+                            len(here) + len(elsewhere),
+                            compared,
+                            self._other_dataset(version),
+                        )
+                    )
                 break
         return max(found, key=lambda best: best.accuracy, default=None)
 
     def fastest(self) -> gate.Fastest | None:
         """The fastest version; None where no verdict says how fast one is.
 
-        Which one is the fastest, the stored verdicts say; how fast it is, is measured now. One that cannot be loaded is passed over.
+        Which one is the fastest, the stored verdicts say; how fast it is, is measured now. One that cannot be
+        loaded is passed over.
         """
         latencies = {}
         for version, manifest in self._manifests.items():
@@ -215,12 +244,16 @@ class Rivals:
         if version not in self._compared:
             verdicts = self._judged(self._scorer(version))
             pair = metrics.discordant(self._labels, verdicts, self._verdicts)
-            self._compared[version] = gate.Comparison(version, len(self._texts), float(np.mean(verdicts == self._labels)), pair)
+            self._compared[version] = gate.Comparison(
+                version, len(self._texts), float(np.mean(verdicts == self._labels)), pair
+            )
         return self._compared[version]
 
     def _latency_ratio(self, version: str) -> float:
         if version not in self._ratios:
-            self._ratios[version] = gate.latency_ratio(self._candidate, self._scorer(version), self._texts[:LATENCY_HEADLINES])
+            self._ratios[version] = gate.latency_ratio(
+                self._candidate, self._scorer(version), self._texts[:LATENCY_HEADLINES]
+            )
         return self._ratios[version]
 
 

@@ -1,7 +1,9 @@
-"""Where Ray Train and Ray Tune keep their own state: a folder, or a bucket with the rights that this project's accounts have.
+"""Where Ray Train and Ray Tune keep their own state: a folder, or a bucket with the rights that this
+project's accounts have.
 
-Ray makes a directory before it writes, and for a bucket pyarrow asks first whether the bucket is there (`storage.buckets.get`), a right
-that roles/storage.objectUser lacks. Object stores have no directories, so nothing is made and nothing is asked.
+Ray makes a directory before it writes, and for a bucket pyarrow asks first whether the bucket is there
+(`storage.buckets.get`), a right that roles/storage.objectUser lacks. Object stores have no directories, so
+nothing is made and nothing is asked.
 """
 
 from __future__ import annotations
@@ -16,13 +18,19 @@ from clickbait import storage
 
 
 def run_storage(uri: str) -> dict[str, Any]:
-    """The arguments `storage_path` and `storage_filesystem` of Ray's RunConfig for a URI (a path or gs://...)."""
+    """The arguments `storage_path` and `storage_filesystem` of Ray's RunConfig for a URI (a path or
+    gs://...).
+    """
     if storage.is_local(uri):
         return {"storage_path": uri, "storage_filesystem": None}
     filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
-    if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):  # Google's own client reads it, and pyarrow's does not
+    if emulator := os.environ.get(
+        "STORAGE_EMULATOR_HOST"
+    ):  # Google's own client reads it, and pyarrow's does not
         parts = urlsplit(emulator)
-        filesystem = pyarrow.fs.GcsFileSystem(anonymous=True, scheme=parts.scheme, endpoint_override=parts.netloc)
+        filesystem = pyarrow.fs.GcsFileSystem(
+            anonymous=True, scheme=parts.scheme, endpoint_override=parts.netloc
+        )
     return {"storage_path": path, "storage_filesystem": pyarrow.fs.PyFileSystem(ObjectStore(filesystem))}
 
 

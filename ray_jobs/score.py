@@ -1,9 +1,11 @@
-"""Score a lake: any number of headlines, in files of any size, to Parquet with the same columns and `score`, `label` and `model`.
+"""Score a lake: any number of headlines, in files of any size, to Parquet with the same columns and `score`,
+`label` and `model`.
 
     python -m ray_jobs.score --config configs/score.yaml --source headlines.parquet --output gs://bucket/scores
     python -m ray_jobs.score --config configs/score.yaml --source "lake/**/*.csv" --output scores --bundle artifacts/bundle
 
-The same command goes on where a killed run was. The layout of the output, quarantine and limits: docs/scoring.md.
+The same command goes on where a killed run was. The layout of the output, quarantine and limits:
+docs/scoring.md.
 """
 
 from __future__ import annotations
@@ -56,7 +58,10 @@ class Progress:
     def __init__(self, parts: int) -> None:
         self._parts = parts
         self._done = self._rows = 0
-        self._began, self._ended = float("inf"), 0.0  # of the work itself, without the start of Ray and of the actors
+        self._began, self._ended = (
+            float("inf"),
+            0.0,
+        )  # of the work itself, without the start of Ray and of the actors
         self._told = 0.0
 
     def tell(self, written: Written) -> None:
@@ -83,7 +88,10 @@ def main(config: ScoreConfig) -> None:
         print(f"{'':>12} {rows:>14,} {reason}")
     print(f"scores: {storage.join(config.output, output.SCORES)}")
     if counts["quarantined"] > counts["in"] / 2:
-        log.warning("most rows could not be scored: look at %s, and at --headline-column", storage.join(config.output, output.QUARANTINE))
+        log.warning(
+            "most rows could not be scored: look at %s, and at --headline-column",
+            storage.join(config.output, output.QUARANTINE),
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Score many headlines with a bundle over the cluster: Ray Data actors, a core and a scorer each.
 
-`score_texts` scores texts in memory, for evaluation; `score_parts` the parts of a source, for `ray_jobs.score`.
+`score_texts` scores texts in memory, for evaluation; `score_parts` the parts of a source, for
+`ray_jobs.score`.
 """
 
 from __future__ import annotations
@@ -38,11 +39,15 @@ class BundleScorer:
             self.scorer = Scorer(folder, threads=threads, shared=graph_cache.folder())
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return batch.append_column("score", pa.array(self.scorer.score(batch["text"].to_pylist()), pa.float32()))
+        return batch.append_column(
+            "score", pa.array(self.scorer.score(batch["text"].to_pylist()), pa.float32())
+        )
 
 
 def score_texts(bundle: str, texts: Sequence[str], *, num_workers: int, threads: int) -> np.ndarray:
-    """P(clickbait) float32 (n,) of each text in order; equal texts are computed once. `num_workers` 0 scores in this process."""
+    """P(clickbait) float32 (n,) of each text in order; equal texts are computed once. `num_workers` 0 scores
+    in this process.
+    """
     unique = list(dict.fromkeys(texts))
     place = {text: index for index, text in enumerate(unique)}
     if num_workers == 0:
@@ -74,7 +79,8 @@ def _score_on_ray(bundle: str, texts: list[str], num_workers: int, threads: int)
 
 
 def manifest(config: ScoreConfig) -> Manifest:
-    """The manifest of the bundle or version that `config` names, once the bytes that scoring reads are checked.
+    """The manifest of the bundle or version that `config` names, once the bytes that scoring reads are
+    checked.
 
     Raises:
         BundleError, RegistryError: it is not there, or not whole.
@@ -96,7 +102,9 @@ def load(config: ScoreConfig) -> Scorer:
         BundleError, RegistryError: it is not there, or not whole.
     """
     if config.bundle is None:
-        return Scorer.of(Registry(config.registry), config.model, threads=config.threads, shared=graph_cache.folder())
+        return Scorer.of(
+            Registry(config.registry), config.model, threads=config.threads, shared=graph_cache.folder()
+        )
     with workspace.existing(config.bundle) as folder:
         return Scorer(folder, threads=config.threads, shared=graph_cache.folder())
 
@@ -119,17 +127,22 @@ class PartScorer:
     def __init__(self, config: ScoreConfig, schema: pa.Schema, fingerprint: str) -> None:
         self._config = config
         self._reader = Reader(schema, config.headline_column)
-        self._wrong: str | None = None  # raised in an actor, an error would come out wrapped in Ray's own tracebacks
+        self._wrong: str | None = (
+            None  # raised in an actor, an error would come out wrapped in Ray's own tracebacks
+        )
         try:
             self._scorer = load(config)
             if output.fingerprint(self._scorer.manifest) != fingerprint:
                 self._wrong = f"{config.bundle}: was replaced while it was at work: give the scores of the new one another --output"
         except ClickbaitError as error:
             self._wrong = str(error)
-        gc.freeze()  # what is loaded stays: Ray's and pandas' modules need not be looked through at each collection
+        # what is loaded stays: Ray's and pandas' modules need not be looked through at each collection
+        gc.freeze()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return pa.table({"told": [json.dumps(self._write(**json.loads(task))) for task in batch["task"].to_pylist()]})
+        return pa.table(
+            {"told": [json.dumps(self._write(**json.loads(task))) for task in batch["task"].to_pylist()]}
+        )
 
     def _write(self, name: str, part: dict[str, Any]) -> dict[str, Any]:
         if self._wrong is not None:
@@ -137,14 +150,19 @@ class PartScorer:
         began = time.time()
         try:
             found = Part(**{**part, "columns": tuple(part["columns"])})
-            summary = output.write_part(self._config.output, name, found, self._reader, self._scorer, self._config)
+            summary = output.write_part(
+                self._config.output, name, found, self._reader, self._scorer, self._config
+            )
         except ClickbaitError as error:
             return {"error": str(error)}
         return asdict(Written(name, summary, began, time.time()))
 
 
-def score_parts(parts: dict[str, Part], schema: pa.Schema, config: ScoreConfig, fingerprint: str) -> Iterator[Written]:
-    """Scores and writes each of the parts, by name, over the cluster, and tells of each as it is done. `fingerprint` is the model's.
+def score_parts(
+    parts: dict[str, Part], schema: pa.Schema, config: ScoreConfig, fingerprint: str
+) -> Iterator[Written]:
+    """Scores and writes each of the parts, by name, over the cluster, and tells of each as it is done.
+    `fingerprint` is the model's.
 
     Raises:
         DataError: one could not be read or written.
@@ -165,8 +183,11 @@ def score_parts(parts: dict[str, Part], schema: pa.Schema, config: ScoreConfig, 
         batch_format="pyarrow",
         batch_size=None,  # a part a call
         num_cpus=config.threads,
-        # A second call waits inside each actor, so that none is idle between two parts; only one runs at a time.
-        compute=ray.data.ActorPoolStrategy(min_size=min(workers, cores), max_size=workers, max_concurrent_calls_per_actor=2),
+        # A second call waits inside each actor, so that none is idle between two parts; only one runs at a
+        # time.
+        compute=ray.data.ActorPoolStrategy(
+            min_size=min(workers, cores), max_size=workers, max_concurrent_calls_per_actor=2
+        ),
     )
     for row in done.iter_rows():
         told = json.loads(row["told"])

@@ -11,7 +11,8 @@ from clickbait import environment, telemetry
 
 
 def connect() -> None:
-    """`ray.init()` once: `RAY_ADDRESS`, else the cluster that runs on this machine, else a new one that ends with the process.
+    """`ray.init()` once: `RAY_ADDRESS`, else the cluster that runs on this machine, else a new one that ends
+    with the process.
 
     Raises:
         ConfigError: an environment in which Ray cannot work (`clickbait.environment.ready_for_ray`).
@@ -21,7 +22,9 @@ def connect() -> None:
         telemetry.off()
         environment.past_the_proxy()
         environment.ready_for_ray()
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; unset, every worker warns
+        os.environ.setdefault(
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+        )  # Ray's coming default; unset, every worker warns
         ray.init(log_to_driver=True, logging_level="warning")
         if not sys.stderr.isatty():  # Ray Data's bars become pages of log
             from ray.data import DataContext

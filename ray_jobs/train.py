@@ -2,8 +2,9 @@
 
     python -m ray_jobs.train --config configs/train.yaml --epochs 3 --lr 5e-5
 
-One DDP worker a core or a GPU under Ray Train's TorchTrainer (Train V2); `--num-workers 0` trains in this process. The same command
-after a kill goes on from the newest whole checkpoint. The loop is `clickbait.training.loop`.
+One DDP worker a core or a GPU under Ray Train's TorchTrainer (Train V2); `--num-workers 0` trains in this
+process. The same command after a kill goes on from the newest whole checkpoint. The loop is
+`clickbait.training.loop`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def train(config: TrainConfig) -> str:
     tracking.check()
     dataset = open_dataset(config.dataset)
     # Off a terminal a bar is a page of log for each of its steps.
-    config = config.model_copy(update={"dataset": dataset.uri, "progress": config.progress and sys.stderr.isatty()})
+    config = config.model_copy(
+        update={"dataset": dataset.uri, "progress": config.progress and sys.stderr.isatty()}
+    )
     run = Run(storage.join(config.output, config.name))
     there = (run.read_json("run.json") or {}).get("config", {}).get("model")
     config = config.model_copy(update={"model": locate.pin(config.model, there)})
@@ -47,7 +50,8 @@ def train(config: TrainConfig) -> str:
     if run.read_json("done.json") is not None:
         return run.uri
     driver = uuid.uuid4().hex
-    # Held from here, for a clear error while somebody else trains; the first worker takes the lease over from this process.
+    # Held from here, for a clear error while somebody else trains; the first worker takes the lease over from
+    # this process.
     with run.hold(driver):
         if run.read_json("done.json") is not None:  # done while this process waited for the lease
             return run.uri
@@ -61,14 +65,20 @@ def train(config: TrainConfig) -> str:
 
 
 def check_resources(config: TrainConfig) -> None:
-    """Refuses what this cluster can never give, and would otherwise wait for without end. An autoscaler may yet give it."""
+    """Refuses what this cluster can never give, and would otherwise wait for without end. An autoscaler may
+    yet give it.
+    """
     if os.environ.get("CLICKBAIT_AUTOSCALES") == "1":
         return
     there = ray.cluster_resources()
-    for name, asked in (("CPU", config.cpus_per_worker * config.num_workers), ("GPU", config.num_workers * config.use_gpu)):
+    for name, asked in (
+        ("CPU", config.cpus_per_worker * config.num_workers),
+        ("GPU", config.num_workers * config.use_gpu),
+    ):
         if asked > there.get(name, 0):
             raise DataError(
-                f"{config.num_workers} workers ask for {asked:g} {name}, the cluster has {there.get(name, 0):g}: lower --num-workers "
+                f"{config.num_workers} workers ask for {asked:g} {name}, the cluster has "
+                f"{there.get(name, 0):g}: lower --num-workers "
                 f"or --cpus-per-worker (or set CLICKBAIT_AUTOSCALES=1 where the cluster grows)"
             )
 

@@ -1,10 +1,10 @@
 """The TorchTrainer of `ray_jobs.train`, and what its workers run.
 
-A `ClickbaitError` that a worker raises comes out of `fit` as itself, and Ray does not start the workers again. The exception is a storage
-that does not answer: that may pass, so Ray tries again.
+A `ClickbaitError` that a worker raises comes out of `fit` as itself, and Ray does not start the workers
+again. The exception is a storage that does not answer: that may pass, so Ray tries again.
 
-Ray Train's controller and the process that starts it import this module: what only a worker needs (transformers, the loop) is imported
-there, and spares each of the two some seconds.
+Ray Train's controller and the process that starts it import this module: what only a worker needs
+(transformers, the loop) is imported there, and spares each of the two some seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ from clickbait.data.dataset import open_dataset
 from clickbait.errors import ClickbaitError, StorageError
 from ray_jobs.ray_storage import run_storage
 
-log = logging.getLogger("ray.train.clickbait")  # below Ray Train's own, which a worker's console and log file show
+log = logging.getLogger(
+    "ray.train.clickbait"
+)  # below Ray Train's own, which a worker's console and log file show
 # Of the last epoch, to Prometheus as ray_clickbait_train_<name>{run}, from the machine of the first worker.
 GAUGES = {
     "epoch": "Epochs done",
@@ -44,25 +46,39 @@ GAUGES = {
 
 
 class NoRetry(UserCallback):  # type: ignore[misc]  # ray is untyped
-    """Ends the training where starting the workers again would end in the same error: Ray's own policy tells no error from another.
+    """Ends the training where starting the workers again would end in the same error: Ray's own policy tells
+    no error from another.
 
-    Ray Train calls it in its controller, and what it raises there is no worker's failure, so `max_failures` does not count.
+    Ray Train calls it in its controller, and what it raises there is no worker's failure, so `max_failures`
+    does not count.
     """
 
     def after_exception(self, *, worker_exceptions: dict[int, Exception], **_: Any) -> None:
         error = ours(worker_exceptions)
         if error is not None and not isinstance(error, StorageError):
-            logging.getLogger("ray.train").setLevel(logging.ERROR)  # or the controller logs its own traceback as it ends
-            raise ray.train.ControllerError(error)  # not `error`: Ray logs the traceback of what it does not expect
+            logging.getLogger("ray.train").setLevel(
+                logging.ERROR
+            )  # or the controller logs its own traceback as it ends
+            raise ray.train.ControllerError(
+                error
+            )  # not `error`: Ray logs the traceback of what it does not expect
 
 
 def ours(worker_exceptions: Mapping[int, Exception]) -> ClickbaitError | None:
-    """The first of our own errors that a worker raised, by rank; what other ranks raise is what a rank that ends does to them."""
+    """The first of our own errors that a worker raised, by rank; what other ranks raise is what a rank that
+    ends does to them.
+    """
     in_order = (exception for _, exception in sorted(worker_exceptions.items()))
     return next((exception for exception in in_order if isinstance(exception, ClickbaitError)), None)
 
 
-def fit(config: TrainConfig, *, group: str | None = None, driver: str | None = None, callbacks: Sequence[UserCallback] = ()) -> None:
+def fit(
+    config: TrainConfig,
+    *,
+    group: str | None = None,
+    driver: str | None = None,
+    callbacks: Sequence[UserCallback] = (),
+) -> None:
     """Trains under a TorchTrainer until the run is over.
 
     Args:
@@ -87,9 +103,12 @@ def fit(config: TrainConfig, *, group: str | None = None, driver: str | None = N
         raise
 
 
-def trainer(config: TrainConfig, *, group: str | None, driver: str, callbacks: Sequence[UserCallback]) -> TorchTrainer:
+def trainer(
+    config: TrainConfig, *, group: str | None, driver: str, callbacks: Sequence[UserCallback]
+) -> TorchTrainer:
     """The TorchTrainer of a run."""
-    # A worker waits at each report until the controller looks: at Ray's 2 s an epoch of a small model would be mostly that.
+    # A worker waits at each report until the controller looks: at Ray's 2 s an epoch of a small model would
+    # be mostly that.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     return TorchTrainer(
         _worker,
@@ -101,7 +120,8 @@ def trainer(config: TrainConfig, *, group: str | None, driver: str, callbacks: S
             resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.use_gpu else {})},
         ),
         run_config=ray.train.RunConfig(
-            # A name of its own each time: the loop resumes from the run's checkpoints, never from Ray Train's snapshot.
+            # A name of its own each time: the loop resumes from the run's checkpoints, never from Ray Train's
+            # snapshot.
             name=f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",
             **run_storage(storage.join(config.output, "ray")),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
@@ -125,16 +145,27 @@ def _worker(values: dict[str, Any]) -> None:
     )
 
     shown = config.num_workers > 0 and place.rank == 0  # without workers there may be no Ray
-    gauges = {name: Gauge(f"clickbait_train_{name}", text, ("run",)) for name, text in GAUGES.items()} if shown else {}
+    gauges = (
+        {name: Gauge(f"clickbait_train_{name}", text, ("run",)) for name, text in GAUGES.items()}
+        if shown
+        else {}
+    )
 
     def report(metrics: dict[str, float], checkpoint: str) -> None:
         """Ray Train is told of every epoch; its checkpoint is a pointer to ours."""
         for name, gauge in gauges.items():
             gauge.set(metrics[name], {"run": config.name})
         if place.rank == 0:
-            figures = ", ".join(f"{name.removeprefix('val_')} {metrics[name]:.4f}" for name in ("val_log_loss", "val_accuracy", "val_auc"))
+            figures = ", ".join(
+                f"{name.removeprefix('val_')} {metrics[name]:.4f}"
+                for name in ("val_log_loss", "val_accuracy", "val_auc")
+            )
             log.info(
-                "epoch %.0f of %d: validation %s; %.0f headlines/s", metrics["epoch"], config.epochs, figures, metrics["rows_per_second"]
+                "epoch %.0f of %d: validation %s; %.0f headlines/s",
+                metrics["epoch"],
+                config.epochs,
+                figures,
+                metrics["rows_per_second"],
             )
         with tempfile.TemporaryDirectory() as folder:
             pointer = None
@@ -145,8 +176,18 @@ def _worker(values: dict[str, Any]) -> None:
 
     make_bar = _bar if config.num_workers else tqdm
     try:
-        fit(config, open_dataset(config.dataset), place, report, make_bar, group=values["group"], driver=values["driver"])
-    except ClickbaitError as error:  # Ray logs the traceback of what a worker raises, three times: of ours the message says all
+        fit(
+            config,
+            open_dataset(config.dataset),
+            place,
+            report,
+            make_bar,
+            group=values["group"],
+            driver=values["driver"],
+        )
+    except (
+        ClickbaitError
+    ) as error:  # Ray logs the traceback of what a worker raises, three times: of ours the message says all
         raise error.with_traceback(None) from None
 
 

@@ -3,8 +3,9 @@
     serve run serve.app:build registry=artifacts/registry model=production
     serve deploy configs/serve.yaml
 
-Every setting of `serve.settings` is an argument; the environment gives the rest. Both are read once, by `build`, so that a replica on
-another machine has the same limits. Each replica follows the alias by itself (`serve.core.following`): a promotion needs no deployment.
+Every setting of `serve.settings` is an argument; the environment gives the rest. Both are read once, by
+`build`, so that a replica on another machine has the same limits. Each replica follows the alias by itself
+(`serve.core.following`): a promotion needs no deployment.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ _ROUTE_S = 60  # how long the proxy may take to learn of a route; usually well u
     health_check_timeout_s=10,
     graceful_shutdown_wait_loop_s=0.5,
     max_constructor_retry_count=3,  # a version that does not load thrice does not load
-    logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),  # Ray makes a line a request, even one that it drops
+    logging_config=LoggingConfig(
+        enable_access_log=False, log_level="WARNING"
+    ),  # Ray makes a line a request, even one that it drops
 )
 @ray_serve.ingress()
 class Classifier:
@@ -70,7 +73,9 @@ class Classifier:
         if self._settings.shared_port:
             owner = f"{ray.get_runtime_context().gcs_address} {context.app_name}"
             ingress.share(self._settings.host, self._settings.shared_port, owner, self._settings.keep_alive_s)
-        self._service = Service(self._settings, beside=lambda metrics: ray_metrics.mirror(metrics.registry, replica))
+        self._service = Service(
+            self._settings, beside=lambda metrics: ray_metrics.mirror(metrics.registry, replica)
+        )
         self._service.load()
 
     def __serve_build_asgi_app__(self) -> Api:  # Ray Serve calls it after __init__
@@ -87,10 +92,12 @@ class Classifier:
 
 
 def build(args: dict[str, str] | None) -> ray_serve.Application:
-    """The application. It is an error here, before a replica is started for nothing, if there is no version to serve.
+    """The application. It is an error here, before a replica is started for nothing, if there is no version
+    to serve.
 
     Raises:
-        ClickbaitError: an argument, a variable or the version does not fit. Under `serve run` its line is all that is printed.
+        ClickbaitError: an argument, a variable or the version does not fit. Under `serve run` its line is all
+            that is printed.
     """
     context = click.get_current_context(silent=True)
     if context is None:  # not the command line
@@ -110,13 +117,15 @@ def build(args: dict[str, str] | None) -> ray_serve.Application:
 
 
 def serve_on_ray(chosen: Settings, port: int) -> str:
-    """Starts Ray Serve's HTTP server on `port` (0: a free one) and the application on it; returns the base URL once it is ready.
+    """Starts Ray Serve's HTTP server on `port` (0: a free one) and the application on it; returns the base
+    URL once it is ready.
 
     Ray is initialised already. One server a Ray session: call `stop` before the next.
 
     Raises:
         PortInUse: somebody listens there.
-        ClickbaitError: the version cannot be served, or Ray Serve runs already, with a server on another port.
+        ClickbaitError: the version cannot be served, or Ray Serve runs already, with a server on another
+            port.
     """
     app = _bound(chosen)
     with ports.bind(chosen.host, port) as probe:
@@ -133,13 +142,17 @@ def serve_on_ray(chosen: Settings, port: int) -> str:
             "request_timeout_s": 2 * chosen.timeout_s,
             "keep_alive_timeout_s": chosen.keep_alive_s,
         },
-        logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),  # what it starts and stops is nobody's news here
+        logging_config=LoggingConfig(
+            enable_access_log=False, log_level="WARNING"
+        ),  # what it starts and stops is nobody's news here
         controller_options={"runtime_env": {"env_vars": variables}},
     )
     try:
         ray_serve.run(app, name=APP)
     except RuntimeError as error:
-        raise ClickbaitError(f"Ray Serve could not start the application: {' '.join(str(error).split())[:500]}") from None
+        raise ClickbaitError(
+            f"Ray Serve could not start the application: {' '.join(str(error).split())[:500]}"
+        ) from None
     base = ports.url(chosen.host, port)
     _wait_for(f"{base}/readyz")
     return base
@@ -154,7 +167,9 @@ def stop() -> None:
 
 
 def _delete(name: str) -> None:
-    """Ends an application before Ray Serve: a shutdown kills HAProxy at once, with the requests that replicas still compute."""
+    """Ends an application before Ray Serve: a shutdown kills HAProxy at once, with the requests that replicas
+    still compute.
+    """
     # No Ray Serve runs; its controller died; or a replica hangs, and is ended with the rest.
     with contextlib.suppress(RayServeException, RayError, TimeoutError):
         if ray.is_initialized():
@@ -162,7 +177,9 @@ def _delete(name: str) -> None:
 
 
 def _answer_before_the_end(name: str) -> None:
-    """Ctrl-C of `serve run`: the application's replicas answer what they have, then Ray Serve goes. A second Ctrl-C waits for nothing."""
+    """Ctrl-C of `serve run`: the application's replicas answer what they have, then Ray Serve goes. A second
+    Ctrl-C waits for nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
 
@@ -183,12 +200,13 @@ def _bound(chosen: Settings) -> ray_serve.Application:
         runtime = backends.choose(registry.manifest(version), chosen.runtime, chosen.device)
         registry.fetch(version, runtime)  # a wrong byte shows here, in one line, and not in a replica's log
     return Classifier.options(  # type: ignore[attr-defined]  # a Deployment since it was decorated
-        # The batcher refuses first, with our own body: it takes max_waiting and what is being computed. What comes beyond that waits
-        # in the proxy, and is refused there.
+        # The batcher refuses first, with our own body: it takes max_waiting and what is being computed. What
+        # comes beyond that waits in the proxy, and is refused there.
         max_ongoing_requests=2 * chosen.max_waiting,
         max_queued_requests=chosen.max_waiting,
         backpressure_config={"status_code": 429, "retry_after_s": chosen.retry_after_s},
-        graceful_shutdown_timeout_s=math.ceil(chosen.timeout_s) + 5,  # every accepted request is answered or late by then
+        graceful_shutdown_timeout_s=math.ceil(chosen.timeout_s)
+        + 5,  # every accepted request is answered or late by then
     ).bind(chosen.for_replica())
 
 
@@ -202,6 +220,7 @@ def _wait_for(url: str) -> None:
         except (OSError, http.client.HTTPException):
             if time.monotonic() > end:
                 raise ClickbaitError(
-                    f"{url} does not answer: does Ray Serve run already, on another port? `serve shutdown` ends it"
+                    f"{url} does not answer: does Ray Serve run already, on another port? `serve shutdown` "
+                    f"ends it"
                 ) from None
             time.sleep(0.1)

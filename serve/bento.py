@@ -1,13 +1,15 @@
 """The same model under BentoML: for who runs BentoML anyway, and to compare servers in the cloud.
 
-    BENTOML_DO_NOT_TRACK=true CLICKBAIT_REGISTRY=artifacts/registry bentoml serve serve.bento:Clickbait --port 3000
+    BENTOML_DO_NOT_TRACK=true CLICKBAIT_REGISTRY=artifacts/registry bentoml serve serve.bento:Clickbait --port
+    3000
 
     POST /classify {"text"}   /classify/batch {"texts"}      the api's bodies and answers
     POST /adaptive {"texts"}                                 a list of results; BentoML computes what several requests sent together
 
-Only /adaptive is batched: a batchable endpoint of BentoML takes and gives lists, so `/classify` would have to pass its text on to a second
-service, one hop more, and small batches gain nothing on a core (docs/measurements.md). The version is the one that the alias points at
-when a worker starts: unlike the api this does not follow it. It checks no keys: what does belongs in front of it.
+Only /adaptive is batched: a batchable endpoint of BentoML takes and gives lists, so `/classify` would have to
+pass its text on to a second service, one hop more, and small batches gain nothing on a core
+(docs/measurements.md). The version is the one that the alias points at when a worker starts: unlike the api
+this does not follow it. It checks no keys: what does belongs in front of it.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ class Clickbait:
     """A worker: one model, computed on one thread."""
 
     def __init__(self) -> None:
-        """Where the version cannot be served, or keys are set, the worker ends with one line, and BentoML starts another one."""
+        """Where the version cannot be served, or keys are set, the worker ends with one line, and BentoML
+        starts another one.
+        """
         if code := cli.exit_code(self._load):
             os._exit(code)  # raised, it would be two tracebacks each time
 
@@ -56,7 +60,8 @@ class Clickbait:
         self._settings = settings.load()
         if self._settings.keyed:
             raise ConfigError(
-                "CLICKBAIT_API_KEYS: this server checks no keys: unset it, and let what stands in front of BentoML check them"
+                "CLICKBAIT_API_KEYS: this server checks no keys: unset it, and let what stands in front of "
+                "BentoML check them"
             )
         self._scorer = Scorer.of(
             Registry(self._settings.registry),
@@ -79,7 +84,9 @@ class Clickbait:
 
     @bentoml.api(route="/adaptive", batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=MAX_LATENCY_MS)
     def adaptive(self, texts: list[str]) -> list[dict[str, Any]]:
-        """What several requests sent, together. A text that cannot be taken refuses all of them: BentoML has no other way."""
+        """What several requests sent, together. A text that cannot be taken refuses all of them: BentoML has
+        no other way.
+        """
         return self._results(texts)
 
     def _results(self, texts: list[str]) -> list[dict[str, Any]]:
@@ -89,12 +96,15 @@ class Clickbait:
             Unprocessable: too many texts, or one that is empty, too long or not Unicode.
         """
         if not 1 <= len(texts) <= self._settings.max_texts:
-            raise Unprocessable(f"texts: {len(texts)} where 1 to {self._settings.max_texts} are taken: send them in parts")
+            raise Unprocessable(
+                f"texts: {len(texts)} where 1 to {self._settings.max_texts} are taken: send them in parts"
+            )
         for number, text in enumerate(texts):
             if not is_unicode(text):
                 raise Unprocessable(f"texts[{number}]: a lone surrogate is no character")
             taken = self._settings.max_characters
-            length = len(text) if len(text) > raw_bound(taken) else len(clean(text))  # what cleaning costs is bounded by this
+            # what cleaning costs is bounded by this
+            length = len(text) if len(text) > raw_bound(taken) else len(clean(text))
             if not 1 <= length <= taken:
                 raise Unprocessable(f"texts[{number}]: {length} characters where 1 to {taken} are taken")
         return [self._scorer.result(score) for score in self._scorer.score(texts)]

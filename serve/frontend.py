@@ -1,9 +1,12 @@
-"""A page that asks the api: one headline or many, the verdict, the words that pushed it, and the version that computed it.
+"""A page that asks the api: one headline or many, the verdict, the words that pushed it, and the version that
+computed it.
 
-    CLICKBAIT_API_URL=http://127.0.0.1:8000 STREAMLIT_BROWSER_GATHER_USAGE_STATS=false streamlit run serve/frontend.py
+    CLICKBAIT_API_URL=http://127.0.0.1:8000 STREAMLIT_BROWSER_GATHER_USAGE_STATS=false streamlit run
+    serve/frontend.py
 
-It speaks HTTP only, so it needs neither model nor registry. `CLICKBAIT_API_KEY` is sent where it is set, and never shown. What can go wrong
-is told as the api tells it: away, full (429), a text that it does not take (422), a wrong key (401).
+It speaks HTTP only, so it needs neither model nor registry. `CLICKBAIT_API_KEY` is sent where it is set, and
+never shown. What can go wrong is told as the api tells it: away, full (429), a text that it does not take
+(422), a wrong key (401).
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ class Client:
     def __init__(self, url: str, key: str = "", timeout_s: float = TIMEOUT_S) -> None:
         """Raises ApiError for an address that is none."""
         if not url.startswith(("http://", "https://")):
-            raise ApiError(f"CLICKBAIT_API_URL is {url or 'empty'}: set it to the api's address, such as {DEFAULT_URL}")
+            raise ApiError(
+                f"CLICKBAIT_API_URL is {url or 'empty'}: set it to the api's address, such as {DEFAULT_URL}"
+            )
         self.url = url.rstrip("/")
         self._key = key
         self._timeout_s = timeout_s
@@ -42,9 +47,14 @@ class Client:
         except ValueError:
             host = None
         if not host:
-            raise ApiError(f"CLICKBAIT_API_URL is {url}: it has no host: set it to the api's address, such as {DEFAULT_URL}")
+            raise ApiError(
+                f"CLICKBAIT_API_URL is {url}: it has no host: set it to the api's address, such as "
+                f"{DEFAULT_URL}"
+            )
         # No proxy reaches this machine's own loopback.
-        self._opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if host in LOOPBACK else []))
+        self._opener = urllib.request.build_opener(
+            *([urllib.request.ProxyHandler({})] if host in LOOPBACK else [])
+        )
 
     def explain(self, text: str) -> dict[str, Any]:
         """`{"label", "score", "model", "words": [{"word", "weight", ...}]}` of one headline."""
@@ -80,10 +90,14 @@ class Client:
         except urllib.error.HTTPError as error:
             raise ApiError(explained(error.code, _told(error), error.headers.get("retry-after"))) from None
         except TimeoutError:
-            raise ApiError(f"no answer from {self.url} within {self._timeout_s:g} s: try again, or send fewer headlines") from None
+            raise ApiError(
+                f"no answer from {self.url} within {self._timeout_s:g} s: try again, or send fewer headlines"
+            ) from None
         except OSError as error:
             reason = getattr(error, "reason", error)
-            raise ApiError(f"the api is away: nobody answers at {self.url} ({reason}); is it started?") from None
+            raise ApiError(
+                f"the api is away: nobody answers at {self.url} ({reason}); is it started?"
+            ) from None
         except (ValueError, http.client.HTTPException):  # no JSON, or no HTTP
             raise self._other() from None
         if not _has(answered, *names):
@@ -129,7 +143,11 @@ def pushes(words: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The words with their weights as a table's rows, the strongest first."""
     ordered = sorted(words, key=lambda word: -abs(word["weight"]))
     return [
-        {"word": word["word"], "towards": "clickbait" if word["weight"] > 0 else "news", "weight": round(word["weight"], 3)}
+        {
+            "word": word["word"],
+            "towards": "clickbait" if word["weight"] > 0 else "news",
+            "weight": round(word["weight"], 3),
+        }
         for word in ordered
     ]
 
@@ -151,7 +169,8 @@ def show_many(st: Any, client: Client, texts: list[str]) -> None:
     """A table of verdicts."""
     results = client.classify(texts)
     rows = [
-        {"headline": text, "label": result["label"], "P(clickbait)": result["score"]} for text, result in zip(texts, results, strict=True)
+        {"headline": text, "label": result["label"], "P(clickbait)": result["score"]}
+        for text, result in zip(texts, results, strict=True)
     ]
     st.metric("Clickbait", f"{sum(result['label'] == 'clickbait' for result in results)} of {len(results)}")
     st.dataframe(rows, hide_index=True, width="stretch")
@@ -165,7 +184,9 @@ def page() -> None:
     st.set_page_config(page_title="Clickbait detector")
     st.title("Clickbait or news?")
     try:
-        client = Client(os.environ.get("CLICKBAIT_API_URL", DEFAULT_URL), os.environ.get("CLICKBAIT_API_KEY", ""))
+        client = Client(
+            os.environ.get("CLICKBAIT_API_URL", DEFAULT_URL), os.environ.get("CLICKBAIT_API_KEY", "")
+        )
         st.caption(f"Model {client.model()['version']} at {client.url}")
     except ApiError as error:
         st.error(str(error))

@@ -9,16 +9,21 @@ from clickbait.errors import ConfigError, PortInUse
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to `host` and `port`, 0 for a free one; it does not listen yet, so clients are refused until the server is up.
+    """A socket bound to `host` and `port`, 0 for a free one; it does not listen yet, so clients are refused
+    until the server is up.
 
     Raises:
         PortInUse: somebody listens there.
         ConfigError: no such interface, or a port that this user may not take.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
     except OSError as error:
-        raise ConfigError(f"host {host}: {error.strerror}: give an address of this machine, such as 127.0.0.1") from None
+        raise ConfigError(
+            f"host {host}: {error.strerror}: give an address of this machine, such as 127.0.0.1"
+        ) from None
     bound = socket.socket(family, kind, protocol)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -26,7 +31,9 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         if error.errno == errno.EADDRINUSE:
-            raise PortInUse(f"{host}:{port}: somebody listens there already: stop that, or give another --port") from None
+            raise PortInUse(
+                f"{host}:{port}: somebody listens there already: stop that, or give another --port"
+            ) from None
         raise ConfigError(f"{host}:{port}: {error.strerror}: give another --host or --port") from None
     return bound
 

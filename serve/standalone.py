@@ -44,17 +44,23 @@ def parse(args: Sequence[str]) -> Settings:
         parser.add_argument(f"--{name}", help=Settings.model_fields[name].description)
     known, unknown = parser.parse_known_args(args)
     if unknown:
-        raise ConfigError(f"{unknown[0]}: unknown flag{did_you_mean(unknown[0].lstrip('-').split('=')[0], list(_FLAGS))}")
+        raise ConfigError(
+            f"{unknown[0]}: unknown flag{did_you_mean(unknown[0].lstrip('-').split('=')[0], list(_FLAGS))}"
+        )
     given: dict[str, Any] = {name: value for name, value in vars(known).items() if value is not None}
     port = os.environ.get("PORT")
-    ours = any(name.upper() == "CLICKBAIT_PORT" and not value.startswith(settings.SERVICE_LINK) for name, value in os.environ.items())
+    ours = any(
+        name.upper() == "CLICKBAIT_PORT" and not value.startswith(settings.SERVICE_LINK)
+        for name, value in os.environ.items()
+    )
     if port is not None and "port" not in given and not ours:
         given["port"] = port
     return settings.load(**given)
 
 
 def run(chosen: Settings, bound: socket.socket) -> None:
-    """Loads the model, then serves on the bound socket until SIGTERM or Ctrl-C; requests under way are answered first.
+    """Loads the model, then serves on the bound socket until SIGTERM or Ctrl-C; requests under way are
+    answered first.
 
     Raises:
         ClickbaitError: the version cannot be served.
@@ -64,7 +70,11 @@ def run(chosen: Settings, bound: socket.socket) -> None:
     service.load()
     address = bound.getsockname()
     keys = "clients send a key" if chosen.keyed else "no keys: open to whoever reaches it"
-    print(f"serving {service.version} at {ports.url(chosen.host, address[1])} ({keys}; /docs shows how; Ctrl-C stops it)", flush=True)
+    print(
+        f"serving {service.version} at {ports.url(chosen.host, address[1])} ({keys}; /docs shows how; Ctrl-C "
+        f"stops it)",
+        flush=True,
+    )
     config = uvicorn.Config(
         create_app(service, chosen),
         http=Protocol,
@@ -76,7 +86,9 @@ def run(chosen: Settings, bound: socket.socket) -> None:
         timeout_keep_alive=chosen.keep_alive_s,
         timeout_graceful_shutdown=math.ceil(chosen.timeout_s) + 1,
     )
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C on once every request is answered: how a server ends
+    with contextlib.suppress(
+        KeyboardInterrupt
+    ):  # uvicorn passes Ctrl-C on once every request is answered: how a server ends
         uvicorn.Server(config).run(sockets=[bound])
 
 

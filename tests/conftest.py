@@ -1,4 +1,6 @@
-"""What the tests share: one real Ray cluster a session (with token authentication), a tiny encoder, a small dataset, real headlines."""
+"""What the tests share: one real Ray cluster a session (with token authentication), a tiny encoder, a small
+dataset, real headlines.
+"""
 
 from __future__ import annotations
 
@@ -50,12 +52,17 @@ def free_port() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One group of tests a file, and one of all that use Ray: `make test` runs groups side by side, and a session has one cluster.
+    """One group of tests a file, and one of all that use Ray: `make test` runs groups side by side, and a
+    session has one cluster.
 
     The largest group comes first, so that the end is not one worker's alone.
     """
     for item in items:
-        group = "ray" if "ray_cluster" in getattr(item, "fixturenames", ()) else item.path.relative_to(ROOT).as_posix()
+        group = (
+            "ray"
+            if "ray_cluster" in getattr(item, "fixturenames", ())
+            else item.path.relative_to(ROOT).as_posix()
+        )
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: "ray_cluster" not in getattr(item, "fixturenames", ()))
 
@@ -67,9 +74,24 @@ def ray_cluster() -> Iterator[Cluster]:
 
     token = os.environ["RAY_AUTH_TOKEN"]
     port, dashboard, client = free_port(), free_port(), free_port()
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder, (Path(folder) / "start.log").open("w") as log:
-        command = ["ray", "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=4"]
-        command += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--ray-client-server-port={client}"]
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
+        (Path(folder) / "start.log").open("w") as log,
+    ):
+        command = [
+            "ray",
+            "start",
+            "--head",
+            "--block",
+            f"--port={port}",
+            "--node-ip-address=127.0.0.1",
+            "--num-cpus=4",
+        ]
+        command += [
+            f"--dashboard-port={dashboard}",
+            "--dashboard-host=127.0.0.1",
+            f"--ray-client-server-port={client}",
+        ]
         # Another Ray on the machine has the agent's default port, and without an agent the head takes no job.
         command += [f"--dashboard-agent-listen-port={free_port()}"]
         command += ["--object-store-memory=500000000", f"--temp-dir={folder}", "--disable-usage-stats"]
@@ -97,7 +119,9 @@ def _wait_for(url: str, token: str, head: subprocess.Popen[bytes], log: Path) ->
         if head.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"}), timeout=5):
+            with urllib.request.urlopen(
+                urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"}), timeout=5
+            ):
                 return
         except OSError:
             time.sleep(0.5)
@@ -115,7 +139,9 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of two layers with random weights and the real tokenizer: everything of a real encoder but the size."""
+    """A BERT of two layers with random weights and the real tokenizer: everything of a real encoder but the
+    size.
+    """
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -124,7 +150,12 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-encoder")
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=30522, hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, num_labels=2
+        vocab_size=30522,
+        hidden_size=HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=2,
     )
     BertForSequenceClassification(config).save_pretrained(folder)
     (folder / "tokenizer.json").write_bytes(locate.file(locate.OFFLINE, "tokenizer.json").read_bytes())

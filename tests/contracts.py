@@ -1,4 +1,6 @@
-"""What every storage and every registry must keep, on whatever it stands: a test class inherits these and gives `root`, an empty URI."""
+"""What every storage and every registry must keep, on whatever it stands: a test class inherits these and
+gives `root`, an empty URI.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,14 @@ from typing import Any
 
 import pytest
 
-from clickbait.errors import AliasConflict, BundleError, NotFound, PreconditionFailed, RegistryError, StorageError
+from clickbait.errors import (
+    AliasConflict,
+    BundleError,
+    NotFound,
+    PreconditionFailed,
+    RegistryError,
+    StorageError,
+)
 from clickbait.registry import bundle
 from clickbait.registry.registry import Registry
 from clickbait.storage import expand, join, open_storage
@@ -65,10 +74,14 @@ def within(seconds: int) -> Iterator[None]:
 KILLED = 9
 
 
-def killed_at(step: int, work: Callable[[Callable[[], None]], None], arm: Callable[[Callable[[], None]], None]) -> bool:
-    """Whether `work`, in a process of its own, was killed at that step. `arm` has a function called at each step.
+def killed_at(
+    step: int, work: Callable[[Callable[[], None]], None], arm: Callable[[Callable[[], None]], None]
+) -> bool:
+    """Whether `work`, in a process of its own, was killed at that step. `arm` has a function called at each
+    step.
 
-    Steps count from when `work` calls the function that it is given. Killed means `os._exit`: nothing is cleaned up.
+    Steps count from when `work` calls the function that it is given. Killed means `os._exit`: nothing is
+    cleaned up.
     """
     child = os.fork()
     if child == 0:
@@ -97,10 +110,16 @@ def killed_at(step: int, work: Callable[[Callable[[], None]], None], arm: Callab
 
 
 def on_disk(count: Callable[[], None]) -> None:
-    """A step is whatever Python does with files and folders: it tells an audit hook of it before it does it."""
+    """A step is whatever Python does with files and folders: it tells an audit hook of it before it does
+    it.
+    """
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "ctypes.dlsym" or event.startswith(("os.", "shutil.")) or (event == "open" and isinstance(arguments[0], str | Path)):
+        if (
+            event == "ctypes.dlsym"
+            or event.startswith(("os.", "shutil."))
+            or (event == "open" and isinstance(arguments[0], str | Path))
+        ):
             count()
 
     sys.addaudithook(hook)
@@ -154,7 +173,12 @@ class StorageContract:
         store = open_storage(root)
         store.write("rows.csv", b"0123456789")
         with store.open("rows.csv") as stream:
-            assert [stream.read(4), stream.read(4), stream.read(4), stream.read(4)] == [b"0123", b"4567", b"89", b""]
+            assert [stream.read(4), stream.read(4), stream.read(4), stream.read(4)] == [
+                b"0123",
+                b"4567",
+                b"89",
+                b"",
+            ]
             assert stream.seek(-3, 2) == 7  # Parquet's footer is read first
             assert (stream.read(), stream.tell()) == (b"789", 10)
 
@@ -252,7 +276,13 @@ class StorageContract:
 
     def test_missing_names_its_uri(self, root: str, tmp_path: Path) -> None:
         store = open_storage(root)
-        for call in (store.read, store.read_versioned, store.open, store.size, lambda key: store.download(key, tmp_path / "x")):
+        for call in (
+            store.read,
+            store.read_versioned,
+            store.open,
+            store.size,
+            lambda key: store.download(key, tmp_path / "x"),
+        ):
             with pytest.raises(NotFound, match=r"nothing there; check the path") as raised:
                 call("no/such")
             assert join(root, "no/such") in str(raised.value)
@@ -270,7 +300,16 @@ class StorageContract:
 
     def test_expand(self, root: str) -> None:
         store = open_storage(root)
-        for key in ("a.csv", "b.csv", "c.tsv", "deep/d.csv", "deep/er/e.csv", "_SUCCESS", ".hidden.csv", "_tmp/f.csv"):
+        for key in (
+            "a.csv",
+            "b.csv",
+            "c.tsv",
+            "deep/d.csv",
+            "deep/er/e.csv",
+            "_SUCCESS",
+            ".hidden.csv",
+            "_tmp/f.csv",
+        ):
             store.write(key, b"x")
 
         def names(pattern: str) -> list[str]:
@@ -314,7 +353,9 @@ class RegistryContract:
         assert registry.versions() == [f"v{number}" for number in range(1, 12)]
         assert registry.resolve("latest") == "v11"
 
-    def test_publishers_at_once_take_different_numbers(self, root: str, registry: Registry, tmp_path: Path) -> None:
+    def test_publishers_at_once_take_different_numbers(
+        self, root: str, registry: Registry, tmp_path: Path
+    ) -> None:
         for number in range(4):
             draft(tmp_path / str(number), text=f"weights {number}")
         published: dict[int, str] = {}
@@ -325,9 +366,13 @@ class RegistryContract:
         together(publish, 4)
         assert sorted(published.values()) == registry.versions() == ["v1", "v2", "v3", "v4"]
         for number, version in published.items():
-            assert (registry.fetch(version) / "model.onnx").read_bytes() == (tmp_path / str(number) / "model.onnx").read_bytes()
+            assert (registry.fetch(version) / "model.onnx").read_bytes() == (
+                tmp_path / str(number) / "model.onnx"
+            ).read_bytes()
 
-    def test_a_version_without_manifest_is_not_there(self, root: str, registry: Registry, tmp_path: Path) -> None:
+    def test_a_version_without_manifest_is_not_there(
+        self, root: str, registry: Registry, tmp_path: Path
+    ) -> None:
         folder = draft(tmp_path / "draft")
         registry.publish(folder)
         store = open_storage(registry.uri)
@@ -335,7 +380,12 @@ class RegistryContract:
         store.write("versions/v2/model.onnx", b"half")
         assert registry.versions() == ["v1"]
         assert registry.resolve("latest") == "v1"
-        for call in (registry.resolve, registry.manifest, registry.fetch, lambda ref: registry.set_alias(ref, "production")):
+        for call in (
+            registry.resolve,
+            registry.manifest,
+            registry.fetch,
+            lambda ref: registry.set_alias(ref, "production"),
+        ):
             with pytest.raises(RegistryError, match="no version v2; there are v1"):
                 call("v2")
         assert registry.publish(folder) == "v3"
@@ -366,7 +416,9 @@ class RegistryContract:
             registry.fetch("v1")
 
     @pytest.mark.parametrize("name", ["evil.py", "evil.so", "evil.npy"])
-    def test_a_kind_of_file_that_no_bundle_has_is_not_fetched(self, registry: Registry, tmp_path: Path, name: str) -> None:
+    def test_a_kind_of_file_that_no_bundle_has_is_not_fetched(
+        self, registry: Registry, tmp_path: Path, name: str
+    ) -> None:
         registry.publish(draft(tmp_path / "draft"))
         store = open_storage(registry.uri)
         manifest = json.loads(store.read("versions/v1/manifest.json"))
@@ -400,7 +452,10 @@ class RegistryContract:
         assert same == registry.alias("production"), "set to where it points: nothing changes"
         assert same.previous == "v1"
         registry.set_alias("v3", "staging")
-        assert {name: alias.version for name, alias in registry.aliases().items()} == {"production": "v2", "staging": "v3"}
+        assert {name: alias.version for name, alias in registry.aliases().items()} == {
+            "production": "v2",
+            "staging": "v3",
+        }
         assert registry.resolve("staging") == "v3"
         assert registry.rollback("production") == "v1"
         assert registry.resolve("production") == "v1"
@@ -455,7 +510,9 @@ class RegistryContract:
         seen = ["v1"]
         while seen[-1] in steps:
             seen.append(steps[seen[-1]])
-        assert sorted(seen) == ["v1", "v2", "v3", "v4", "v5"], "each move started from the move before: none was lost"
+        assert sorted(seen) == ["v1", "v2", "v3", "v4", "v5"], (
+            "each move started from the move before: none was lost"
+        )
         assert registry.resolve("production") == seen[-1]
 
     def test_wrong_names(self, registry: Registry, tmp_path: Path) -> None:
@@ -466,7 +523,9 @@ class RegistryContract:
         registry.publish(draft(tmp_path / "draft"))
         registry.set_alias("v1", "production")
         registry.set_alias("v1", "staging")
-        with pytest.raises(RegistryError, match=r'did you mean "production"\? \(aliases: production, staging\)'):
+        with pytest.raises(
+            RegistryError, match=r'did you mean "production"\? \(aliases: production, staging\)'
+        ):
             registry.fetch("prodution")
         with pytest.raises(RegistryError, match='no alias "canary"'):
             registry.rollback("canary")

@@ -21,7 +21,12 @@ class _Echo(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        told = {"method": self.command, "headers": dict(self.headers.items()), "bytes": len(body), "port": self.server.server_port}  # type: ignore[attr-defined]
+        told = {
+            "method": self.command,
+            "headers": dict(self.headers.items()),
+            "bytes": len(body),
+            "port": self.server.server_port,
+        }  # type: ignore[attr-defined]
         answer = json.dumps(told).encode()
         gone = self.path.endswith("/gone")  # as Ray's own proxy says that an application is not there
         self.send_response(404 if gone else 200)

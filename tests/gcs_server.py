@@ -1,6 +1,8 @@
-"""The real fake-gcs-server on a loopback port: it keeps generations and refuses a write whose `if_generation_match` does not hold.
+"""The real fake-gcs-server on a loopback port: it keeps generations and refuses a write whose
+`if_generation_match` does not hold.
 
-Started here and not by its wrapper's class, which never reads the server's stderr: the pipe would fill and the server stop.
+Started here and not by its wrapper's class, which never reads the server's stderr: the pipe would fill and
+the server stop.
 """
 
 from __future__ import annotations
@@ -27,8 +29,21 @@ def serving() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    flags = ["-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", url.rpartition(":")[2], "-log-level", "error"]
-    process = subprocess.Popen([_binary(), *flags, "-external-url", url, "-public-host", url.removeprefix("http://")])
+    flags = [
+        "-scheme",
+        "http",
+        "-backend",
+        "memory",
+        "-host",
+        "127.0.0.1",
+        "-port",
+        url.rpartition(":")[2],
+        "-log-level",
+        "error",
+    ]
+    process = subprocess.Popen(
+        [_binary(), *flags, "-external-url", url, "-public-host", url.removeprefix("http://")]
+    )
     before = os.environ.get("STORAGE_EMULATOR_HOST")
     try:
         _create_bucket(url, process)
@@ -48,7 +63,9 @@ def empty_uri() -> str:
 
 
 def _create_bucket(url: str, process: subprocess.Popen[bytes]) -> None:
-    request = urllib.request.Request(f"{url}/storage/v1/b", b'{"name": "%s"}' % BUCKET.encode(), {"content-type": "application/json"})
+    request = urllib.request.Request(
+        f"{url}/storage/v1/b", b'{"name": "%s"}' % BUCKET.encode(), {"content-type": "application/json"}
+    )
     for _ in range(200):
         assert process.poll() is None, "fake-gcs-server ended"
         try:

@@ -1,4 +1,6 @@
-"""An HAProxy as Ray Serve would start it, without Ray: the installed Ray's configuration, and something for its proxy actor."""
+"""An HAProxy as Ray Serve would start it, without Ray: the installed Ray's configuration, and something for
+its proxy actor.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from ray.serve.config import HTTPOptions
 from serve.on_ray import haproxy, haproxy_process
 from tests.conftest import free_port
 
-# Ray's proxy actor, as the launcher sees it: a Python that has Ray's library in its memory, starts HAProxy and lives on without it.
+# Ray's proxy actor, as the launcher sees it: a Python that has Ray's library in its memory, starts HAProxy
+# and lives on without it.
 _ACTOR = """
 import importlib.util, mmap, os, subprocess, sys, time
 library = open(os.path.join(os.path.dirname(importlib.util.find_spec("ray").origin), "_raylet.so"), "rb")
@@ -49,24 +52,42 @@ class Proxy:
             health_check_fall=2,
             timeout_server_s=5,
         )
-        self._servers = [ray_haproxy.ServerConfig(name=f"replica-{port}", host="127.0.0.1", port=port) for port in servers]
+        self._servers = [
+            ray_haproxy.ServerConfig(name=f"replica-{port}", host="127.0.0.1", port=port) for port in servers
+        ]
         self.path = folder / "haproxy.cfg"
         self.write("news")
         self.place = haproxy_process.Place(str(self.path))
 
     def write(self, *applications: str) -> str:
-        """What Ray writes, with these applications; "" is its own proxy, which Ray puts in their place where there are none."""
+        """What Ray writes, with these applications; "" is its own proxy, which Ray puts in their place where
+        there are none.
+        """
         backends = {
-            f"http-{name}": ray_haproxy.BackendConfig(name=f"http-{name}", path_prefix=f"/{name}", app_name=name, servers=self._servers)
+            f"http-{name}": ray_haproxy.BackendConfig(
+                name=f"http-{name}", path_prefix=f"/{name}", app_name=name, servers=self._servers
+            )
             for name in applications
         }
-        api = ray_haproxy.HAProxyApi(cfg=self._config, backend_configs=backends, config_file_path=str(self.path))
+        api = ray_haproxy.HAProxyApi(
+            cfg=self._config, backend_configs=backends, config_file_path=str(self.path)
+        )
         api._generate_config_file_internal()
         return self.path.read_text(encoding="utf-8")
 
     def start(self) -> tuple[subprocess.Popen[str], int]:
         """The actor, and HAProxy's process id once it answers."""
-        command = [sys.executable, "-c", _ACTOR, str(self.log), str(haproxy.LAUNCHER), "-db", "-f", str(self.path), "-dR"]
+        command = [
+            sys.executable,
+            "-c",
+            _ACTOR,
+            str(self.log),
+            str(haproxy.LAUNCHER),
+            "-db",
+            "-f",
+            str(self.path),
+            "-dR",
+        ]
         actor = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert actor.stdout is not None
         started = int(actor.stdout.readline())

@@ -1,9 +1,11 @@
-"""Runs a command in a network namespace where every address is this process, and prints which names and addresses it asked for.
+"""Runs a command in a network namespace where every address is this process, and prints which names and
+addresses it asked for.
 
     unshare --map-root-user --net python -m tests.recorder SECONDS command...
 
-The kernel delivers every IPv4 packet to the loopback device, so nothing that a library does in C, or past the proxy's variables, is missed.
-Names are answered with an address that is nobody's (TEST-NET-3); connections to ports 80 and 443 are taken and closed.
+The kernel delivers every IPv4 packet to the loopback device, so nothing that a library does in C, or past the
+proxy's variables, is missed. Names are answered with an address that is nobody's (TEST-NET-3); connections to
+ports 80 and 443 are taken and closed.
 """
 
 from __future__ import annotations
@@ -31,7 +33,12 @@ def answer(packet: bytes) -> bytes:
     """NOBODY for an A query, nothing for others."""
     at = 12 + len(question(packet)) + 2
     kind = packet[at : at + 2]
-    head = packet[:2] + b"\x81\x80\x00\x01" + (b"\x00\x01" if kind == b"\x00\x01" else b"\x00\x00") + b"\x00\x00\x00\x00"
+    head = (
+        packet[:2]
+        + b"\x81\x80\x00\x01"
+        + (b"\x00\x01" if kind == b"\x00\x01" else b"\x00\x00")
+        + b"\x00\x00\x00\x00"
+    )
     record = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04" + NOBODY if kind == b"\x00\x01" else b""
     return head + packet[12 : at + 4] + record
 
@@ -45,7 +52,8 @@ def main(seconds: float, command: list[str]) -> None:
 
     def names_server() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-            # The answer has to come from the address that was asked: IP_PKTINFO would do; one socket a nameserver is less.
+            # The answer has to come from the address that was asked: IP_PKTINFO would do; one socket a
+            # nameserver is less.
             server.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
             server.bind(("0.0.0.0", 53))
             ready.release()

@@ -1,7 +1,9 @@
-"""A real bundle that weighs a few kilobytes: an ONNX model of an embedding, a masked sum and a matrix, and a word tokenizer.
+"""A real bundle that weighs a few kilobytes: an ONNX model of an embedding, a masked sum and a matrix, and a
+word tokenizer.
 
-It keeps the contract of the served model (inputs, output, labels, tokenizer.json, manifest) and two properties that tests lean on: a
-score depends on which words are there, and padding and neighbours do not change it.
+It keeps the contract of the served model (inputs, output, labels, tokenizer.json, manifest) and two
+properties that tests lean on: a score depends on which words are there, and padding and neighbours do not
+change it.
 """
 
 from __future__ import annotations
@@ -25,11 +27,15 @@ WIDTH = 4
 def tiny_bundle(folder: Path, **manifest_fields: Any) -> Path:
     """Writes the bundle and returns its folder. `BAIT` words push the score up, `NEWS` words down."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = {word: index for index, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *BAIT, *NEWS, *NEUTRAL))}
+    vocabulary = {
+        word: index for index, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *BAIT, *NEWS, *NEUTRAL))
+    }
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     for file in ("model.onnx", "model.fp32.onnx"):
         onnx.save(_model(vocabulary), str(folder / file))
@@ -53,13 +59,18 @@ def tiny_bundle(folder: Path, **manifest_fields: Any) -> Path:
 
 
 def _model(vocabulary: dict[str, int]) -> onnx.ModelProto:
-    """logits = (sum of the unmasked tokens' vectors) x matrix. Pads have a large vector, so a mask that is not used shows."""
+    """logits = (sum of the unmasked tokens' vectors) x matrix. Pads have a large vector, so a mask that is
+    not used shows.
+    """
     table = np.random.default_rng(7).normal(0.0, 0.05, (len(vocabulary), WIDTH)).astype(np.float32)
     for word, index in vocabulary.items():
         table[index, 0] += 0.8 * (word in BAIT) - 0.8 * (word in NEWS) + 50.0 * (word == "[PAD]")
     matrix = np.random.default_rng(8).normal(0.0, 0.1, (WIDTH, 2)).astype(np.float32)
     matrix[0] = (-1.0, 1.0)
-    ids, mask = (helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in ("input_ids", "attention_mask"))
+    ids, mask = (
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
+        for name in ("input_ids", "attention_mask")
+    )
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])
     nodes = [
         helper.make_node("Gather", ["table", "input_ids"], ["vectors"]),

@@ -1,6 +1,7 @@
 """Reads an offline W&B run back: LevelDB's log format (blocks of 32 KiB) with W&B's protobuf records in it.
 
-wandb 0.31 ships no reader of its own; the format is github.com/google/leveldb/blob/main/doc/log_format.md behind a header of 7 bytes.
+wandb 0.31 ships no reader of its own; the format is github.com/google/leveldb/blob/main/doc/log_format.md
+behind a header of 7 bytes.
 """
 
 from __future__ import annotations

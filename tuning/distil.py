@@ -1,11 +1,15 @@
-"""A teacher's knowledge in a smaller model: the teacher scores headlines once, a student is trained on the scores.
+"""A teacher's knowledge in a smaller model: the teacher scores headlines once, a student is trained on the
+scores.
 
     python -m tuning.distil --config configs/distil.yaml --teachers artifacts/bundle
 
-1. Headlines: the dataset's training split, variants of it that nobody labelled (crossed, cut), and unlabelled ones of your own.
-2. Soft labels: Ray Data actors score them with every teacher's bundle; the mean margin is stored under a name of its content
-   (`clickbait.data.soft_labels`), so a second student, or the same command after a kill, does not score again.
-3. The student: `ray_jobs.train` on those scores and the labels (Hinton et al. 2015). The run is like any other: export, evaluate, promote.
+1. Headlines: the dataset's training split, variants of it that nobody labelled (crossed, cut), and unlabelled
+   ones of your own.
+2. Soft labels: Ray Data actors score them with every teacher's bundle; the mean margin is stored under a name
+   of its content (`clickbait.data.soft_labels`), so a second student, or the same command after a kill, does
+   not score again.
+3. The student: `ray_jobs.train` on those scores and the labels (Hinton et al. 2015). The run is like any
+   other: export, evaluate, promote.
 
 Teachers are bundles of any encoder, each with its own tokenizer.
 """
@@ -36,7 +40,9 @@ from clickbait.training import augment, tracking
 from ray_jobs import train
 from ray_jobs.scoring import score_texts
 
-CERTAIN = 12.0  # the largest margin kept: a float32 probability says no more than 1 - 6e-8, and the student learns nothing of more
+# the largest margin kept: a float32 probability says no more than 1 - 6e-8, and the student learns nothing of
+# more
+CERTAIN = 12.0
 
 
 class DistilConfig(Config):
@@ -99,7 +105,9 @@ def soft_labels(config: DistilConfig, dataset: Dataset) -> str:
     texts: list[str] = rows["headline"].to_pylist()
     margins = np.zeros(len(texts))
     for teacher in config.teachers:
-        margins += margins_of(score_texts(teacher, texts, num_workers=config.scorers, threads=config.threads)) / len(config.teachers)
+        margins += margins_of(
+            score_texts(teacher, texts, num_workers=config.scorers, threads=config.threads)
+        ) / len(config.teachers)
     ids, lengths = tokenizer.encode(tokenizer.load(dataset.tokenizer, dataset.max_tokens), texts)
     columns = [rows["headline"], rows["label"], ids, lengths, pa.array(margins, pa.float32()), rows["origin"]]
     softlabels.write(uri, pa.table(columns, schema=softlabels.SCHEMA), about)
@@ -115,7 +123,9 @@ def margins_of(scores: np.ndarray) -> np.ndarray:
 
 
 def headlines(config: DistilConfig, dataset: Dataset) -> pa.Table:
-    """What the teachers score, each headline once: columns headline, label (-1: none), origin. No held-out headline is among them."""
+    """What the teachers score, each headline once: columns headline, label (-1: none), origin. No held-out
+    headline is among them.
+    """
     split = dataset.table("train", ["headline", "label"])
     texts: list[str] = split["headline"].to_pylist()
     kept = dict(zip(texts, zip(split["label"].to_pylist(), ["train"] * len(texts), strict=True), strict=True))
@@ -126,7 +136,13 @@ def headlines(config: DistilConfig, dataset: Dataset) -> pa.Table:
             taken.add(name)
             kept[text] = (-1, origin)
     labels, origins = zip(*kept.values(), strict=True)
-    return pa.table({"headline": pa.array(kept, pa.string()), "label": pa.array(labels, pa.int8()), "origin": pa.array(origins)})
+    return pa.table(
+        {
+            "headline": pa.array(kept, pa.string()),
+            "label": pa.array(labels, pa.int8()),
+            "origin": pa.array(origins),
+        }
+    )
 
 
 def _unlabelled(config: DistilConfig, texts: Sequence[str], mask: str) -> Iterator[tuple[str, str]]:
@@ -144,11 +160,17 @@ def _unlabelled(config: DistilConfig, texts: Sequence[str], mask: str) -> Iterat
     if given is not None:
         for piece in sources.pieces(given):
             for raw in sources.read(piece, given):
-                yield from (("unlabelled", text.decode(errors="replace")) for text in raw["headline"].to_pylist() if text is not None)
+                yield from (
+                    ("unlabelled", text.decode(errors="replace"))
+                    for text in raw["headline"].to_pylist()
+                    if text is not None
+                )
 
 
 def _source(config: DistilConfig) -> PreprocessConfig | None:
-    """How the unlabelled headlines are read: the headline stands for the label too, so that no label column is asked for."""
+    """How the unlabelled headlines are read: the headline stands for the label too, so that no label column
+    is asked for.
+    """
     if config.unlabelled is None:
         return None
     column = config.headline_column
@@ -167,15 +189,19 @@ def _manifest(uri: str) -> Manifest:
         manifest = Scorer(folder).manifest
     if manifest.labels != LABELS:
         theirs, ours = " and ".join(manifest.labels), " and ".join(LABELS)
-        raise DataError(f"{uri}: the teacher's labels are {theirs}, the dataset's {ours}: give a teacher of the same labels")
+        raise DataError(
+            f"{uri}: the teacher's labels are {theirs}, the dataset's {ours}: give a teacher of the same "
+            f"labels"
+        )
     return manifest
 
 
 def _identity(manifest: Manifest) -> list[str]:
     """What a teacher's scores hang on: exported anew, the same model is the same teacher."""
-    return [manifest.files[name].sha256 for name in (manifest.runtimes[manifest.default_runtime], "tokenizer.json")] + [
-        str(manifest.temperature)
-    ]
+    return [
+        manifest.files[name].sha256
+        for name in (manifest.runtimes[manifest.default_runtime], "tokenizer.json")
+    ] + [str(manifest.temperature)]
 
 
 def main(config: DistilConfig) -> None:

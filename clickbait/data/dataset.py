@@ -1,13 +1,15 @@
-"""A dataset on disk: named by its content, whole once `_SUCCESS` is there, every file's SHA-256 in its manifest.
+"""A dataset on disk: named by its content, whole once `_SUCCESS` is there, every file's SHA-256 in its
+manifest.
 
     <output>/<fingerprint>/{train,validation,test}/part-00000.parquet   headline, label, key, input_ids, length; by key
                            quarantine/part-00000.parquet                source, row, headline, label, reason
                            tokenizer.json  manifest.json  _SUCCESS (last; the manifest's SHA-256)
     <output>/latest.json                                                {"fingerprint": ...}, so that <output>/latest opens
 
-Nothing in it depends on time, host, path or the number of workers: two runs with the same fingerprint write the same bytes, so a run
-that died half-way, or two at once, do no harm. While a job writes, a file of its own stands in `attempts/`: a job that fails deletes what
-was written only where no other job is at work and no whole dataset stands.
+Nothing in it depends on time, host, path or the number of workers: two runs with the same fingerprint write
+the same bytes, so a run that died half-way, or two at once, do no harm. While a job writes, a file of its own
+stands in `attempts/`: a job that fails deletes what was written only where no other job is at work and no
+whole dataset stands.
 """
 
 from __future__ import annotations
@@ -49,9 +51,18 @@ FREE = {
     "num_workers",
     "max_quarantined",
 }  # config that changes no byte, or is named by what it gives
-# The settings of the first version, which name a dataset whatever their value. One that is added later is in the name only where it is not
-# at its default, so a dataset that is there keeps its name: the default must be what the code did before.
-FIRST = {"headline_column", "label_column", "clickbait_values", "news_values", "max_characters", "max_tokens", "partitions"}
+# The settings of the first version, which name a dataset whatever their value. One that is added later is in
+# the name only where it is not at its default, so a dataset that is there keeps its name: the default must be
+# what the code did before.
+FIRST = {
+    "headline_column",
+    "label_column",
+    "clickbait_values",
+    "news_values",
+    "max_characters",
+    "max_tokens",
+    "partitions",
+}
 FIRST |= {"validation_fraction", "test_fraction"}
 MENDED = "delete the folder and run python -m ray_jobs.preprocess again"
 
@@ -82,7 +93,9 @@ class Dataset:
 
     @property
     def tokenizer(self) -> bytes:
-        """The `tokenizer.json` that cut the headlines; a DataError where it is not the one that the manifest names."""
+        """The `tokenizer.json` that cut the headlines; a DataError where it is not the one that the manifest
+        names.
+        """
         return self._read(tokenizer.FILE)
 
     def check_model(self, model: str) -> None:
@@ -105,7 +118,12 @@ class Dataset:
         keys = sorted(key for key in self.manifest["files"] if key.startswith(f"{split}/"))
         names = list(columns) if columns is not None else schema.names
         empty = pa.table({name: pa.array([], schema.field(name).type) for name in names})
-        return pa.concat_tables([empty, *(pq.read_table(io.BytesIO(self._read(key)), columns=names).select(names) for key in keys)])
+        return pa.concat_tables(
+            [
+                empty,
+                *(pq.read_table(io.BytesIO(self._read(key)), columns=names).select(names) for key in keys),
+            ]
+        )
 
     def check_reader(self) -> None:
         """Refuses a dataset with broken rows that an earlier version read.
@@ -115,7 +133,8 @@ class Dataset:
         """
         if self.manifest.get("reader") != READER and self.manifest["counts"]["reasons"].get(MALFORMED_ROW):
             raise DataError(
-                f"{self.uri}: an earlier version wrote it, which lost rows behind quotes that nothing closes: delete that folder "
+                f"{self.uri}: an earlier version wrote it, which lost rows behind quotes that nothing "
+                f"closes: delete that folder "
                 "and run the same command again"
             )
 
@@ -131,12 +150,18 @@ class Dataset:
             return
         reasons = sorted((-rows, reason) for reason, rows in counts["reasons"].items() if rows)
         listed = ", ".join(f"{-rows:,} {reason}" for rows, reason in reasons)
-        rows = self.table("quarantine", ["source", "row", "reason"]).sort_by([("source", "ascending"), ("row", "ascending")]).to_pylist()
+        rows = (
+            self.table("quarantine", ["source", "row", "reason"])
+            .sort_by([("source", "ascending"), ("row", "ascending")])
+            .to_pylist()
+        )
         first = next(row for row in rows if row["reason"] == reasons[0][1])
         raise DataError(
-            f"{self.manifest['source']}: {counts['quarantined']:,} of {counts['in']:,} rows are in quarantine ({listed}; "
+            f"{self.manifest['source']}: {counts['quarantined']:,} of {counts['in']:,} rows are in "
+            f"quarantine ({listed}; "
             f"the first is row {first['row']} of {first['source']}), more than max_quarantined: {most:g}. "
-            f"Look at {self.uri}/quarantine and fix the source, or accept it with --max-quarantined {math.ceil(share * 100) / 100:g}"
+            f"Look at {self.uri}/quarantine and fix the source, or accept it with --max-quarantined "
+            f"{math.ceil(share * 100) / 100:g}"
         )
 
     def summary(self) -> str:
@@ -146,7 +171,9 @@ class Dataset:
         lines += [f"{name:>12} {counts[name]:>12,}" for name in ("in", "kept", "quarantined", "duplicates")]
         lines += [f"{'':>12} {rows:>12,} {reason}" for reason, rows in counts["reasons"].items() if rows]
         for name, rows in counts["splits"].items():
-            lines.append(f"{name:>12} {rows['rows']:>12,} ({rows['clickbait']:,} clickbait, {rows['news']:,} news)")
+            lines.append(
+                f"{name:>12} {rows['rows']:>12,} ({rows['clickbait']:,} clickbait, {rows['news']:,} news)"
+            )
         return "\n".join([*lines, f"dataset: {self.uri}"])
 
     def _read(self, key: str) -> bytes:
@@ -169,20 +196,29 @@ def open_dataset(uri: str) -> Dataset:
     parent, _, base = uri.rpartition("/")
     try:
         if base == LATEST:
-            uri = storage.join(parent, str(json.loads(storage.open_storage(parent).read(f"{LATEST}.json"))["fingerprint"]))
+            uri = storage.join(
+                parent, str(json.loads(storage.open_storage(parent).read(f"{LATEST}.json"))["fingerprint"])
+            )
         store = storage.open_storage(uri)
         success, data = store.read(SUCCESS).decode(errors="replace").strip(), store.read(MANIFEST)
     except NotFound:
-        raise DataError(f"{uri}: no whole dataset there: run python -m ray_jobs.preprocess, or name the folder of one") from None
+        raise DataError(
+            f"{uri}: no whole dataset there: run python -m ray_jobs.preprocess, or name the folder of one"
+        ) from None
     except StorageError:
         raise
     except (KeyError, TypeError, ValueError):
-        raise DataError(f"{parent}/{LATEST}.json: not written by preprocess: run python -m ray_jobs.preprocess again") from None
+        raise DataError(
+            f"{parent}/{LATEST}.json: not written by preprocess: run python -m ray_jobs.preprocess again"
+        ) from None
     if sha256(data) != success:
         raise DataError(f"{uri}/{MANIFEST}: its SHA-256 is not the one in {SUCCESS}: {MENDED}")
     manifest = json.loads(data)
     if manifest["schema"] != SCHEMA:
-        raise DataError(f"{uri}: has schema {manifest['schema']}, this version reads {SCHEMA}: run python -m ray_jobs.preprocess again")
+        raise DataError(
+            f"{uri}: has schema {manifest['schema']}, this version reads {SCHEMA}: run python -m "
+            f"ray_jobs.preprocess again"
+        )
     return Dataset(uri, manifest)
 
 
@@ -196,14 +232,21 @@ def identify(config: PreprocessConfig, pieces: Sequence[str], tokens: bytes) -> 
 
     Names go in without their folders, and count: a quarantined row tells the file that it comes from.
     """
-    files = [[sources.name(piece), digest] for piece, digest in zip(pieces, sources.digests(pieces), strict=True)]
+    files = [
+        [sources.name(piece), digest] for piece, digest in zip(pieces, sources.digests(pieces), strict=True)
+    ]
     folder = Path(config.model).expanduser()
     head: dict[str, Any] = {
         "schema": SCHEMA,
         "synthetic": config.source == sources.SAMPLE,
-        "source": config.source if config.source.startswith(sources.HUB) else sources.name(storage.absolute(config.source)),
+        "source": config.source
+        if config.source.startswith(sources.HUB)
+        else sources.name(storage.absolute(config.source)),
         "config": _settings(config),
-        "tokenizer": {"model": folder.resolve().name if folder.is_dir() else config.model, "sha256": sha256(tokens)},
+        "tokenizer": {
+            "model": folder.resolve().name if folder.is_dir() else config.model,
+            "sha256": sha256(tokens),
+        },
         "max_tokens": config.max_tokens,
     }
     if head["synthetic"]:
@@ -219,11 +262,15 @@ def _settings(config: PreprocessConfig) -> dict[str, Any]:
 
 
 def write_partition(judged: pa.Table, uri: str, names: list[str], config: PreprocessConfig) -> pa.Table:
-    """Settles and tokenizes one whole partition, writes its parts below `uri`, and returns what it counted, as one row of JSON.
+    """Settles and tokenizes one whole partition, writes its parts below `uri`, and returns what it counted,
+    as one row of JSON.
 
-    What a user can mend is told in that row: raised in a task, it would come out wrapped in Ray's own tracebacks.
+    What a user can mend is told in that row: raised in a task, it would come out wrapped in Ray's own
+    tracebacks.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one task, one core: `num_workers` says how many there are
+    os.environ.setdefault(
+        "TOKENIZERS_PARALLELISM", "false"
+    )  # one task, one core: `num_workers` says how many there are
     partition = judged["partition"][0].as_py()
     try:
         summary = _write(partition, judged, uri, names, config)
@@ -232,7 +279,9 @@ def write_partition(judged: pa.Table, uri: str, names: list[str], config: Prepro
     return pa.table({"partition": [partition], "summary": [json.dumps(summary)]})
 
 
-def _write(partition: int, judged: pa.Table, uri: str, names: list[str], config: PreprocessConfig) -> dict[str, Any]:
+def _write(
+    partition: int, judged: pa.Table, uri: str, names: list[str], config: PreprocessConfig
+) -> dict[str, Any]:
     settled = headlines.settle(judged, names, config)
     store = storage.open_storage(uri)
     files: dict[str, dict[str, Any]] = {}
@@ -274,7 +323,13 @@ def parquet_bytes(table: pa.Table) -> bytes:
     """The table as Parquet with every setting fixed: the same rows give the same bytes."""
     sink = io.BytesIO()
     pq.write_table(
-        table.combine_chunks(), sink, row_group_size=ROW_GROUP, version="2.6", compression="zstd", compression_level=3, use_dictionary=False
+        table.combine_chunks(),
+        sink,
+        row_group_size=ROW_GROUP,
+        version="2.6",
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=False,
     )
     return sink.getvalue()
 
@@ -306,11 +361,15 @@ def count(summaries: Iterable[dict[str, Any]]) -> dict[str, Any]:
         "reasons": {reason: reasons[reason] for reason in REASONS},
         "splits": {name: dict(rows) for name, rows in splits.items()},
     }
-    assert counts["in"] == sum(summary["in"] for summary in summaries), "rows were lost between reading and writing"
+    assert counts["in"] == sum(summary["in"] for summary in summaries), (
+        "rows were lost between reading and writing"
+    )
     assert counts["in"] == counts["kept"] + counts["quarantined"] + counts["duplicates"], counts
     return {
         "counts": counts,
-        "label_balance": {name: round(rows["clickbait"] / max(rows["rows"], 1), 6) for name, rows in splits.items()},
+        "label_balance": {
+            name: round(rows["clickbait"] / max(rows["rows"], 1), 6) for name, rows in splits.items()
+        },
         "token_length_histogram": {str(length): lengths[length] for length in sorted(lengths)},
         "files": dict(sorted(files.items())),
     }
@@ -326,18 +385,23 @@ def enough(counts: dict[str, Any], config: PreprocessConfig) -> bool:
         raise DataError(f"{config.source}: no rows in it: give a file with headlines below its header")
     total = {label: sum(rows[label] for rows in counts["splits"].values()) for label in LABELS}
     if scarce := [label for label in LABELS if total[label] < len(SPLITS)]:
-        gone = [f"{rows} {reason}" for reason, rows in (*counts["reasons"].items(), ("duplicates", counts["duplicates"])) if rows]
+        gone = [
+            f"{rows} {reason}"
+            for reason, rows in (*counts["reasons"].items(), ("duplicates", counts["duplicates"]))
+            if rows
+        ]
         raise DataError(
             f"{config.source}: {total[scarce[0]]} headlines of label {scarce[0]} left of {counts['in']} rows "
-            f"({', '.join(gone) or 'all kept'}); 3 are needed: check label_column, clickbait_values and news_values"
+            f"({', '.join(gone) or 'all kept'}); 3 are needed: check label_column, clickbait_values and "
+            f"news_values"
         )
     return all(rows[label] for rows in counts["splits"].values() for label in LABELS)
 
 
 @contextlib.contextmanager
 def attempt(uri: str) -> Iterator[None]:
-    """One job's work at the dataset `uri`, until it is sealed. Where the job fails, what was written so far is deleted, but never a whole
-    dataset, and nothing while another job is at work in the same folder.
+    """One job's work at the dataset `uri`, until it is sealed. Where the job fails, what was written so far
+    is deleted, but never a whole dataset, and nothing while another job is at work in the same folder.
     """
     store, own = storage.open_storage(uri), f"{ATTEMPTS}/{uuid.uuid4().hex}"
     store.write(own, b"")
@@ -354,7 +418,9 @@ def attempt(uri: str) -> Iterator[None]:
 
 
 def is_whole(uri: str) -> bool:
-    """Whether a whole dataset or set of soft labels stands in the folder `uri`: `_SUCCESS`, with the SHA-256 of the manifest beside it."""
+    """Whether a whole dataset or set of soft labels stands in the folder `uri`: `_SUCCESS`, with the SHA-256
+    of the manifest beside it.
+    """
     store = storage.open_storage(uri)
     try:
         return store.read(SUCCESS).decode(errors="replace").strip() == sha256(store.read(MANIFEST))
@@ -363,8 +429,8 @@ def is_whole(uri: str) -> bool:
 
 
 def seal(uri: str, manifest: dict[str, Any]) -> None:
-    """Makes the dataset whole: deletes what the manifest does not name, writes the manifest, then `_SUCCESS`. Where another job has sealed
-    it meanwhile, its manifest, which is the same, stays.
+    """Makes the dataset whole: deletes what the manifest does not name, writes the manifest, then `_SUCCESS`.
+    Where another job has sealed it meanwhile, its manifest, which is the same, stays.
 
     Raises:
         DataError: a part is not there: another job that failed deleted it.
@@ -374,8 +440,12 @@ def seal(uri: str, manifest: dict[str, Any]) -> None:
     keep = {*manifest["files"], *((MANIFEST, SUCCESS) if whole else ())}
     there = store.list()
     if lost := sorted(keep.difference(there)):
-        raise DataError(f"{storage.join(uri, lost[0])}: deleted while the dataset was written: run the same command again")
-    for key in sorted(there, key=lambda key: (key != SUCCESS, key)):  # `_SUCCESS` first: there is no dataset from here on
+        raise DataError(
+            f"{storage.join(uri, lost[0])}: deleted while the dataset was written: run the same command again"
+        )
+    for key in sorted(
+        there, key=lambda key: (key != SUCCESS, key)
+    ):  # `_SUCCESS` first: there is no dataset from here on
         if key not in keep:
             store.delete(key)
     if not whole:
@@ -386,4 +456,6 @@ def seal(uri: str, manifest: dict[str, Any]) -> None:
 
 def set_latest(output: str, fingerprint: str) -> None:
     """`<output>/latest` is this dataset from now on."""
-    storage.open_storage(output).write(f"{LATEST}.json", json.dumps({"fingerprint": fingerprint}).encode() + b"\n")
+    storage.open_storage(output).write(
+        f"{LATEST}.json", json.dumps({"fingerprint": fingerprint}).encode() + b"\n"
+    )

@@ -1,9 +1,11 @@
-"""The 32,000 headlines of Chakraborty et al. 2016 as one csv: from Kaggle, else from the authors' repository. `invoke download-data`.
+"""The 32,000 headlines of Chakraborty et al. 2016 as one csv: from Kaggle, else from the authors' repository.
+`invoke download-data`.
 
     python -m clickbait.data.download data
 
-"Stop Clickbait: Detecting and Preventing Clickbaits in Online News Media", ASONAM 2016. MIT licence; cite the paper.
-What comes is verified: 15,999 clickbait and 16,001 news, and a digest over the normalised headlines, which no order or layout moves.
+"Stop Clickbait: Detecting and Preventing Clickbaits in Online News Media", ASONAM 2016. MIT licence; cite the
+paper. What comes is verified: 15,999 clickbait and 16,001 news, and a digest over the normalised headlines,
+which no order or layout moves.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ KAGGLE = "amananandrai/clickbait-dataset"
 AUTHORS = "https://raw.githubusercontent.com/bhargaviparanjape/clickbait/master/dataset"
 AUTHORS_FILES = {"clickbait_data.gz": 1, "non_clickbait_data.gz": 0}  # one headline a line
 CLICKBAIT, NEWS = 15_999, 16_001
-DIGEST = "beb6e7ef3d61aa37af3c8d3f7dc416d74911a73e90e95f340b0e7f89a9d969b5"  # of the sorted keys and labels (`digest`)
+# of the sorted keys and labels (`digest`)
+DIGEST = "beb6e7ef3d61aa37af3c8d3f7dc416d74911a73e90e95f340b0e7f89a9d969b5"
 SECONDS = 30.0
 MAX_BYTES = 16 << 20  # the csv has 2 MB: what is larger is something else
 
@@ -38,7 +41,8 @@ Rows = list[tuple[str, int]]
 
 
 def download(folder: str | Path, authors: str = AUTHORS) -> Path:
-    """Writes `clickbait_data.csv` into `folder`, in one step, and returns its path. What is there already and verifies is left alone.
+    """Writes `clickbait_data.csv` into `folder`, in one step, and returns its path. What is there already and
+    verifies is left alone.
 
     `authors` is the base URL of the authors' files.
 
@@ -49,10 +53,15 @@ def download(folder: str | Path, authors: str = AUTHORS) -> Path:
     path = Path(folder) / FILE
     if path.exists():
         if problem := verify(_parse(path.read_bytes())):
-            raise DataError(f"{path}: there already, and not the 32,000-headline set ({problem}): move it away")
+            raise DataError(
+                f"{path}: there already, and not the 32,000-headline set ({problem}): move it away"
+            )
         return path
     told = []
-    ways: dict[str, Callable[[], Rows]] = {"Kaggle": _from_kaggle, "the authors' repository": lambda: _from_authors(authors)}
+    ways: dict[str, Callable[[], Rows]] = {
+        "Kaggle": _from_kaggle,
+        "the authors' repository": lambda: _from_authors(authors),
+    }
     for where, fetch in ways.items():
         try:
             rows = fetch()
@@ -75,7 +84,9 @@ def verify(rows: Rows) -> str | None:
     """What is wrong with the rows, or None: they are the set."""
     counts = [sum(label == wanted for _, label in rows) for wanted in (1, 0)]
     if counts != [CLICKBAIT, NEWS]:
-        return f"it has {counts[0]:,} clickbait and {counts[1]:,} news headlines, not {CLICKBAIT:,} and {NEWS:,}"
+        return (
+            f"it has {counts[0]:,} clickbait and {counts[1]:,} news headlines, not {CLICKBAIT:,} and {NEWS:,}"
+        )
     if digest(rows) != DIGEST:
         return "its headlines are not the known ones"
     return None
@@ -83,7 +94,9 @@ def verify(rows: Rows) -> str | None:
 
 def digest(rows: Rows) -> str:
     """SHA-256 over the sorted keys (`clickbait.text.key`) with their labels."""
-    return hashlib.sha256(b"".join(sorted(text.key(headline) + bytes([label]) for headline, label in rows))).hexdigest()
+    return hashlib.sha256(
+        b"".join(sorted(text.key(headline) + bytes([label]) for headline, label in rows))
+    ).hexdigest()
 
 
 def _from_kaggle() -> Rows:

@@ -1,7 +1,9 @@
-"""The formats that headlines come in: bytes in, rows out, each a headline, a label and, where it is broken, a reason.
+"""The formats that headlines come in: bytes in, rows out, each a headline, a label and, where it is broken, a
+reason.
 
-Headlines stay bytes until they are judged (`clickbait.data.headlines.validate`), so that what cannot be decoded costs one row. `name` is what
-an error calls the file. `Records` and `check_beginning` are `ray_jobs.score`'s too.
+Headlines stay bytes until they are judged (`clickbait.data.headlines.validate`), so that what cannot be
+decoded costs one row. `name` is what an error calls the file. `Records` and `check_beginning` are
+`ray_jobs.score`'s too.
 """
 
 from __future__ import annotations
@@ -24,10 +26,14 @@ from clickbait.errors import DataError
 
 BLOCK_ROWS = 20_000
 BLOCK_BYTES = 16 << 20
-MAX_LINE = 1 << 20  # bytes of a line that are looked at: no headline is so long, and a file without line ends is not read into memory
-MAX_RECORD = 16 << 20  # bytes of a row of csv: more is not a row, but quotes that are not closed where they should be
-# A compressed file may hold MAX_RATIO times its own size, once it is past FREE_BYTES. Headlines shrink to a third or a tenth; a gzip of
-# blanks holds a thousand times its size, and a Parquet file that repeats one value a million times.
+# bytes of a line that are looked at: no headline is so long, and a file without line ends is not read into
+# memory
+MAX_LINE = 1 << 20
+# bytes of a row of csv: more is not a row, but quotes that are not closed where they should be
+MAX_RECORD = 16 << 20
+# A compressed file may hold MAX_RATIO times its own size, once it is past FREE_BYTES. Headlines shrink to a
+# third or a tenth; a gzip of blanks holds a thousand times its size, and a Parquet file that repeats one
+# value a million times.
 MAX_RATIO, FREE_BYTES = 200, 8 << 20
 SWALLOWED_LINES, SWALLOWED_SHARE = 5, 0.9  # see `Records`
 LABEL_CHARACTERS = 100  # of a label that are kept: enough to recognise what went wrong
@@ -54,7 +60,10 @@ def blocks(rows: Iterable[Row]) -> Iterator[pa.Table]:
 def _block(rows: list[Row], before: int) -> pa.Table:
     headlines, labels, reasons = zip(*rows, strict=True)
     numbers = range(before + 1, before + 1 + len(rows))
-    return pa.table([pa.array(c, f.type) for c, f in zip((numbers, headlines, labels, reasons), RAW, strict=True)], schema=RAW)
+    return pa.table(
+        [pa.array(c, f.type) for c, f in zip((numbers, headlines, labels, reasons), RAW, strict=True)],
+        schema=RAW,
+    )
 
 
 class Unzipped(gzip.GzipFile):
@@ -100,14 +109,18 @@ def check_packed(metadata: pq.FileMetaData, name: str) -> None:
     """
     groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
     unpacked = sum(group.total_byte_size for group in groups)
-    packed = sum(group.column(at).total_compressed_size for group in groups for at in range(group.num_columns))
+    packed = sum(
+        group.column(at).total_compressed_size for group in groups for at in range(group.num_columns)
+    )
     if max(unpacked, metadata.num_rows) > max(FREE_BYTES, MAX_RATIO * packed):
         raise _too_much(name)
 
 
 def _too_much(name: str) -> DataError:
     times = f"{MAX_RATIO} times its own size"
-    return DataError(f"{name}: holds more than {times}, which headlines never do: if it is right, save it uncompressed")
+    return DataError(
+        f"{name}: holds more than {times}, which headlines never do: if it is right, save it uncompressed"
+    )
 
 
 def lines(stream: io.BufferedReader, name: str) -> Iterator[bytes]:
@@ -135,23 +148,30 @@ def check_beginning(line: bytes, name: str) -> bytes:
     if line.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{name}: the file is UTF-16: save it as UTF-8")
     if b"\r" in line.rstrip(b"\r\n"):
-        raise DataError(f"{name}: its lines end in \\r alone, as on an old Mac: write it again with \\n (tr '\\r' '\\n' < old > new)")
+        raise DataError(
+            f"{name}: its lines end in \\r alone, as on an old Mac: write it again with \\n (tr '\\r' '\\n' "
+            f"< old > new)"
+        )
     return line.removeprefix(b"\xef\xbb\xbf")
 
 
 class Records(Generic[L]):
-    """Rows of a csv or tsv file: each as its lines and its fields, None where it is no row. An empty line has no field.
+    """Rows of a csv or tsv file: each as its lines and its fields, None where it is no row. An empty line has
+    no field.
 
-    A quoted field may hold line ends, and a quote that nothing closes looks the same at first. So a row that ends in an error (no closing
-    quote in 128 KiB or before the file's end, text behind a closing quote) costs its first line alone: reading goes on with the next line.
-    So does a row of SWALLOWED_LINES lines or more, SWALLOWED_SHARE of which have the delimiters of a whole row: its quote was never closed,
-    and the quote that seems to close it is another row's. No line is left out, and none is given twice.
+    A quoted field may hold line ends, and a quote that nothing closes looks the same at first. So a row that
+    ends in an error (no closing quote in 128 KiB or before the file's end, text behind a closing quote) costs
+    its first line alone: reading goes on with the next line. So does a row of SWALLOWED_LINES lines or more,
+    SWALLOWED_SHARE of which have the delimiters of a whole row: its quote was never closed, and the quote
+    that seems to close it is another row's. No line is left out, and none is given twice.
 
-    `lines`: the lines; `decode`: one of them as text. The csv reader is Python's. pyarrow's is faster, but drops the rest of a file without
-    a word after a quote that nothing closes, and tokenizing costs far more.
+    `lines`: the lines; `decode`: one of them as text. The csv reader is Python's. pyarrow's is faster, but
+    drops the rest of a file without a word after a quote that nothing closes, and tokenizing costs far more.
     """
 
-    def __init__(self, lines: Iterator[L], decode: Callable[[L], str], delimiter: str, width: int | None = None) -> None:
+    def __init__(
+        self, lines: Iterator[L], decode: Callable[[L], str], delimiter: str, width: int | None = None
+    ) -> None:
         self.width = width
         """Fields of a row; None takes a row of any."""
         self._feed = _Feed(lines, decode)
@@ -185,7 +205,9 @@ class Records(Generic[L]):
 
 
 class _Feed(Generic[L]):
-    """What the csv reader reads. No generator: one is over for good once the last line was taken, and lines may be given back."""
+    """What the csv reader reads. No generator: one is over for good once the last line was taken, and lines
+    may be given back.
+    """
 
     def __init__(self, lines: Iterator[L], decode: Callable[[L], str]) -> None:
         self.decode = decode
@@ -208,7 +230,9 @@ class _Feed(Generic[L]):
 
 
 def delimited(source: Iterator[bytes], delimiter: str, headline: str, label: str, name: str) -> Iterator[Row]:
-    """Rows of a csv or tsv file. Undecodable bytes pass as lone surrogates and come out as the bytes they were."""
+    """Rows of a csv or tsv file. Undecodable bytes pass as lone surrogates and come out as the bytes they
+    were.
+    """
     records = Records(source, lambda line: line.decode("utf-8", "surrogateescape"), delimiter)
     header = next((fields for _, fields in records if fields is None or fields), [])
     if header is None:
@@ -246,7 +270,9 @@ def json_lines(source: Iterator[bytes]) -> Iterator[Any]:
 
 
 def objects(values: Iterable[Any], headline: str, label: str, name: str) -> Iterator[Row]:
-    """Rows of JSON objects. A column that none of the first BLOCK_ROWS objects has is no column; later, its lack breaks the row."""
+    """Rows of JSON objects. A column that none of the first BLOCK_ROWS objects has is no column; later, its
+    lack breaks the row.
+    """
     waiting: list[Any] | None = []
     for value in values:
         if waiting is None:
@@ -313,7 +339,9 @@ def by_names(names: Sequence[str] | None, named: Named) -> Callable[[Any], Any]:
 
 
 def parquet(file: BinaryIO, headline: str, label: str, name: str, named: Named) -> Iterator[Row]:
-    """Rows of a Parquet file, of whatever types its columns are. Hugging Face's `ClassLabel` names are read from its metadata."""
+    """Rows of a Parquet file, of whatever types its columns are. Hugging Face's `ClassLabel` names are read
+    from its metadata.
+    """
     try:
         opened = pq.ParquetFile(file)
         check_packed(opened.metadata, name)
@@ -321,13 +349,20 @@ def parquet(file: BinaryIO, headline: str, label: str, name: str, named: Named) 
             _column(opened.schema_arrow.names, wanted, name)
         call = by_names(_class_names(opened.schema_arrow.metadata, label), named)
         for batch in opened.iter_batches(BLOCK_ROWS, columns=[headline, label]):
-            yield from (_row(text, call(value)) for text, value in zip(_values(batch[headline]), _values(batch[label]), strict=True))
+            yield from (
+                _row(text, call(value))
+                for text, value in zip(_values(batch[headline]), _values(batch[label]), strict=True)
+            )
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{name}: not a whole Parquet file ({' '.join(str(error).split())}): write or fetch it again") from None
+        raise DataError(
+            f"{name}: not a whole Parquet file ({' '.join(str(error).split())}): write or fetch it again"
+        ) from None
 
 
 def _class_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str] | None:
-    """The names of the column's numbers, as the library datasets writes them: {"info": {"features": {column: {"names": [...]}}}}."""
+    """The names of the column's numbers, as the library datasets writes them: {"info": {"features": {column:
+    {"names": [...]}}}}.
+    """
     try:
         names = json.loads((metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
     except (KeyError, TypeError, ValueError):

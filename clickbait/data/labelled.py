@@ -1,4 +1,6 @@
-"""A set of labelled headlines that fits in memory, for measuring: the same readers and the same checks as preprocessing, without Ray."""
+"""A set of labelled headlines that fits in memory, for measuring: the same readers and the same checks as
+preprocessing, without Ray.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,12 @@ class Labelled:
 def read_labelled(columns: TransferConfig) -> Labelled:
     """The headlines of `columns.transfer`. Every row of the source is in the table or counted in `left_out`.
 
-    Near-copies are left out, and so are bad rows and headlines with both labels; a log line tells of the bad ones too.
+    Near-copies are left out, and so are bad rows and headlines with both labels; a log line tells of the bad
+    ones too.
 
     Raises:
-        DataError: the source cannot be read, lacks a column, has labels of unknown meaning, or has no good row.
+        DataError: the source cannot be read, lacks a column, has labels of unknown meaning, or has no good
+            row.
     """
     source = str(columns.transfer)
     given = columns.model_dump(include={"headline_column", "label_column", "clickbait_values", "news_values"})
@@ -54,7 +58,9 @@ def read_labelled(columns: TransferConfig) -> Labelled:
                         unknown[repr(row["label"])] += 1
                     continue
                 key = row["key"]
-                kept = rows.setdefault(key, {"headline": row["headline"].decode(), "label": row["class"], "key": key})
+                kept = rows.setdefault(
+                    key, {"headline": row["headline"].decode(), "label": row["class"], "key": key}
+                )
                 copies[key] += 1
                 if kept["label"] != row["class"]:
                     conflicting.add(key)

@@ -1,10 +1,11 @@
-"""Headlines with a teacher's scores on disk: named by their content, whole once `_SUCCESS` is there. `tuning.distil` writes them.
+"""Headlines with a teacher's scores on disk: named by their content, whole once `_SUCCESS` is there.
+`tuning.distil` writes them.
 
     <output>/<fingerprint>/part-00000-<id>.parquet   headline, label (-1: none), input_ids, length, margin, origin
                            manifest.json  _SUCCESS (last; the manifest's SHA-256)
 
-`<id>` follows from the part's bytes, so that two jobs at once never write over each other's parts.
-`margin` is the teachers' logit of clickbait less their logit of news, calibrated, the mean over the teachers; float32.
+`<id>` follows from the part's bytes, so that two jobs at once never write over each other's parts. `margin`
+is the teachers' logit of clickbait less their logit of news, calibrated, the mean over the teachers; float32.
 """
 
 from __future__ import annotations
@@ -55,15 +56,22 @@ class SoftLabels:
             try:
                 data = store.read(name)
             except NotFound:
-                raise DataError(f"{storage.join(self.uri, name)}: missing: remove the folder, then {MENDED}") from None
+                raise DataError(
+                    f"{storage.join(self.uri, name)}: missing: remove the folder, then {MENDED}"
+                ) from None
             if sha256(data) != digest:
-                raise DataError(f"{storage.join(self.uri, name)}: its SHA-256 is not the manifest's: remove the folder, then {MENDED}")
+                raise DataError(
+                    f"{storage.join(self.uri, name)}: its SHA-256 is not the manifest's: remove the folder, "
+                    f"then {MENDED}"
+                )
             tables.append(pq.read_table(io.BytesIO(data), columns=list(columns)).select(list(columns)))
         return pa.concat_tables(tables)
 
 
 def write(uri: str, table: pa.Table, about: dict[str, Any]) -> None:
-    """Writes the rows (SCHEMA) and `about` to the folder `uri`, `_SUCCESS` last. A whole set that another job wrote meanwhile stays."""
+    """Writes the rows (SCHEMA) and `about` to the folder `uri`, `_SUCCESS` last. A whole set that another job
+    wrote meanwhile stays.
+    """
     store = storage.open_storage(uri)
     files = {}
     for number, start in enumerate(range(0, len(table), PART_ROWS)):
@@ -91,8 +99,12 @@ def open_soft(uri: str, dataset: Dataset) -> SoftLabels:
     except NotFound:
         raise DataError(f"{uri}: no whole set of soft labels there: {MENDED}") from None
     if sha256(data) != success:
-        raise DataError(f"{uri}/{MANIFEST}: its SHA-256 is not the one in {SUCCESS}: remove the folder, then {MENDED}")
+        raise DataError(
+            f"{uri}/{MANIFEST}: its SHA-256 is not the one in {SUCCESS}: remove the folder, then {MENDED}"
+        )
     manifest: dict[str, Any] = json.loads(data)
     if manifest["dataset"] != dataset.fingerprint:
-        raise DataError(f"{uri}: soft labels of dataset {manifest['dataset']}, not {dataset.fingerprint}: {MENDED}")
+        raise DataError(
+            f"{uri}: soft labels of dataset {manifest['dataset']}, not {dataset.fingerprint}: {MENDED}"
+        )
     return SoftLabels(uri, manifest)

@@ -1,8 +1,9 @@
-"""Where raw headlines come from: files (csv, tsv, jsonl, parquet, plain or .gz, local or gs://), a Hugging Face dataset, the sample.
+"""Where raw headlines come from: files (csv, tsv, jsonl, parquet, plain or .gz, local or gs://), a Hugging
+Face dataset, the sample.
 
-A source is a list of pieces, each a string: a file's URI, `hf:owner/name:split@revision`, or `sample:4000`. A piece is read as a stream of
-Arrow tables of bounded size (`headlines.RAW`), so a file may be larger than memory. What cannot be read as a row is a row with a
-reason; what cannot be read at all is a DataError.
+A source is a list of pieces, each a string: a file's URI, `hf:owner/name:split@revision`, or `sample:4000`. A
+piece is read as a stream of Arrow tables of bounded size (`headlines.RAW`), so a file may be larger than
+memory. What cannot be read as a row is a row with a reason; what cannot be read at all is a DataError.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def pieces(config: PreprocessConfig) -> list[str]:
         raise DataError(f"source: {error}") from None
     known = [file for file in files if suffix(file) in SUFFIXES]
     if not known:
-        raise DataError(f"source: {config.source}: no file of a known kind ({', '.join(SUFFIXES)}, each plain or .gz)")
+        raise DataError(
+            f"source: {config.source}: no file of a known kind ({', '.join(SUFFIXES)}, each plain or .gz)"
+        )
     for file in known:
         check_name(file)
     return known
@@ -89,7 +92,8 @@ def check(found: Sequence[str], config: PreprocessConfig) -> None:
     """Reads the first rows of each piece, so that a wrong column is told before a cluster starts.
 
     Raises:
-        DataError: an empty or unreadable file, a column that is not there, or labels whose meaning nothing says.
+        DataError: an empty or unreadable file, a column that is not there, or labels whose meaning nothing
+            says.
     """
     with ThreadPoolExecutor(HASHERS) as pool:
         for raw in pool.map(lambda piece: next(read(piece, config), None), found):
@@ -98,7 +102,9 @@ def check(found: Sequence[str], config: PreprocessConfig) -> None:
 
 
 def digests(found: Sequence[str]) -> list[str]:
-    """What each piece holds, as a SHA-256: of a file's bytes, of the hub's name and commit, of the generated headlines."""
+    """What each piece holds, as a SHA-256: of a file's bytes, of the hub's name and commit, of the generated
+    headlines.
+    """
     with ThreadPoolExecutor(HASHERS) as pool:
         return list(pool.map(_digest, found))
 
@@ -133,10 +139,14 @@ def read(piece: str, config: PreprocessConfig) -> Iterator[pa.Table]:
 
 
 def judged(batch: pa.Table, config: PreprocessConfig) -> Iterator[pa.Table]:
-    """Reads and judges pieces (columns `file`, its number, and `piece`): JUDGED tables, each piece closed by its END row,
-    which tells an error too."""
+    """Reads and judges pieces (columns `file`, its number, and `piece`): JUDGED tables, each piece closed by
+    its END row, which tells an error too."""
     for file, piece in zip(batch["file"].to_pylist(), batch["piece"].to_pylist(), strict=True):
-        rows, told, tick = 0, None, Ticker(lambda line: print(line, flush=True))  # Ray shows what its workers print
+        rows, told, tick = (
+            0,
+            None,
+            Ticker(lambda line: print(line, flush=True)),
+        )  # Ray shows what its workers print
         try:
             for raw in read(piece, config):
                 rows += raw.num_rows
@@ -199,7 +209,8 @@ def _pin(source: str) -> str:
         revision = huggingface_hub.HfApi().dataset_info(dataset, timeout=30).sha
     except Exception as error:  # the hub's client raises what its HTTP library raises
         raise DataError(
-            f"source: {source}: no such dataset, or the Hugging Face hub cannot be reached ({type(error).__name__}): "
+            f"source: {source}: no such dataset, or the Hugging Face hub cannot be reached "
+            f"({type(error).__name__}): "
             "give hf:owner/name[:split], or download it and give its files"
         ) from None
     return f"{HUB}{dataset}:{split or 'train'}@{revision}"
@@ -219,4 +230,6 @@ def _hub(piece: str, label: str, named: formats.Named) -> Iterator[Any]:
     except ClickbaitError:
         raise
     except Exception as error:
-        raise DataError(f"source: {piece}: cannot be streamed from the Hugging Face hub: {' '.join(str(error).split())}") from None
+        raise DataError(
+            f"source: {piece}: cannot be streamed from the Hugging Face hub: {' '.join(str(error).split())}"
+        ) from None

@@ -1,1 +1,3 @@
-"""What a model is worth: metrics, behavioural cases, the measurement of a scorer, and the gate that decides."""
+"""What a model is worth: metrics, behavioural cases, the measurement of a scorer, and the gate that
+decides.
+"""

@@ -1,4 +1,5 @@
-"""Behavioural tests of a model: small cases of our own writing that say what a careful reader would (Ribeiro et al. 2020, "CheckList").
+"""Behavioural tests of a model: small cases of our own writing that say what a careful reader would (Ribeiro
+et al. 2020, "CheckList").
 
 Three kinds of case, in a YAML catalogue (`configs/behaviour.yaml`):
 
@@ -66,7 +67,11 @@ class Direction(_Case):
 
 
 Case = Functionality | Invariance | Direction
-KINDS: dict[str, type[Case]] = {"minimum_functionality": Functionality, "invariance": Invariance, "direction": Direction}
+KINDS: dict[str, type[Case]] = {
+    "minimum_functionality": Functionality,
+    "invariance": Invariance,
+    "direction": Direction,
+}
 
 
 class Catalogue(Config):
@@ -83,7 +88,10 @@ def load(path: str) -> tuple[Case, ...]:
         ConfigError: no such file, not YAML, a case that does not fit, or two of one name.
     """
     document = read_yaml(path, "give --behaviour-file a catalogue of cases")
-    cases = tuple(_case(values, f"{path}: case {at}") for at, values in enumerate(validate(Catalogue, document, path).cases, 1))
+    cases = tuple(
+        _case(values, f"{path}: case {at}")
+        for at, values in enumerate(validate(Catalogue, document, path).cases, 1)
+    )
     if not cases:
         raise ConfigError(f"{path}: cases: has none: give one at least")
     names = [case.name for case in cases]
@@ -99,7 +107,8 @@ def texts(cases: Sequence[Case]) -> list[str]:
 
 
 def judge(cases: Sequence[Case], scores: np.ndarray, threshold: float) -> dict[str, Any]:
-    """What holds: cases, passed, kinds and groups (each name to cases, passed, rate), and every failed case with its scores.
+    """What holds: cases, passed, kinds and groups (each name to cases, passed, rate), and every failed case
+    with its scores.
 
     `scores` are P(clickbait) of `texts(cases)`, (n,).
     """
@@ -117,7 +126,9 @@ def judge(cases: Sequence[Case], scores: np.ndarray, threshold: float) -> dict[s
         "passed": sum(held for _, _, held in outcomes),
         "kinds": _shares([(case.kind, held) for case, _, held in outcomes]),
         "groups": _shares([(case.group, held) for case, _, held in outcomes]),
-        "failed": [{**case.model_dump(mode="json"), "scores": own} for case, own, held in outcomes if not held],
+        "failed": [
+            {**case.model_dump(mode="json"), "scores": own} for case, own, held in outcomes if not held
+        ],
     }
 
 

@@ -1,4 +1,6 @@
-"""The gate: decides from measurements whether a candidate is promoted. Pure functions; `ray_jobs.promote` measures and acts."""
+"""The gate: decides from measurements whether a candidate is promoted. Pure functions; `ray_jobs.promote`
+measures and acts.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,17 @@ from clickbait.evaluation.metrics import Discordant
 from clickbait.inference.scorer import Scorer
 
 ROUNDING = 1e-9  # of a bound: the difference of two shares of the same headlines is no exact number
-OLD_THRESHOLD = 0.5  # of an export whose document names none: before it named one, agreement was measured at 0.5 whatever the bundle's
+# of an export whose document names none: before it named one, agreement was measured at 0.5 whatever the
+# bundle's
+OLD_THRESHOLD = 0.5
 _COMPARE = {">=": operator.ge, "<=": operator.le, "==": operator.eq}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A version of the registry and the candidate, scored on the same headlines in the same minute: the candidate's test split."""
+    """A version of the registry and the candidate, scored on the same headlines in the same minute: the
+    candidate's test split.
+    """
 
     version: str
     """The version."""
@@ -39,13 +45,18 @@ class Comparison:
         return self.accuracy + (self.discordant.only_second - self.discordant.only_first) / self.rows
 
     def note(self, dataset: str | None) -> str:
-        """The figures in words. `dataset`: where the version was trained on another one than the candidate."""
+        """The figures in words. `dataset`: where the version was trained on another one than the
+        candidate.
+        """
         pair = self.discordant
         words = (
-            f"of {self.rows:,} headlines only {self.version} judges {pair.only_first} right, only the candidate {pair.only_second}; "
+            f"of {self.rows:,} headlines only {self.version} judges {pair.only_first} right, only the "
+            f"candidate {pair.only_second}; "
             f"p {pair.p_second_is_worse():.3g}"
         )
-        return words + (f"; {self.version} was trained on {dataset}, perhaps on some of these" if dataset else "")
+        return words + (
+            f"; {self.version} was trained on {dataset}, perhaps on some of these" if dataset else ""
+        )
 
     def document(self, role: str) -> dict[str, Any]:
         """The figures as the verdict keeps them. `role`: `champion` or `best`."""
@@ -113,22 +124,29 @@ def decide(
 ) -> dict[str, Any]:
     """The verdict on a candidate with the metrics document `metrics`.
 
-    Keys: decision (`promoted` or `refused`), champion (its version or None), checks (each with name, value, op, bound, passed, note; a
-    value that could not be measured is None, and does not pass), compared (`Comparison.document` of the champion and of the best version),
-    test_split (as in the metrics document: what tells test splits apart).
+    Keys: decision (`promoted` or `refused`), champion (its version or None), checks (each with name, value,
+    op, bound, passed, note; a value that could not be measured is None, and does not pass), compared
+    (`Comparison.document` of the champion and of the best version), test_split (as in the metrics document:
+    what tells test splits apart).
 
     Raises:
         BundleError: the candidate was not evaluated.
     """
     if "test" not in metrics:
-        raise BundleError("the bundle has no test metrics: python -m ray_jobs.evaluate --config configs/evaluate.yaml")
+        raise BundleError(
+            "the bundle has no test metrics: python -m ray_jobs.evaluate --config configs/evaluate.yaml"
+        )
     test, flips, export = metrics["test"], metrics["flips"], metrics["export"]
     transfer = metrics.get("transfer")
     checks: list[dict[str, Any]] = []
 
     def check(name: str, value: float | None, op: str, bound: float, note: str = "") -> None:
-        passed = value is not None and bool(_COMPARE[op](value, bound))  # a figure that could not be measured does not pass
-        checks.append({"name": name, "value": value, "op": op, "bound": bound, "passed": passed, "note": note})
+        passed = value is not None and bool(
+            _COMPARE[op](value, bound)
+        )  # a figure that could not be measured does not pass
+        checks.append(
+            {"name": name, "value": value, "op": op, "bound": bound, "passed": passed, "note": note}
+        )
 
     check("accuracy", test["accuracy"], ">=", config.min_accuracy)
     check("auc", test["auc"], ">=", config.min_auc, _one_class(test, "test split"))
@@ -141,13 +159,23 @@ def decide(
     measured = metrics.get("behaviour")
     for kind in behaviour.KINDS:
         found = measured["kinds"].get(kind) if measured else None
-        missing = "the catalogue has no such case: add some" if measured else "not measured: evaluate again (ray_jobs.evaluate)"
+        missing = (
+            "the catalogue has no such case: add some"
+            if measured
+            else "not measured: evaluate again (ray_jobs.evaluate)"
+        )
         note = f"{found['passed']} of {found['cases']} cases" if found else missing
-        check(f"behaviour_{kind}", found["rate"] if found else None, ">=", getattr(config, f"min_{kind}"), note)
+        check(
+            f"behaviour_{kind}", found["rate"] if found else None, ">=", getattr(config, f"min_{kind}"), note
+        )
     if "int8" in export:
         at = export.get("threshold", OLD_THRESHOLD)
         agreement = export["int8"]["agreement"] if at == metrics.get("threshold", OLD_THRESHOLD) else None
-        note = "" if agreement is not None else f"measured at the threshold {at:g}, not at the bundle's: export again (ray_jobs.export)"
+        note = (
+            ""
+            if agreement is not None
+            else f"measured at the threshold {at:g}, not at the bundle's: export again (ray_jobs.export)"
+        )
         check("int8_agreement", agreement, ">=", config.min_int8_agreement, note)
     check("latency_ms", metrics["latency"]["single_p50_ms"], "<=", config.max_latency_ms)
     compared = []
@@ -159,7 +187,13 @@ def decide(
         check("champion_p_value", p_value, ">=", config.champion_alpha, against.note(champion.dataset))
         check("latency_vs_champion", champion.latency_ratio, "<=", config.max_latency_ratio, name)
         demoted = float(bool(metrics["synthetic"]) and not champion.synthetic)
-        check("synthetic_over_real", demoted, "==", 0.0, f"{name}: a model of synthetic headlines never replaces one of real ones")
+        check(
+            "synthetic_over_real",
+            demoted,
+            "==",
+            0.0,
+            f"{name}: a model of synthetic headlines never replaces one of real ones",
+        )
     if best is not None:
         note = f"{best.version} is the best of {best.of}: "
         margin = max(config.best_margin, 1.0 / test["rows"])
@@ -186,16 +220,22 @@ def decide(
 def _one_class(split: Mapping[str, Any], name: str) -> str:
     """Why a split has no AUC; empty where it has one."""
     only = split.get("only_class")
-    return f"not defined: every headline of the {name} is {only}: give headlines of both classes" if only else ""
+    return (
+        f"not defined: every headline of the {name} is {only}: give headlines of both classes" if only else ""
+    )
 
 
 def _transfer_note(transfer: Mapping[str, Any]) -> str:
     missing = transfer.get("left_out")
-    return "; ".join(filter(None, [_one_class(transfer, "transfer set"), left_out(missing) if missing else ""]))
+    return "; ".join(
+        filter(None, [_one_class(transfer, "transfer set"), left_out(missing) if missing else ""])
+    )
 
 
 def latency_ratio(candidate: Scorer, champion: Scorer, texts: Sequence[str]) -> float:
-    """The candidate's median latency over the champion's, text by text in turn, so that a noisy machine troubles both alike."""
+    """The candidate's median latency over the champion's, text by text in turn, so that a noisy machine
+    troubles both alike.
+    """
     ours, theirs = [], []
     for text in texts:
         ours += latency(candidate.score, [text])
@@ -210,5 +250,8 @@ def table(verdict: Mapping[str, Any]) -> str:
     for item in verdict["checks"]:
         value = "none" if item["value"] is None else f"{item['value']:.4f}"
         mark = "pass" if item["passed"] else "FAIL"
-        lines.append(f"  {mark}  {item['name']:<{width}} {value:>9} {item['op']} {item['bound']:<8.4f} {item['note']}".rstrip())
+        lines.append(
+            f"  {mark}  {item['name']:<{width}} {value:>9} {item['op']} {item['bound']:<8.4f} "
+            f"{item['note']}".rstrip()
+        )
     return "\n".join([*lines, f"  gate: {verdict['decision']}"])

@@ -1,4 +1,6 @@
-"""What is measured of anything that scores headlines: a bundle, a peer, a reference. Logic of `ray_jobs.evaluate` and `tuning.compare`."""
+"""What is measured of anything that scores headlines: a bundle, a peer, a reference. Logic of
+`ray_jobs.evaluate` and `tuning.compare`.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +45,11 @@ def test_split(dataset: Dataset) -> Split:
 
 
 def test_identity(dataset: Dataset) -> dict[str, Any]:
-    """What tells test splits apart: rows, and the SHA-256 of every headline's key with its label, in any order.
+    """What tells test splits apart: rows, and the SHA-256 of every headline's key with its label, in any
+    order.
 
-    Datasets of one source that are cut for different tokenizers have different fingerprints and one test split.
+    Datasets of one source that are cut for different tokenizers have different fingerprints and one test
+    split.
     """
     table = dataset.table("test", ["key", "label"])
     digest = hashlib.sha256()
@@ -66,7 +70,9 @@ def transfer_split(config: TransferConfig, dataset: Dataset) -> Split:
     trained = set(dataset.table("train", ["key"])["key"].to_pylist())
     kept = [index for index, key in enumerate(table["key"].to_pylist()) if key not in trained]
     if not kept:
-        raise DataError(f"{config.transfer}: no headline is left that was not trained on: give headlines of other sources")
+        raise DataError(
+            f"{config.transfer}: no headline is left that was not trained on: give headlines of other sources"
+        )
     if seen := table.num_rows - len(kept):
         left_out[TRAINED_ON] = seen
     table = table.take(kept)
@@ -75,11 +81,19 @@ def transfer_split(config: TransferConfig, dataset: Dataset) -> Split:
 
 def left_out(reasons: Mapping[str, int]) -> str:
     """The rows that a set leaves out, in words."""
-    return f"{sum(reasons.values()):,} rows left out: " + ", ".join(f"{rows:,} {reason}" for reason, rows in reasons.items())
+    return f"{sum(reasons.values()):,} rows left out: " + ", ".join(
+        f"{rows:,} {reason}" for reason, rows in reasons.items()
+    )
 
 
 def measure(
-    score: Score, test: Split, *, transfer: Split | None, cases: Sequence[behaviour.Case], threshold: float, worst: int
+    score: Score,
+    test: Split,
+    *,
+    transfer: Split | None,
+    cases: Sequence[behaviour.Case],
+    threshold: float,
+    worst: int,
 ) -> dict[str, Any]:
     """The metrics document's threshold, test, slices, flips, transfer, behaviour and worst.
 
@@ -88,21 +102,29 @@ def measure(
     Raises:
         BundleError: the model gives a headline no number as its score.
     """
-    parts = {"test": test.texts, **{name: [change(text) for text in test.texts] for name, change in metrics.PERTURBATIONS.items()}}
+    parts = {
+        "test": test.texts,
+        **{name: [change(text) for text in test.texts] for name, change in metrics.PERTURBATIONS.items()},
+    }
     parts["behaviour"] = behaviour.texts(cases)
     if transfer:
         parts["transfer"] = transfer.texts
         parts["transfer_lower"] = [text.lower() for text in transfer.texts]
     flat = np.asarray(score([text for part in parts.values() for text in part]))
     if broken := int(np.count_nonzero(~np.isfinite(flat))):
-        raise BundleError(f"the model scores {broken:,} of {len(flat):,} headlines as not a number: train it again with a smaller lr")
+        raise BundleError(
+            f"the model scores {broken:,} of {len(flat):,} headlines as not a number: train it again with a "
+            f"smaller lr"
+        )
     ends = np.cumsum([len(part) for part in parts.values()])[:-1]
     scores = dict(zip(parts, np.split(flat, ends), strict=True))
     found: dict[str, Any] = {
         "threshold": threshold,
         "test": _split(test.labels, scores["test"], threshold),
         "slices": metrics.slices(test.texts, test.labels, scores["test"], threshold),
-        "flips": {name: metrics.flip_rate(scores["test"], scores[name], threshold) for name in metrics.PERTURBATIONS},
+        "flips": {
+            name: metrics.flip_rate(scores["test"], scores[name], threshold) for name in metrics.PERTURBATIONS
+        },
         "transfer": None,
         "behaviour": behaviour.judge(cases, scores["behaviour"], threshold),
         "worst": metrics.worst(test.texts, test.labels, scores["test"], worst, threshold),
@@ -118,7 +140,9 @@ def measure(
 
 
 def speed(score: Score, texts: list[str], threads: int) -> dict[str, Any]:
-    """The metrics document's latency: milliseconds of one headline, and headlines a second in batches of 16, in this process."""
+    """The metrics document's latency: milliseconds of one headline, and headlines a second in batches of 16,
+    in this process.
+    """
     sample = [texts[row] for row in np.linspace(0, len(texts) - 1, LATENCY_HEADLINES, dtype=np.int64)]
     latency(score, sample[:10])  # warm
     single = latency(score, sample)

@@ -1,7 +1,9 @@
-"""What a model is worth, from labels and scores alone: classification, calibration, slices, invariances, curves, worst errors.
+"""What a model is worth, from labels and scores alone: classification, calibration, slices, invariances,
+curves, worst errors.
 
-Labels are 0 (news) and 1 (clickbait); scores are P(clickbait), in [0, 1]. A verdict is clickbait where score >= threshold.
-Every answer is made of plain Python numbers, lists and dicts, so that it goes into metrics.json as it is. No ray, no torch.
+Labels are 0 (news) and 1 (clickbait); scores are P(clickbait), in [0, 1]. A verdict is clickbait where score
+>= threshold. Every answer is made of plain Python numbers, lists and dicts, so that it goes into metrics.json
+as it is. No ray, no torch.
 """
 
 from __future__ import annotations
@@ -28,9 +30,10 @@ _SENTENCE_END = ".,;:!?…"  # not quotes, brackets or %: to drop one of those c
 def classification(labels: Labels, scores: Scores, threshold: float) -> dict[str, Any]:
     """The figures of one split: labels (n,) and scores (n,), n at least 1.
 
-    Keys: rows, only_class, accuracy, precision, recall, f1, auc, log_loss, ece, confusion ([[tn, fp], [fn, tp]]). Precision, recall and F1
-    are of clickbait. A figure that is not defined is None: one of these three where it is 0 / 0, and auc where the split has one class
-    only. `only_class` is then that class, `news` or `clickbait`; with both classes it is None.
+    Keys: rows, only_class, accuracy, precision, recall, f1, auc, log_loss, ece, confusion ([[tn, fp], [fn,
+    tp]]). Precision, recall and F1 are of clickbait. A figure that is not defined is None: one of these three
+    where it is 0 / 0, and auc where the split has one class only. `only_class` is then that class, `news` or
+    `clickbait`; with both classes it is None.
     """
     from sklearn import metrics as sk  # 3 s, with scipy and pandas
 
@@ -54,10 +57,12 @@ def classification(labels: Labels, scores: Scores, threshold: float) -> dict[str
 
 
 def expected_calibration_error(labels: Labels, scores: Scores, bins: int = BINS) -> float:
-    """Mean distance, in [0, 1], between P(clickbait) and the share of clickbait, over equal-width bins weighted by their rows.
+    """Mean distance, in [0, 1], between P(clickbait) and the share of clickbait, over equal-width bins
+    weighted by their rows.
 
-    Naeini, Cooper, Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015, here on the positive
-    class; 15 bins as in Guo et al., "On Calibration of Modern Neural Networks", ICML 2017 (which bins the winning class).
+    Naeini, Cooper, Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015,
+    here on the positive class; 15 bins as in Guo et al., "On Calibration of Modern Neural Networks", ICML
+    2017 (which bins the winning class).
     """
     table = _reliability(*_checked(labels, scores), bins)
     count, gap = np.array(table["count"]), np.abs(np.array(table["mean_score"]) - np.array(table["observed"]))
@@ -65,10 +70,11 @@ def expected_calibration_error(labels: Labels, scores: Scores, bins: int = BINS)
 
 
 def temperature(labels: Labels, margins: Scores) -> float:
-    """The temperature, in [0.1, 10], that the margins (logit of clickbait less logit of news, (n,)) are divided by to be calibrated.
+    """The temperature, in [0.1, 10], that the margins (logit of clickbait less logit of news, (n,)) are
+    divided by to be calibrated.
 
-    Guo et al. 2017: the one number that minimises the log loss on held-out labels; accuracy and AUC stay. The labels are softened as
-    Platt (1999) does, or a split without an error would ask for certainty.
+    Guo et al. 2017: the one number that minimises the log loss on held-out labels; accuracy and AUC stay. The
+    labels are softened as Platt (1999) does, or a split without an error would ask for certainty.
     """
     labels, margins = np.asarray(labels), np.asarray(margins, dtype=np.float64)
     positives = int(labels.sum())
@@ -86,8 +92,8 @@ def temperature(labels: Labels, margins: Scores) -> float:
 
 
 def best_threshold(labels: Labels, scores: Scores) -> float:
-    """The threshold with the best accuracy on held-out labels: 0.5 where no other does better, else the middle, in logits, of the widest
-    gap between scores that does best.
+    """The threshold with the best accuracy on held-out labels: 0.5 where no other does better, else the
+    middle, in logits, of the widest gap between scores that does best.
     """
     labels, scores = _checked(labels, scores)
     if not _both_classes(labels):
@@ -111,11 +117,13 @@ def probabilities(margins: Scores, temperature: float) -> Scores:
     return np.exp(-np.logaddexp(0.0, -np.asarray(margins, dtype=np.float64) / temperature))
 
 
-def slices(texts: Sequence[str], labels: Labels, scores: Scores, threshold: float) -> dict[str, dict[str, Any]]:
+def slices(
+    texts: Sequence[str], labels: Labels, scores: Scores, threshold: float
+) -> dict[str, dict[str, Any]]:
     """Name of a slice to its rows, accuracy, f1 and share_clickbait; a slice without rows is left out.
 
-    Length in characters, a digit or none, a question mark or none, title case (every word starts with a capital) or not.
-    f1 is None where neither a label nor a verdict of the slice is clickbait.
+    Length in characters, a digit or none, a question mark or none, title case (every word starts with a
+    capital) or not. f1 is None where neither a label nor a verdict of the slice is clickbait.
     """
     labels, scores = _checked(labels, scores)
     assert len(texts) == len(labels), "one label a text"
@@ -139,12 +147,16 @@ def slices(texts: Sequence[str], labels: Labels, scores: Scores, threshold: floa
 
 
 def is_title_case(text: str) -> bool:
-    """Every word starts with a capital: no word's first letter or digit is lower case, and at least one is upper."""
+    """Every word starts with a capital: no word's first letter or digit is lower case, and at least one is
+    upper.
+    """
     starts = [match[1] for match in _WORD_START.finditer(text)]
     return any(c.isupper() for c in starts) and not any(c.islower() for c in starts)
 
 
-_WORD_START = re.compile(r"(?<!\S)[^\w\s]*(\w)")  # past an opening quote or bracket; never after an apostrophe
+_WORD_START = re.compile(
+    r"(?<!\S)[^\w\s]*(\w)"
+)  # past an opening quote or bracket; never after an apostrophe
 
 
 def _title(text: str) -> str:
@@ -153,7 +165,9 @@ def _title(text: str) -> str:
 
 
 def _punctuation(text: str) -> str:
-    """Drops the punctuation at the end, or adds a full stop where there is none. A text of nothing else stays as it is."""
+    """Drops the punctuation at the end, or adds a full stop where there is none. A text of nothing else stays
+    as it is.
+    """
     bare = text.rstrip()
     stripped = bare.rstrip(_SENTENCE_END + " ")
     if not stripped:
@@ -173,7 +187,9 @@ PERTURBATIONS: dict[str, Callable[[str], str]] = {
     "punctuation": _punctuation,
     "spaces": _spaces,
 }
-"""Changes that make no headline more or less of a clickbait: a verdict that flips under one leans on the wrong thing."""
+"""Changes that make no headline more or less of a clickbait: a verdict that flips under one leans on the
+wrong thing.
+"""
 
 
 def flip_rate(before_scores: Scores, after_scores: Scores, threshold: float) -> float:
@@ -187,7 +203,9 @@ def flip_rate(before_scores: Scores, after_scores: Scores, threshold: float) -> 
 
 @dataclass(frozen=True)
 class Discordant:
-    """What two models' verdicts on the same headlines tell of them: the headlines that only one of the two judges right."""
+    """What two models' verdicts on the same headlines tell of them: the headlines that only one of the two
+    judges right.
+    """
 
     only_first: int
     """Headlines that the first judges right and the second wrong."""
@@ -195,23 +213,33 @@ class Discordant:
     """Headlines that the second judges right and the first wrong."""
 
     def p_second_is_worse(self) -> float:
-        """Probability, in [0, 1], of so few `only_second` or fewer, were both models equally good: the exact one-sided McNemar test."""
+        """Probability, in [0, 1], of so few `only_second` or fewer, were both models equally good: the exact
+        one-sided McNemar test.
+        """
         return _binomial(self.only_second, self.only_first + self.only_second)
 
     def p_differ(self) -> float:
-        """Probability, in [0, 1], of a difference as large or larger, either way: the exact two-sided McNemar test."""
-        return min(1.0, 2.0 * _binomial(min(self.only_first, self.only_second), self.only_first + self.only_second))
+        """Probability, in [0, 1], of a difference as large or larger, either way: the exact two-sided McNemar
+        test.
+        """
+        return min(
+            1.0, 2.0 * _binomial(min(self.only_first, self.only_second), self.only_first + self.only_second)
+        )
 
 
 def _binomial(most: int, total: int) -> float:
-    """Probability of `most` heads or fewer in `total` throws of a fair coin (McNemar 1947 in its exact form)."""
+    """Probability of `most` heads or fewer in `total` throws of a fair coin (McNemar 1947 in its exact
+    form).
+    """
     from scipy.special import bdtr
 
     return float(bdtr(most, total, 0.5))
 
 
 def discordant(labels: Labels, first: Verdicts, second: Verdicts) -> Discordant:
-    """Where two models' verdicts, bool (n,), True for clickbait, differ on the same headlines with the labels (n,)."""
+    """Where two models' verdicts, bool (n,), True for clickbait, differ on the same headlines with the labels
+    (n,).
+    """
     assert labels.shape == first.shape == second.shape == (labels.size,), "one verdict of each per label"
     right = first == labels
     return Discordant(int(np.sum(right & (second != labels))), int(np.sum(~right & (second == labels))))
@@ -220,8 +248,9 @@ def discordant(labels: Labels, first: Verdicts, second: Verdicts) -> Discordant:
 def curves(labels: Labels, scores: Scores) -> dict[str, dict[str, list[Any]]]:
     """What the report draws, at most 200 points a curve, rounded to 6 decimals.
 
-    pr {precision, recall}, roc {fpr, tpr} (both empty where the split has one class only), reliability {bin_lower, mean_score,
-    observed, count} (bins with rows only), histogram {edges, news, clickbait} (counts a bin; one edge more than bins).
+    pr {precision, recall}, roc {fpr, tpr} (both empty where the split has one class only), reliability
+    {bin_lower, mean_score, observed, count} (bins with rows only), histogram {edges, news, clickbait} (counts
+    a bin; one edge more than bins).
     """
     from sklearn import metrics as sk
 
@@ -243,8 +272,12 @@ def curves(labels: Labels, scores: Scores) -> dict[str, dict[str, list[Any]]]:
     }
 
 
-def worst(texts: Sequence[str], labels: Labels, scores: Scores, count: int, threshold: float) -> list[dict[str, Any]]:
-    """At most `count` wrong verdicts as {text, label, score}, the farthest from their label first, ties in the order given."""
+def worst(
+    texts: Sequence[str], labels: Labels, scores: Scores, count: int, threshold: float
+) -> list[dict[str, Any]]:
+    """At most `count` wrong verdicts as {text, label, score}, the farthest from their label first, ties in
+    the order given.
+    """
     labels, scores = _checked(labels, scores)
     assert len(texts) == len(labels), "one label a text"
     order = np.argsort(-np.abs(labels - scores), kind="stable")
@@ -258,7 +291,9 @@ def _checked(labels: Labels, scores: Scores) -> tuple[Labels, Scores]:
     assert labels.shape == scores.shape == (labels.size,), "labels (n,) and scores (n,)"
     assert labels.size, "at least one row"
     assert bool(((labels == 0) | (labels == 1)).all()), "a label is 0 or 1"
-    assert bool(((scores >= 0.0) & (scores <= 1.0)).all()), "a score is a probability, and a number"  # NaN compares false
+    assert bool(((scores >= 0.0) & (scores <= 1.0)).all()), (
+        "a score is a probability, and a number"
+    )  # NaN compares false
     return labels, scores
 
 
@@ -282,7 +317,9 @@ def _slice(labels: Labels, verdicts: npt.NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def _reliability(labels: Labels, scores: Scores, bins: int) -> dict[str, list[Any]]:
-    """Per bin that has rows: its lower edge, the mean score, the share of clickbait, the rows. A score of 1 is in the last bin."""
+    """Per bin that has rows: its lower edge, the mean score, the share of clickbait, the rows. A score of 1
+    is in the last bin.
+    """
     which = np.minimum((scores * bins).astype(np.int64), bins - 1)
     count = np.bincount(which, minlength=bins)
     used = np.flatnonzero(count)

@@ -1,15 +1,19 @@
-"""Attention over headlines, in a graph that onnxruntime has optimised: the same function in fewer and cheaper steps.
+"""Attention over headlines, in a graph that onnxruntime has optimised: the same function in fewer and cheaper
+steps.
 
-An exporter writes attention as the framework computes it: a softmax, and copies that bring the heads forward and back again. Over a few
-dozen tokens those take a third of a model's time on a core, more than half of what its matrices take. Here
+An exporter writes attention as the framework computes it: a softmax, and copies that bring the heads forward
+and back again. Over a few dozen tokens those take a third of a model's time on a core, more than half of what
+its matrices take. Here
 
-- a softmax becomes exp, a sum, and a division after the values are mixed. onnxruntime's softmax goes row by row, and rows are 20 long.
-  Scores are held within bounds that no softmax in float32 sees beyond: e**80 times any number of tokens is finite, e**-85 is nothing beside
-  a row's largest weight.
-- queries, keys and values are taken out of the projections by one gather each, which pads and splits at once; the products read their heads
-  where they lie, and one gather brings the mixed values back. Their indices are computed once a run and serve every layer.
+- a softmax becomes exp, a sum, and a division after the values are mixed. onnxruntime's softmax goes row by
+  row, and rows are 20 long. Scores are held within bounds that no softmax in float32 sees beyond: e**80 times
+  any number of tokens is finite, e**-85 is nothing beside a row's largest weight.
+- queries, keys and values are taken out of the projections by one gather each, which pads and splits at once;
+  the products read their heads where they lie, and one gather brings the mixed values back. Their indices are
+  computed once a run and serve every layer.
 
-`rewrite` changes what it knows and leaves the rest. Who calls it compares the scores (`clickbait.inference.graph_cache`).
+`rewrite` changes what it knows and leaves the rest. Who calls it compares the scores
+(`clickbait.inference.graph_cache`).
 """
 
 from __future__ import annotations
@@ -74,19 +78,30 @@ class _Graph:
         """One layer; whether it is of a form that is known."""
         scores = softmax.input[0]
         mix = self._only_consumer(softmax)
-        if mix is None or mix.op_type != "MatMul" or mix.input[0] != softmax.output[0] or _attribute(softmax, "axis", -1) != -1:
+        if (
+            mix is None
+            or mix.op_type != "MatMul"
+            or mix.input[0] != softmax.output[0]
+            or _attribute(softmax, "axis", -1) != -1
+        ):
             return False
         name = f"{_MINE}{number}."
         values, mixed = mix.input[1], mix.output[0]
         product: dict[str, Any] = {"kind": "MatMul"}
         heads = self._heads(values)
         if heads is not None and self._gather_scores(scores, heads, name):
-            values, product = self._take(heads, f"{name}values"), {"kind": "FusedMatMul", "domain": _FUSED, "transBatchB": 1}
+            values, product = (
+                self._take(heads, f"{name}values"),
+                {"kind": "FusedMatMul", "domain": _FUSED, "transBatchB": 1},
+            )
         if (back := self._way_back(mix)) is not None and heads is not None:
             mixed = f"{name}mixed"
             self._bring_back(mixed, back, heads, name)
         exponentials, total = softmax.output[0], f"{name}total"
-        bounds = [self._constant("lowest", np.float32(LOWEST)), self._constant("highest", np.float32(HIGHEST))]
+        bounds = [
+            self._constant("lowest", np.float32(LOWEST)),
+            self._constant("highest", np.float32(HIGHEST)),
+        ]
         last = self._constant("last", np.array([-1]))
         self._drop(softmax, mix)
         self._add("Clip", [scores, *bounds], f"{name}scores")
@@ -97,7 +112,9 @@ class _Graph:
         return True
 
     def close(self) -> None:
-        """Puts the nodes in an order in which each has its inputs, without those whose outputs nobody reads any more."""
+        """Puts the nodes in an order in which each has its inputs, without those whose outputs nobody reads
+        any more.
+        """
         needed = self._needed()
         ready = {"", *self._constants, *(each.name for each in self._graph.input)}
         waiting, ordered = [node for node in self.nodes if needed & {*node.output}], []
@@ -126,10 +143,17 @@ class _Graph:
         return seen
 
     def _gather_scores(self, scores: str, values: _Heads, name: str) -> bool:
-        """Queries times keys, each from its gather; False where they do not come from the values' projection."""
+        """Queries times keys, each from its gather; False where they do not come from the values'
+        projection.
+        """
         bias = self._producer.get(scores)
         product = self._producer.get(bias.input[0]) if bias is not None and bias.op_type == "Add" else None
-        if product is None or product.op_type != "FusedMatMul" or _attribute(product, "transB", 0) or _attribute(product, "transA", 0):
+        if (
+            product is None
+            or product.op_type != "FusedMatMul"
+            or _attribute(product, "transB", 0)
+            or _attribute(product, "transA", 0)
+        ):
             return False
         keys, queries = self._heads(product.input[1]), self._heads(product.input[0])
         if keys is None or (keys.projection, keys.parts) != (values.projection, values.parts):
@@ -137,7 +161,12 @@ class _Graph:
         query = self._take(queries, f"{name}queries") if queries is not None else product.input[0]
         self._drop(product)
         key = self._take(keys, f"{name}keys")
-        ways = {"transBatchA": int(queries is not None), "transBatchB": 1, "transB": 1, "alpha": float(_attribute(product, "alpha", 1.0))}
+        ways = {
+            "transBatchA": int(queries is not None),
+            "transBatchB": 1,
+            "transB": 1,
+            "alpha": float(_attribute(product, "alpha", 1.0)),
+        }
         self._add("FusedMatMul", [query, key], product.output[0], domain=_FUSED, **ways)
         return True
 
@@ -172,17 +201,28 @@ class _Graph:
         made = self._producer.get(name)
         if made is None or made.op_type != "Concat" or len(made.input) != 5:
             return None
-        found = [onnx_messages.integers(tensor) for tensor in map(self._constants.get, made.input[2:]) if tensor is not None]
-        return [found[0][0], found[1][0]] if len(found) == 3 and found[0] and found[1] and found[2] == [-1] else None
+        found = [
+            onnx_messages.integers(tensor)
+            for tensor in map(self._constants.get, made.input[2:])
+            if tensor is not None
+        ]
+        return (
+            [found[0][0], found[1][0]]
+            if len(found) == 3 and found[0] and found[1] and found[2] == [-1]
+            else None
+        )
 
     def _take(self, heads: _Heads, output: str) -> str:
-        """(real tokens, parts x heads x width) to (tokens, batch, heads, width), of one part: whole rows are copied, none a head's alone.
+        """(real tokens, parts x heads x width) to (tokens, batch, heads, width), of one part: whole rows are
+        copied, none a head's alone.
 
         FusedMatMul reads it as (batch, heads, tokens, width) where `transBatch` says so.
         """
         whole = heads.heads * heads.width
         rows = f"{_MINE}parts.{heads.projection}"
-        self._add_once("Reshape", [heads.projection, self._constant(f"width.{whole}", np.array([-1, whole]))], rows)
+        self._add_once(
+            "Reshape", [heads.projection, self._constant(f"width.{whole}", np.array([-1, whole]))], rows
+        )
         slots = self._slots(heads.slots)
         stride, part = (
             self._constant(f"parts.{heads.parts}", np.array(heads.parts)),
@@ -191,7 +231,9 @@ class _Graph:
         self._add_once("Mul", [slots, stride], f"{slots}.{heads.parts}")
         self._add_once("Add", [f"{slots}.{heads.parts}", part], f"{slots}.{heads.parts}.{heads.part}")
         self._add("Gather", [rows, f"{slots}.{heads.parts}.{heads.part}"], f"{output}.rows", axis=0)
-        shape = self._constant(f"heads.{heads.heads}.{heads.width}", np.array([0, 0, heads.heads, heads.width]))
+        shape = self._constant(
+            f"heads.{heads.heads}.{heads.width}", np.array([0, 0, heads.heads, heads.width])
+        )
         self._add("Reshape", [f"{output}.rows", shape], output)
         return output
 
@@ -208,7 +250,9 @@ class _Graph:
         self._add_once("Shape", [_MASK], f"{_MINE}tokens", start=1, end=2)
 
     def _way_back(self, mix: Any) -> tuple[str, str] | None:
-        """Of copies that bring the mixed values into rows again: which rows are real, and the name of the last. None for others."""
+        """Of copies that bring the mixed values into rows again: which rows are real, and the name of the
+        last. None for others.
+        """
         node = mix
         for kind in ("Transpose", "Reshape", "Gather"):
             found = self._only_consumer(node)
@@ -222,8 +266,12 @@ class _Graph:
         rows, output = back
         self._sizes()
         tokens, index = f"{_MINE}tokens", f"{_MINE}back.{rows}.{heads.heads}"
-        # A token at batch x tokens + token of the square is, head by head, at (batch x heads + head) x tokens + token.
-        one, count = self._constant("one", np.array([1])), self._constant(f"heads.{heads.heads}", np.array(heads.heads))
+        # A token at batch x tokens + token of the square is, head by head, at (batch x heads + head) x tokens
+        # + token.
+        one, count = (
+            self._constant("one", np.array([1])),
+            self._constant(f"heads.{heads.heads}", np.array(heads.heads)),
+        )
         each = self._constant(f"each.{heads.heads}", np.arange(heads.heads).reshape(1, -1))
         for kind, inputs, made in (
             ("Div", [rows, tokens], "batch"),
@@ -237,7 +285,9 @@ class _Graph:
         ):
             self._add_once(kind, inputs, f"{index}.{made}")
         width = self._constant(f"width.{heads.width}", np.array([-1, heads.width]))
-        whole = self._constant(f"width.{heads.heads * heads.width}", np.array([-1, heads.heads * heads.width]))
+        whole = self._constant(
+            f"width.{heads.heads * heads.width}", np.array([-1, heads.heads * heads.width])
+        )
         self._drop(self._producer[output])
         self._add("Reshape", [mixed, width], f"{name}rows")
         self._add("Gather", [f"{name}rows", f"{index}.all"], f"{name}real", axis=0)

@@ -1,7 +1,8 @@
-"""As much of ONNX's format as it takes to rewrite a graph (`clickbait.inference.attention_rewrite`): its messages by protobuf, which keeps all other fields.
+"""As much of ONNX's format as it takes to rewrite a graph (`clickbait.inference.attention_rewrite`): its
+messages by protobuf, which keeps all other fields.
 
-The package onnx and what it brings would be a quarter of the serving install. Names and numbers are those of the public specification
-(onnx.proto, IR version 8 and later).
+The package onnx and what it brings would be a quarter of the serving install. Names and numbers are those of
+the public specification (onnx.proto, IR version 8 and later).
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ _FIELDS: dict[str, tuple[tuple[str, int, str], ...]] = {
         ("attribute", 5, "*AttributeProto"),
         ("domain", 7, "string"),
     ),
-    "AttributeProto": (("name", 1, "string"), ("f", 2, "float"), ("i", 3, "int64"), ("ints", 8, "*int64"), ("type", 20, "int32")),
+    "AttributeProto": (
+        ("name", 1, "string"),
+        ("f", 2, "float"),
+        ("i", 3, "int64"),
+        ("ints", 8, "*int64"),
+        ("type", 20, "int32"),
+    ),
     "TensorProto": (
         ("dims", 1, "*int64"),
         ("data_type", 2, "int32"),
@@ -57,7 +64,9 @@ def _classes() -> dict[str, Any]:
         "int64": kinds.TYPE_INT64,
         "int32": kinds.TYPE_INT32,
     }
-    file = descriptor_pb2.FileDescriptorProto(name="clickbait/onnx.proto", package="clickbait", syntax="proto2")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="clickbait/onnx.proto", package="clickbait", syntax="proto2"
+    )
     for message, fields in _FIELDS.items():
         described = file.message_type.add(name=message)
         for name, number, kind in fields:
@@ -66,10 +75,19 @@ def _classes() -> dict[str, Any]:
             if kind in scalar:
                 described.field.add(name=name, number=number, label=label, type=scalar[kind])
             else:
-                described.field.add(name=name, number=number, label=label, type=kinds.TYPE_MESSAGE, type_name=f".clickbait.{kind}")
+                described.field.add(
+                    name=name,
+                    number=number,
+                    label=label,
+                    type=kinds.TYPE_MESSAGE,
+                    type_name=f".clickbait.{kind}",
+                )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"clickbait.{name}")) for name in _FIELDS}
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"clickbait.{name}"))
+        for name in _FIELDS
+    }
 
 
 def model(data: bytes) -> Any:
@@ -90,7 +108,9 @@ def node(kind: str, inputs: Sequence[str], output: str, *, domain: str = "", **a
 
 def tensor(name: str, values: NDArray[Any]) -> Any:
     """A TensorProto of float32 or int64 values."""
-    return _classes()["TensorProto"](name=name, dims=values.shape, data_type=_TYPES[values.dtype], raw_data=values.tobytes())
+    return _classes()["TensorProto"](
+        name=name, dims=values.shape, data_type=_TYPES[values.dtype], raw_data=values.tobytes()
+    )
 
 
 def integers(found: Any) -> list[int] | None:

@@ -3,8 +3,8 @@
     scorer = Scorer(Path("artifacts/bundle"))
     scorer.score(["Markets close higher", "You won't believe number 7"])   # array([0.02, 0.97], dtype=float32)
 
-The served model takes `input_ids` and `attention_mask`, int64 (batch, sequence), and gives `logits`, float32 (batch, 2), in the order
-of the manifest's labels: news, clickbait.
+The served model takes `input_ids` and `attention_mask`, int64 (batch, sequence), and gives `logits`, float32
+(batch, 2), in the order of the manifest's labels: news, clickbait.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from clickbait.inference.word_tokenizer import Words
 from clickbait.registry import bundle
 from clickbait.registry.registry import Registry
 
-# Tokens, padding counted, in one run of the model: some 17 headlines. The activations of a run then stay near the core; with twice as many
-# it is a matter of the processor what a headline takes, with half as many it takes more, alone a third more (`make bench-engine`).
+# Tokens, padding counted, in one run of the model: some 17 headlines. The activations of a run then stay near
+# the core; with twice as many it is a matter of the processor what a headline takes, with half as many it
+# takes more, alone a third more (`make bench-engine`).
 TOKEN_BUDGET = 256
 # On a GPU a run costs as much as a thousand headlines (`python -m tests.performance.bench_gpu`).
 GPU_TOKEN_BUDGET = 16_384
@@ -43,7 +44,8 @@ class Scorer:
         verified: bool = False,
         shared: Path | None = None,
     ) -> None:
-        """Loads the bundle in `folder`, every byte of it checked first unless `verified` says that this was just done.
+        """Loads the bundle in `folder`, every byte of it checked first unless `verified` says that this was
+        just done.
 
         Args:
             folder: the bundle.
@@ -51,10 +53,12 @@ class Scorer:
             device: `cpu` or `cuda`.
             threads: compute threads on the CPU.
             verified: the bundle's bytes were checked.
-            shared: where this machine's processes share a model's weights (`clickbait.inference.graph_cache`); None keeps a copy of its own.
+            shared: where this machine's processes share a model's weights
+                (`clickbait.inference.graph_cache`); None keeps a copy of its own.
 
         Raises:
-            BundleError: a byte that is not the manifest's, or a file that tokenizers or onnxruntime cannot load.
+            BundleError: a byte that is not the manifest's, or a file that tokenizers or onnxruntime cannot
+                load.
             ConfigError: the bundle has no such runtime, or the machine has no such device.
         """
         self.manifest = bundle.read_manifest(folder) if verified else bundle.verify(folder)
@@ -64,7 +68,9 @@ class Scorer:
         self.token_budget = GPU_TOKEN_BUDGET if device == backends.CUDA else TOKEN_BUDGET
         self._words = Words(tokenizer)
         self._pad = _pad_id(tokenizer)
-        self._backend = backends.load(folder, self.manifest, self.runtime, device=device, threads=threads, shared=shared)
+        self._backend = backends.load(
+            folder, self.manifest, self.runtime, device=device, threads=threads, shared=shared
+        )
 
     @classmethod
     def of(
@@ -77,7 +83,8 @@ class Scorer:
         threads: int = 1,
         shared: Path | None = None,
     ) -> Scorer:
-        """Loads the version of a registry that `ref` names. Only the files that its runtime reads are fetched.
+        """Loads the version of a registry that `ref` names. Only the files that its runtime reads are
+        fetched.
 
         The other arguments are `__init__`'s.
 
@@ -94,7 +101,9 @@ class Scorer:
             registry.release(folder)  # what is loaded needs the files no more
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """P(clickbait) of each text, in the order given: float32 (n,). Texts are cleaned here; no text gives no score."""
+        """P(clickbait) of each text, in the order given: float32 (n,). Texts are cleaned here; no text gives
+        no score.
+        """
         return self.score_tokens(self.encode(texts))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -117,7 +126,9 @@ class Scorer:
         return clickbait if score >= self.manifest.threshold else news
 
     def result(self, score: float) -> dict[str, Any]:
-        """What the HTTP api answers for a score. It is rounded before it is labelled, so a client that compares comes to the same."""
+        """What the HTTP api answers for a score. It is rounded before it is labelled, so a client that
+        compares comes to the same.
+        """
         score = round(float(score), 6)
         return {"label": self.label(score), "score": score, "model": self.version}
 
@@ -136,7 +147,9 @@ class Scorer:
 
 
 def micro_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Row numbers, shortest first, cut so that longest x count stays within `budget` tokens. A longer row goes alone."""
+    """Row numbers, shortest first, cut so that longest x count stays within `budget` tokens. A longer row
+    goes alone.
+    """
     rows: list[int] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
         if rows and lengths[row] * (len(rows) + 1) > budget:
@@ -148,7 +161,8 @@ def micro_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 
 def _tokenizer(path: Path, max_tokens: int) -> Any:
-    # Read by tokenizers at each batch: a replica owns one core, and a pool of threads in it would fight its neighbours.
+    # Read by tokenizers at each batch: a replica owns one core, and a pool of threads in it would fight its
+    # neighbours.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from tokenizers import Tokenizer
 

@@ -1,8 +1,10 @@
-"""From texts to token ids, word by word: what a word comes to is remembered, so that most headlines never reach the tokenizer.
+"""From texts to token ids, word by word: what a word comes to is remembered, so that most headlines never
+reach the tokenizer.
 
-A tokenizer that splits at blanks gives a text the tokens of its words, one after the other, between its special tokens. News repeats its
-words: after 16,000 real headlines, nineteen in twenty of the next one's were seen before, and finding a word in a dictionary takes a
-twentieth of the time that tokenizing it takes (`make bench-engine`).
+A tokenizer that splits at blanks gives a text the tokens of its words, one after the other, between its
+special tokens. News repeats its words: after 16,000 real headlines, nineteen in twenty of the next one's were
+seen before, and finding a word in a dictionary takes a twentieth of the time that tokenizing it takes (`make
+bench-engine`).
 """
 
 from __future__ import annotations
@@ -20,12 +22,16 @@ LONGEST = 32  # characters of a word that is kept: longer ones are links and gar
 _NORMALIZERS = {None, "BertNormalizer", "Lowercase"}
 _SPLITTERS = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
 _MODELS = {"WordLevel", "WordPiece"}
-_BERT = re.compile(r"[0-9a-z]+|[^ 0-9a-z]")  # BERT's words of ASCII in lower case: letters and digits in a row, or one other
+_BERT = re.compile(
+    r"[0-9a-z]+|[^ 0-9a-z]"
+)  # BERT's words of ASCII in lower case: letters and digits in a row, or one other
 _SAMPLE = "Zürich's “café” wins 10,000-to-1: [SEP] you won't BELIEVE_it 北京 !"
 
 
 class Words:
-    """A tokenizer (of the package tokenizers; it does not pad) and the words that it was asked for. Any thread may call it."""
+    """A tokenizer (of the package tokenizers; it does not pad) and the words that it was asked for. Any
+    thread may call it.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -42,18 +48,25 @@ class Words:
         """The token ids of each text, cleaned and cut at the tokenizer's longest."""
         if self._by_word:
             return [self._ids(text) for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast([clean(text) for text in texts])]
+        return [
+            encoding.ids for encoding in self._tokenizer.encode_batch_fast([clean(text) for text in texts])
+        ]
 
     def _learn(self) -> bool:
-        """Which special tokens stand before and behind; whether a text of everything comes out as the tokenizer has it."""
+        """Which special tokens stand before and behind; whether a text of everything comes out as the
+        tokenizer has it.
+        """
         ends, inner, whole = (
-            self._tokenizer.encode(text, add_special_tokens=special).ids for text, special in (("", True), ("a", False), ("a", True))
+            self._tokenizer.encode(text, add_special_tokens=special).ids
+            for text, special in (("", True), ("a", False), ("a", True))
         )
         before = next((at for at in range(len(ends) + 1) if [*ends[:at], *inner, *ends[at:]] == whole), 0)
         self._first, self._last = ends[:before], ends[before:]
         self._longest = self._tokenizer.truncation["max_length"] - len(self._last)
         samples = (_SAMPLE, _SAMPLE.encode("ascii", "ignore").decode(), "a-b " * self._longest)
-        return self._longest > before and all(self._ids(text) == self._tokenizer.encode(clean(text)).ids for text in samples)
+        return self._longest > before and all(
+            self._ids(text) == self._tokenizer.encode(clean(text)).ids for text in samples
+        )
 
     def _ids(self, text: str) -> list[int]:
         if text.isascii() and text.isprintable():  # nothing to clean but blanks
@@ -94,7 +107,11 @@ def _splits_at_blanks(told: Any) -> bool:
 def _is_bert(told: Any) -> bool:
     """Whether it splits punctuation off, and reads upper case as lower."""
     lower = (told.get("normalizer") or {}).get("lowercase", False)
-    return bool(lower) and _kind(told, "normalizer") == "BertNormalizer" and _kind(told, "pre_tokenizer") == "BertPreTokenizer"
+    return (
+        bool(lower)
+        and _kind(told, "normalizer") == "BertNormalizer"
+        and _kind(told, "pre_tokenizer") == "BertPreTokenizer"
+    )
 
 
 def _kind(told: Any, part: str) -> str | None:

@@ -1,4 +1,5 @@
-"""The compact models, written for speed: a hashed n-gram bag and small transformers, from scratch or taught by a larger one.
+"""The compact models, written for speed: a hashed n-gram bag and small transformers, from scratch or taught
+by a larger one.
 
 One architecture, three uses (`TrainConfig.model`, `layers`, `hidden`, `intermediate`, `buckets`):
 
@@ -6,12 +7,12 @@ One architecture, three uses (`TrainConfig.model`, `layers`, `hidden`, `intermed
     scratch:transformer   layers > 0, buckets 0: a post-norm encoder of BERT's form (Devlin et al. 2019), random weights
     both                  n-gram vectors added to the encoder's input: a small memory of phrases below a small reader
 
-A fine-tuned BERT (MiniLM is one) or MPNet is the same function of the same weights: `clickbait.models.weight_transfer` writes it so, and it is served 1.8
-times as fast.
+A fine-tuned BERT (MiniLM is one) or MPNet is the same function of the same weights:
+`clickbait.models.weight_transfer` writes it so, and it is served 1.8 times as fast.
 
-A token is a WordPiece of the dataset's tokenizer. The character n-grams of a token hang on the token alone, so `fold` adds their
-vectors into the token's own once training is done: served, they cost nothing. Import this module and transformers' Auto classes
-know the architecture.
+A token is a WordPiece of the dataset's tokenizer. The character n-grams of a token hang on the token alone,
+so `fold` adds their vectors into the token's own once training is done: served, they cost nothing. Import
+this module and transformers' Auto classes know the architecture.
 """
 
 from __future__ import annotations
@@ -27,9 +28,14 @@ import transformers
 from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-# Multipliers of the hash of an n-gram: odd, below 2**31, so that 30,000 x 3 of them stay within int64. Any odd numbers would do.
+# Multipliers of the hash of an n-gram: odd, below 2**31, so that 30,000 x 3 of them stay within int64. Any
+# odd numbers would do.
 _HASH = (1_000_003, 1_540_483_477, 374_761_393)
-CHARACTERS = (3, 4, 5)  # lengths of character n-grams: fastText's range less the longest, which few WordPieces have
+CHARACTERS = (
+    3,
+    4,
+    5,
+)  # lengths of character n-grams: fastText's range less the longest, which few WordPieces have
 INITIAL = 0.02  # standard deviation of new weights: BERT's
 HEAD = 32  # dimensions of an attention head of a new encoder: MiniLM's
 
@@ -75,8 +81,18 @@ class CompactConfig(transformers.PretrainedConfig):  # type: ignore[misc]  # tra
         **others: Any,
     ) -> None:
         super().__init__(pad_token_id=pad_token_id, **others)
-        self.vocab_size, self.hidden_size, self.layers, self.heads, self.buckets = vocab_size, hidden_size, layers, heads, buckets
-        self.word_ngrams, self.character_buckets, self.character_width = word_ngrams, character_buckets, character_width
+        self.vocab_size, self.hidden_size, self.layers, self.heads, self.buckets = (
+            vocab_size,
+            hidden_size,
+            layers,
+            heads,
+            buckets,
+        )
+        self.word_ngrams, self.character_buckets, self.character_width = (
+            word_ngrams,
+            character_buckets,
+            character_width,
+        )
         self.intermediate_size, self.max_tokens, self.relative = intermediate_size, max_tokens, relative
         self.eps, self.dropout = eps, dropout
 
@@ -95,10 +111,11 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, packing: Packing, bias: Tensor, *, first: bool = False) -> Tensor:
-        """The real tokens' new vectors, float (real tokens, hidden), or with `first` each headline's first one's alone, (batch, hidden).
+        """The real tokens' new vectors, float (real tokens, hidden), or with `first` each headline's first
+        one's alone, (batch, hidden).
 
-        x is float (real tokens, hidden): only attention sees the padded square. bias is added to its scores, (batch, heads or 1, tokens or
-        1, tokens): large and negative on padding.
+        x is float (real tokens, hidden): only attention sees the padded square. bias is added to its scores,
+        (batch, heads or 1, tokens or 1, tokens): large and negative on padding.
         """
         hidden = x.shape[1]
         if first:  # all read, one is written: a sixth of the work
@@ -116,7 +133,9 @@ class Layer(nn.Module):
         return y
 
     def _by_head(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(batch, tokens, parts x hidden) to as many of (batch, heads, tokens, hidden of a head), in one move."""
+        """(batch, tokens, parts x hidden) to as many of (batch, heads, tokens, hidden of a head), in one
+        move.
+        """
         batch, tokens, _ = x.shape
         return x.reshape(batch, tokens, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
@@ -126,7 +145,9 @@ class Layer(nn.Module):
             return self.query, self.key_value
         weight, bias = self.qkv.weight, self.qkv.bias
         hidden = weight.shape[1]
-        return lambda x: F.linear(x, weight[:hidden], bias[:hidden]), lambda x: F.linear(x, weight[hidden:], bias[hidden:])
+        return lambda x: F.linear(x, weight[:hidden], bias[:hidden]), lambda x: F.linear(
+            x, weight[hidden:], bias[hidden:]
+        )
 
     @torch.no_grad()
     def split(self) -> None:
@@ -142,9 +163,11 @@ class Layer(nn.Module):
 
 
 class Packing:
-    """Between the padded square (batch, tokens) and its real tokens in a row (Effective Transformer, ByteDance 2020).
+    """Between the padded square (batch, tokens) and its real tokens in a row (Effective Transformer,
+    ByteDance 2020).
 
-    Headlines that come as they come are half padding again: 1.55 tokens computed for each real one in batches of 16.
+    Headlines that come as they come are half padding again: 1.55 tokens computed for each real one in batches
+    of 16.
     """
 
     def __init__(self, attention_mask: Tensor, dtype: torch.dtype) -> None:
@@ -154,7 +177,9 @@ class Packing:
         self.rows = flat.nonzero().squeeze(1)
         """Where in the square each real token stands, int64 (real tokens)."""
         self.slots = (flat.cumsum(0) - 1).clamp(min=0)
-        """Which real token stands at each place of the square, int64 (batch x tokens); at padding the one before it."""
+        """Which real token stands at each place of the square, int64 (batch x tokens); at padding the one
+        before it.
+        """
         self.bias = (1.0 - attention_mask.to(dtype))[:, None, None] * -1e4  # within bf16 and fp16
         """For attention's scores: large and negative on padding, float (batch, 1, 1, tokens)."""
 
@@ -174,7 +199,8 @@ class Packing:
 class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: ignore[misc]  # transformers is untyped here
     """Token and n-gram vectors, `layers` encoder layers, two logits.
 
-    An encoder is read at its first token, as BERT is, so its last layer writes that one alone; a bag is averaged; with both, both are read.
+    An encoder is read at its first token, as BERT is, so its last layer writes that one alone; a bag is
+    averaged; with both, both are read.
     """
 
     config_class = CompactConfig
@@ -187,7 +213,9 @@ class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: i
         self.tokens = nn.Embedding(config.vocab_size, hidden)
         if config.character_buckets:
             self.characters = nn.EmbeddingBag(config.character_buckets, hidden, mode="sum", padding_idx=0)
-            self.register_buffer("spelling", torch.zeros(config.vocab_size, config.character_width, dtype=torch.int32))
+            self.register_buffer(
+                "spelling", torch.zeros(config.vocab_size, config.character_width, dtype=torch.int32)
+            )
         if config.buckets:
             self.ngrams = nn.Embedding(config.buckets, hidden)
         if config.layers:
@@ -204,7 +232,10 @@ class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: i
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding | nn.EmbeddingBag):
             # A bag averages independent vectors: small ones would take epochs to grow.
-            nn.init.normal_(module.weight, std=INITIAL if self.config.layers or isinstance(module, nn.Linear) else 5 * INITIAL)
+            nn.init.normal_(
+                module.weight,
+                std=INITIAL if self.config.layers or isinstance(module, nn.Linear) else 5 * INITIAL,
+            )
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.LayerNorm):
@@ -230,7 +261,9 @@ class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: i
             x = self.dropout(self.norm(x))
             bias = packing.bias
             if self.config.relative:
-                bias = bias + self.distances(places - places[:, None] + self.config.max_tokens - 1).permute(2, 0, 1)
+                bias = bias + self.distances(places - places[:, None] + self.config.max_tokens - 1).permute(
+                    2, 0, 1
+                )
             for layer in self.encoder[:-1]:
                 x = layer(x, packing, bias)
             x = self.encoder[-1](x, packing, bias if not self.config.relative else bias[:, :, :1], first=True)
@@ -239,7 +272,9 @@ class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: i
         return SequenceClassifierOutput(logits=self.classifier(self.dropout(pooled)))
 
     def _phrases(self, input_ids: Tensor) -> Tensor:
-        """The sum of the vectors of the n-grams that end at each token; before the first token stands padding."""
+        """The sum of the vectors of the n-grams that end at each token; before the first token stands
+        padding.
+        """
         total = torch.zeros((), device=input_ids.device)
         mixed = input_ids * _HASH[0]
         earlier = input_ids
@@ -251,7 +286,9 @@ class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: i
 
     @torch.no_grad()
     def fold(self) -> None:
-        """For export: the same logits, and less to compute. Adds the character n-grams' vectors to the tokens' and drops them."""
+        """For export: the same logits, and less to compute. Adds the character n-grams' vectors to the
+        tokens' and drops them.
+        """
         if self.config.layers:
             cast(Layer, self.encoder[-1]).split()
         if not self.config.character_buckets:
@@ -262,16 +299,20 @@ class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: i
 
 
 def spelling(vocabulary: dict[str, int], buckets: int) -> np.ndarray:
-    """The character n-grams of every token as bucket numbers from 1, int32 (tokens, most), 0 where there are no more.
+    """The character n-grams of every token as bucket numbers from 1, int32 (tokens, most), 0 where there are
+    no more.
 
-    A word's start is marked `<`; a piece that goes on a word (`##ing`) has none. Special tokens (`[CLS]`) have no spelling.
+    A word's start is marked `<`; a piece that goes on a word (`##ing`) has none. Special tokens (`[CLS]`)
+    have no spelling.
     """
     rows: dict[int, list[int]] = {}
     for token, index in vocabulary.items():
         special = token.startswith("[") and token.endswith("]")
         text = "" if special else token.removeprefix("##") if token.startswith("##") else f"<{token}"
         grams = {text[at : at + size] for size in CHARACTERS for at in range(len(text) - size + 1)}
-        rows[index] = sorted(1 + zlib.crc32(gram.encode("utf-8", "surrogatepass")) % (buckets - 1) for gram in grams)
+        rows[index] = sorted(
+            1 + zlib.crc32(gram.encode("utf-8", "surrogatepass")) % (buckets - 1) for gram in grams
+        )
     table = np.zeros((max(rows) + 1, max(map(len, rows.values()))), np.int32)
     for index, grams_of in rows.items():
         table[index, : len(grams_of)] = grams_of

@@ -1,6 +1,8 @@
-"""The encoders: any Hugging Face one by hub name, by folder, or out of an installed package. Imports torch; only training does.
+"""The encoders: any Hugging Face one by hub name, by folder, or out of an installed package. Imports torch;
+only training does.
 
-Weights are safetensors, never a pickle, which `clickbait.pretrained.locate` checks before they are loaded; remote code is never run.
+Weights are safetensors, never a pickle, which `clickbait.pretrained.locate` checks before they are loaded;
+remote code is never run.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ def load(config: TrainConfig, tokenizer: bytes, max_tokens: int) -> transformers
         max_tokens: the longest headline in tokens.
 
     Raises:
-        ModelError: no such folder or package, no network, weights that are a pickle or not the known ones, a model that cannot be cut down.
+        ModelError: no such folder or package, no network, weights that are a pickle or not the known ones, a
+            model that cannot be cut down.
     """
     seed_everything(config.seed)
     if config.model in SCRATCH:
@@ -41,14 +44,21 @@ def load(config: TrainConfig, tokenizer: bytes, max_tokens: int) -> transformers
     extra = {} if config.dropout is None else {"hidden_dropout_prob": config.dropout}
     whole = _from_pretrained(config.model, locate(config.model), **extra)
     if config.layers is config.hidden is config.intermediate is config.buckets is None:
-        known, used = whole.config.vocab_size, max(Tokenizer.from_str(tokenizer.decode()).get_vocab().values()) + 1
+        known, used = (
+            whole.config.vocab_size,
+            max(Tokenizer.from_str(tokenizer.decode()).get_vocab().values()) + 1,
+        )
         if used > known:
-            raise ModelError(f'model "{config.model}" knows {known} tokens, the dataset has {used}: preprocess with this model')
+            raise ModelError(
+                f'model "{config.model}" knows {known} tokens, the dataset has {used}: preprocess with this '
+                f"model"
+            )
         return whole
     if not weight_transfer.can_read(whole):
         kind = whole.config.model_type
         raise ModelError(
-            f'model "{config.model}" is a "{kind}", which cannot be cut down: give a BERT (MiniLM is one), an MPNet, or {SCRATCH[1]}'
+            f'model "{config.model}" is a "{kind}", which cannot be cut down: give a BERT (MiniLM is one), '
+            f"an MPNet, or {SCRATCH[1]}"
         )
     student = _compact(config, tokenizer, max_tokens, whole.config)
     weight_transfer.inherit(student, whole)
@@ -62,13 +72,23 @@ def _compact(
     vocabulary = Tokenizer.from_str(tokenizer.decode()).get_vocab()
     bag = config.model == NGRAMS
     hidden = config.hidden or (base.hidden_size if base else 64 if bag else 128)
-    layers = config.layers if config.layers is not None else base.num_hidden_layers if base else 0 if bag else 2
+    layers = (
+        config.layers if config.layers is not None else base.num_hidden_layers if base else 0 if bag else 2
+    )
     same = base is not None and hidden == base.hidden_size
-    heads, inner = (base.num_attention_heads, base.intermediate_size) if base and same else (max(hidden // compact.HEAD, 1), 4 * hidden)
+    heads, inner = (
+        (base.num_attention_heads, base.intermediate_size)
+        if base and same
+        else (max(hidden // compact.HEAD, 1), 4 * hidden)
+    )
     if bag and layers:
-        raise ModelError(f"{NGRAMS} has no layers: leave layers out, or take scratch:transformer with buckets")
+        raise ModelError(
+            f"{NGRAMS} has no layers: leave layers out, or take scratch:transformer with buckets"
+        )
     if layers and hidden % heads:
-        raise ModelError(f"hidden: {hidden} cannot be shared by {heads} attention heads: take a multiple of {compact.HEAD}")
+        raise ModelError(
+            f"hidden: {hidden} cannot be shared by {heads} attention heads: take a multiple of {compact.HEAD}"
+        )
     spelling = compact.spelling(vocabulary, CHARACTER_BUCKETS) if bag else None
     made = compact.CompactConfig(
         vocab_size=max(vocabulary.values()) + 1,

@@ -1,4 +1,6 @@
-"""From a BERT or an MPNet to a compact model: the whole of it (`rewritten`), or what a smaller one can start from (`inherit`)."""
+"""From a BERT or an MPNet to a compact model: the whole of it (`rewritten`), or what a smaller one can start
+from (`inherit`).
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,12 @@ class _EncoderLayer:
 
 
 def can_read(model: transformers.PreTrainedModel) -> bool:
-    """Whether the architecture can be this one's: a BERT or MPNet for classification, with GELU and learned positions."""
-    known = isinstance(model, transformers.BertForSequenceClassification | transformers.MPNetForSequenceClassification)
+    """Whether the architecture can be this one's: a BERT or MPNet for classification, with GELU and learned
+    positions.
+    """
+    known = isinstance(
+        model, transformers.BertForSequenceClassification | transformers.MPNetForSequenceClassification
+    )
     return known and model.config.hidden_act == "gelu"
 
 
@@ -49,7 +55,13 @@ def _read(model: transformers.PreTrainedModel) -> _Encoder:
     for layer in bert.encoder.layer:
         own = layer.attention.self
         out, norm1 = layer.attention.output.dense, layer.attention.output.LayerNorm
-        parts = {"out": out, "norm1": norm1, "up": layer.intermediate.dense, "down": layer.output.dense, "norm2": layer.output.LayerNorm}
+        parts = {
+            "out": out,
+            "norm1": norm1,
+            "up": layer.intermediate.dense,
+            "down": layer.output.dense,
+            "norm2": layer.output.LayerNorm,
+        }
         layers.append(_EncoderLayer((own.query, own.key, own.value), parts))
     embeddings = bert.embeddings
     positions = embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0]
@@ -63,7 +75,13 @@ def _read_mpnet(model: transformers.PreTrainedModel) -> _Encoder:
     for layer in mpnet.encoder.layer:
         own = layer.attention.attn
         norm1 = layer.attention.LayerNorm
-        parts = {"out": own.o, "norm1": norm1, "up": layer.intermediate.dense, "down": layer.output.dense, "norm2": layer.output.LayerNorm}
+        parts = {
+            "out": own.o,
+            "norm1": norm1,
+            "up": layer.intermediate.dense,
+            "down": layer.output.dense,
+            "norm2": layer.output.LayerNorm,
+        }
         layers.append(_EncoderLayer((own.q, own.k, own.v), parts))
     embeddings, table = mpnet.embeddings, mpnet.encoder.relative_attention_bias
 
@@ -73,12 +91,17 @@ def _read_mpnet(model: transformers.PreTrainedModel) -> _Encoder:
 
     positions = embeddings.position_embeddings.weight[embeddings.padding_idx + 1 :]
     head = model.classifier.dense, model.classifier.out_proj
-    return _Encoder(embeddings.word_embeddings.weight, positions, embeddings.LayerNorm, layers, distances, head)
+    return _Encoder(
+        embeddings.word_embeddings.weight, positions, embeddings.LayerNorm, layers, distances, head
+    )
 
 
 @torch.no_grad()
-def rewritten(model: transformers.PreTrainedModel, max_tokens: int) -> CompactForSequenceClassification | None:
-    """The logits of a fine-tuned BERT or MPNet out of this architecture, computed without padding; None for others.
+def rewritten(
+    model: transformers.PreTrainedModel, max_tokens: int
+) -> CompactForSequenceClassification | None:
+    """The logits of a fine-tuned BERT or MPNet out of this architecture, computed without padding; None for
+    others.
 
     max_tokens: positions that are kept.
     """
@@ -106,18 +129,21 @@ def rewritten(model: transformers.PreTrainedModel, max_tokens: int) -> CompactFo
 
 @torch.no_grad()
 def inherit(student: CompactForSequenceClassification, teacher: transformers.PreTrainedModel) -> None:
-    """Starts the student from a BERT or MPNet: all but the head where shapes allow, else the tokens' vectors by their principal components.
+    """Starts the student from a BERT or MPNet: all but the head where shapes allow, else the tokens' vectors
+    by their principal components.
 
-    Of the teacher's layers the student takes the first: what they compute of what they are given stays what it was. Evenly spaced ones
-    (DistilBERT: Sanh et al. 2019) are given what none of them has seen.
+    Of the teacher's layers the student takes the first: what they compute of what they are given stays what
+    it was. Evenly spaced ones (DistilBERT: Sanh et al. 2019) are given what none of them has seen.
 
     Raises:
-        ModelError: the teacher has other tokens, or fewer layers, positions or neurons in a feed-forward part.
+        ModelError: the teacher has other tokens, or fewer layers, positions or neurons in a feed-forward
+            part.
     """
     config, theirs = student.config, _read(teacher)
     if len(theirs.words) != config.vocab_size:
         raise ModelError(
-            f"the model knows {len(theirs.words)} tokens, the dataset's tokenizer {config.vocab_size}: preprocess with this model"
+            f"the model knows {len(theirs.words)} tokens, the dataset's tokenizer {config.vocab_size}: "
+            f"preprocess with this model"
         )
     if theirs.words.shape[1] != config.hidden_size:
         centred = theirs.words - theirs.words.mean(0)
@@ -125,7 +151,10 @@ def inherit(student: CompactForSequenceClassification, teacher: transformers.Pre
         projected = centred @ axes[: config.hidden_size].T
         student.tokens.weight.copy_(projected * student.tokens.weight.std() / projected.std())
         return
-    for name, has, wanted in (("layers", len(theirs.layers), config.layers), ("max_tokens", len(theirs.positions), config.max_tokens)):
+    for name, has, wanted in (
+        ("layers", len(theirs.layers), config.layers),
+        ("max_tokens", len(theirs.positions), config.max_tokens),
+    ):
         if has < wanted:
             raise ModelError(f"{name}: the model has {has}, {wanted} were asked for")
     student.tokens.weight.copy_(theirs.words)
@@ -134,7 +163,9 @@ def inherit(student: CompactForSequenceClassification, teacher: transformers.Pre
     student.positions.weight.copy_(theirs.positions[: config.max_tokens])
     student.norm.load_state_dict(theirs.norm.state_dict())
     if config.relative and theirs.distances:
-        student.distances.weight.copy_(theirs.distances(torch.arange(1 - config.max_tokens, config.max_tokens)))
+        student.distances.weight.copy_(
+            theirs.distances(torch.arange(1 - config.max_tokens, config.max_tokens))
+        )
     for mine, layer in zip(cast("list[Layer]", list(student.encoder)), theirs.layers, strict=False):
         assert mine.qkv is not None
         for kind in ("weight", "bias"):
@@ -147,7 +178,9 @@ def inherit(student: CompactForSequenceClassification, teacher: transformers.Pre
 def _inherit_feed_forward(mine: Layer, up: nn.Linear, down: nn.Linear) -> None:
     """All neurons, or those whose vectors in and out are longest."""
     if mine.up.out_features > len(up.weight):
-        raise ModelError(f"intermediate: the model has {len(up.weight)}, {mine.up.out_features} were asked for")
+        raise ModelError(
+            f"intermediate: the model has {len(up.weight)}, {mine.up.out_features} were asked for"
+        )
     strength = up.weight.norm(dim=1) * down.weight.norm(dim=0)
     kept = strength.topk(mine.up.out_features).indices.sort().values
     mine.up.weight.copy_(up.weight[kept])

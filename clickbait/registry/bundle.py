@@ -1,14 +1,15 @@
-"""A model version on disk: a folder of files and, written last, the `manifest.json` that names each with its size and SHA-256.
+"""A model version on disk: a folder of files and, written last, the `manifest.json` that names each with its
+size and SHA-256.
 
     manifest = seal(Path("artifacts/bundle"), name="clickbait-model", ...)   # export: a draft, it has no version yet
     manifest = amend(folder, verdict={...})                                  # evaluate and the gate add what they found
     manifest = verify(folder)                                                # whoever loads it, before a file is opened
 
-`clickbait.registry` publishes a draft as a version, and from then on it does not change. Hidden files (`.lock`, `.DS_Store`) are no
-part of a bundle.
+`clickbait.registry` publishes a draft as a version, and from then on it does not change. Hidden files
+(`.lock`, `.DS_Store`) are no part of a bundle.
 
-A bundle may come from a stranger. So only regular files of the kinds in `KINDS` are read: no link, FIFO or device, and no file that is
-larger than its entry in the manifest says.
+A bundle may come from a stranger. So only regular files of the kinds in `KINDS` are read: no link, FIFO or
+device, and no file that is larger than its entry in the manifest says.
 """
 
 from __future__ import annotations
@@ -30,10 +31,16 @@ from clickbait.storage import BUFFER, kind, open_regular, replacing
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 TORCH = "torch"
-"""The runtime that needs torch and transformers: the fine-tuned model itself, for a GPU without onnxruntime-gpu, or to compare."""
+"""The runtime that needs torch and transformers: the fine-tuned model itself, for a GPU without
+onnxruntime-gpu, or to compare.
+"""
 KINDS = frozenset({".html", ".json", ".md", ".onnx", ".safetensors"})
-"""What a bundle's files are: graphs and weights, and the documents that export, evaluate and the gate write."""
-LARGEST = 4 << 30  # bytes of a file: an ONNX graph is one protobuf message of 2 GiB at most, and the safetensors hold the same weights
+"""What a bundle's files are: graphs and weights, and the documents that export, evaluate and the gate
+write.
+"""
+# bytes of a file: an ONNX graph is one protobuf message of 2 GiB at most, and the safetensors hold the same
+# weights
+LARGEST = 4 << 30
 MANIFEST_LARGEST = 16 << 20  # bytes of a manifest: one has some 5,000
 _TORCH_FILES = ("config.json", "model.safetensors")
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt"})
@@ -113,7 +120,9 @@ class Manifest(_Frozen):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.default_runtime not in self.runtimes:
-            raise ValueError(f"default_runtime {self.default_runtime!r} is none of runtimes {sorted(self.runtimes)}")
+            raise ValueError(
+                f"default_runtime {self.default_runtime!r} is none of runtimes {sorted(self.runtimes)}"
+            )
         for file in self.runtimes.values():
             if file not in self.files:
                 raise ValueError(f"runtimes name {file}, which is not among files")
@@ -130,16 +139,21 @@ class Manifest(_Frozen):
         if runtime is None:
             return sorted(self.files)
         if runtime != TORCH and runtime not in self.runtimes:
-            raise BundleError(f'no runtime "{runtime}" in {self.version or "the draft"}, which has {", ".join(sorted(self.runtimes))}')
+            raise BundleError(
+                f'no runtime "{runtime}" in {self.version or "the draft"}, which has '
+                f"{', '.join(sorted(self.runtimes))}"
+            )
         graph = _TORCH_FILES if runtime == TORCH else (self.runtimes[runtime],)
         return sorted({TOKENIZER, *graph} & self.files.keys())
 
 
 def seal(folder: Path, **fields: Any) -> Manifest:
-    """Hashes every file in `folder` and writes its manifest, last and in one step. `fields` are `Manifest`'s, less `files`.
+    """Hashes every file in `folder` and writes its manifest, last and in one step. `fields` are `Manifest`'s,
+    less `files`.
 
     Raises:
-        BundleError: a file that no bundle has (a pickle, a link, a FIFO, another kind of file), or the fields do not fit.
+        BundleError: a file that no bundle has (a pickle, a link, a FIFO, another kind of file), or the fields
+            do not fit.
     """
     files = {}
     for name, size in _scan(folder).items():
@@ -163,7 +177,9 @@ def amend(folder: Path, **changes: Any) -> Manifest:
     """
     manifest = read_manifest(folder)
     if manifest.version is not None:
-        raise BundleError(f"{folder}: {manifest.version} is published and does not change; export a new bundle")
+        raise BundleError(
+            f"{folder}: {manifest.version} is published and does not change; export a new bundle"
+        )
     return seal(folder, **{**manifest.model_dump(exclude={"files"}), **changes})
 
 
@@ -202,29 +218,35 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify(folder: Path, needed: Collection[str] | None = None) -> Manifest:
-    """The manifest of `folder`, once every file is found to be what it says, byte for byte, and nothing else is there.
+    """The manifest of `folder`, once every file is found to be what it says, byte for byte, and nothing else
+    is there.
 
     With `needed`, the bytes of these files alone are checked, and others of the manifest may be missing.
 
     Raises:
-        BundleError: the file that is missing, changed, not listed, a pickle, no regular file, or of a kind that no bundle has; and what
-            to do.
+        BundleError: the file that is missing, changed, not listed, a pickle, no regular file, or of a kind
+            that no bundle has; and what to do.
     """
     manifest = read_manifest(folder)
     needed = manifest.files.keys() if needed is None else needed
     there = _scan(folder)
     for name in sorted(there.keys() - manifest.files.keys()):
         raise BundleError(f"{folder / name}: not in the manifest; {_MEND}")
-    # Sizes of all first: they cost nothing, a file that was cut short shows at once, and a file that is too large is not read.
+    # Sizes of all first: they cost nothing, a file that was cut short shows at once, and a file that is too
+    # large is not read.
     for name, entry in manifest.files.items():
         if name in needed and name not in there:
             raise BundleError(f"{folder / name}: missing; {_MEND}")
         if name in there and there[name] != entry.size:
-            raise BundleError(f"{folder / name}: {there[name]} bytes where the manifest says {entry.size}; {_MEND}")
+            raise BundleError(
+                f"{folder / name}: {there[name]} bytes where the manifest says {entry.size}; {_MEND}"
+            )
     for name in needed:
         entry = manifest.files[name]
         if _checked(folder, name, entry.size) != entry.sha256:
-            raise BundleError(f"{folder / name}: its SHA-256 is not the manifest's, so bytes changed; {_MEND}")
+            raise BundleError(
+                f"{folder / name}: its SHA-256 is not the manifest's, so bytes changed; {_MEND}"
+            )
     return manifest
 
 
@@ -232,13 +254,19 @@ def is_whole(folder: Path, name: str, entry: FileEntry) -> bool:
     """Whether the file `name` in `folder` is there and is what its entry says."""
     try:
         status = (folder / name).lstat()
-        return stat.S_ISREG(status.st_mode) and status.st_size == entry.size and _checked(folder, name, entry.size) == entry.sha256
+        return (
+            stat.S_ISREG(status.st_mode)
+            and status.st_size == entry.size
+            and _checked(folder, name, entry.size) == entry.sha256
+        )
     except (OSError, BundleError):
         return False
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether `path` may be a pickle: by its name, or a `.safetensors` that begins as a pickle or as torch's zip of pickles does."""
+    """Whether `path` may be a pickle: by its name, or a `.safetensors` that begins as a pickle or as torch's
+    zip of pickles does.
+    """
     with open_regular(path) as file:
         return _is_pickle(path.name, file)
 
@@ -268,7 +296,8 @@ def _digest(file: BinaryIO, size: int | None) -> str:
 
 
 def _is_header(head: bytes) -> bool:
-    """Whether a safetensors file begins so: 8 bytes with the length of its JSON, little-endian, then the brace.
+    """Whether a safetensors file begins so: 8 bytes with the length of its JSON, little-endian, then the
+    brace.
 
     A length of 0x280 to 0x580 alone would look like a pickle's first bytes, and one of 0x4B50 like a zip's.
     """
@@ -277,7 +306,8 @@ def _is_header(head: bytes) -> bool:
 
 
 def _scan(folder: Path) -> dict[str, int]:
-    """Every file below `folder` but the manifest and hidden ones, with "/" between folders, and its bytes. No file is opened.
+    """Every file below `folder` but the manifest and hidden ones, with "/" between folders, and its bytes. No
+    file is opened.
 
     Raises:
         BundleError: a link, FIFO, socket or device, or a kind of file that no bundle has.
@@ -285,7 +315,9 @@ def _scan(folder: Path) -> dict[str, int]:
     found = {}
     for name, status in _entries(folder, ""):
         if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"{folder / name}: is {kind(status.st_mode)}; a bundle holds regular files only; {_MEND}")
+            raise BundleError(
+                f"{folder / name}: is {kind(status.st_mode)}; a bundle holds regular files only; {_MEND}"
+            )
         if reason := _unwelcome(name):
             raise BundleError(f"{folder / name}: {reason}")
         found[name] = status.st_size
@@ -346,7 +378,9 @@ def _checked(folder: Path, name: str, size: int) -> str:
     try:
         with _open(path) as file:
             if _is_pickle(name, file):
-                raise BundleError(f"{path}: a pickle can run code when it is opened; export it again as safetensors or ONNX")
+                raise BundleError(
+                    f"{path}: a pickle can run code when it is opened; export it again as safetensors or ONNX"
+                )
             return _digest(file, size)
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}; check the path and its owner") from None

@@ -1,4 +1,6 @@
-"""The registry's command line: `python -m clickbait.registry --help` (`clickbait.registry` shows the commands)."""
+"""The registry's command line: `python -m clickbait.registry --help` (`clickbait.registry` shows the
+commands).
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,17 @@ def _run(args: Sequence[str]) -> None:
     parser.add_argument("--uri", default="artifacts/registry", help="the registry's folder or gs:// URI")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="versions and the aliases that point at them")
-    for command, text in (("show", "print a version's manifest"), ("verify", "fetch a version and check every byte")):
+    for command, text in (
+        ("show", "print a version's manifest"),
+        ("verify", "fetch a version and check every byte"),
+    ):
         commands.add_parser(command, help=text).add_argument("ref", help="v3, latest or an alias")
     move = commands.add_parser("set-alias", help="point an alias at a version")
     move.add_argument("version", help="v3")
     move.add_argument("alias", help="production")
-    commands.add_parser("rollback", help="point an alias at the version before").add_argument("alias", help="production")
+    commands.add_parser("rollback", help="point an alias at the version before").add_argument(
+        "alias", help="production"
+    )
     told = parser.parse_args(args)
     registry = Registry(told.uri)
     if told.command == "list":

@@ -1,4 +1,6 @@
-"""The model card: what a person should know of a version before using it, as the bundle's README.md. Writes the metrics beside it."""
+"""The model card: what a person should know of a version before using it, as the bundle's README.md. Writes
+the metrics beside it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def write(folder: Path, document: Mapping[str, Any], **changes: Any) -> Manifest:
-    """Writes the metrics document and README.md into a draft and seals it again, with `changes` in its manifest."""
+    """Writes the metrics document and README.md into a draft and seals it again, with `changes` in its
+    manifest.
+    """
     manifest = bundle.read_manifest(folder).model_copy(update=changes)
     (folder / METRICS).write_text(json.dumps(document, indent=2), encoding="utf-8")
     (folder / "README.md").write_text(render(manifest, document), encoding="utf-8")
@@ -33,20 +37,42 @@ def render(manifest: Manifest, metrics: Mapping[str, Any]) -> str:
     """The card as Markdown with the front matter that the Hugging Face hub reads."""
     test, flips, export = metrics.get("test", {}), metrics.get("flips", {}), metrics.get("export", {})
     transfer, latency = metrics.get("transfer") or {}, metrics.get("latency", {})
-    lines = ["---", "language: en", "library_name: onnxruntime", "pipeline_tag: text-classification", "tags: [clickbait]"]
+    lines = [
+        "---",
+        "language: en",
+        "library_name: onnxruntime",
+        "pipeline_tag: text-classification",
+        "tags: [clickbait]",
+    ]
     lines += [f"base_model: {manifest.base_model.partition('@')[0]}", "---", "", f"# {manifest.name}", ""]
     if manifest.synthetic:
-        lines += ["**Trained on synthetic headlines: it shows that the pipeline works and is no judge of real ones.**", ""]
-    lines += ["Says of an English headline how likely it is clickbait: `news` or `clickbait`, with P(clickbait).", ""]
-    lines += ["| | |", "| --- | --- |", f"| exported | {manifest.created_at} |", f"| base model | {manifest.base_model} |"]
+        lines += [
+            "**Trained on synthetic headlines: it shows that the pipeline works and is no judge of real "
+            "ones.**",
+            "",
+        ]
+    lines += [
+        "Says of an English headline how likely it is clickbait: `news` or `clickbait`, with P(clickbait).",
+        "",
+    ]
+    lines += [
+        "| | |",
+        "| --- | --- |",
+        f"| exported | {manifest.created_at} |",
+        f"| base model | {manifest.base_model} |",
+    ]
     if "parameters" in metrics.get("model", {}):
         lines.append(f"| parameters | {metrics['model']['parameters']:,} |")
     lines += [f"| dataset | {manifest.dataset} |", f"| commit | {manifest.git_commit or 'unknown'} |"]
-    lines.append(f"| reads | {manifest.max_characters} characters, {manifest.max_tokens} tokens of one headline |")
+    lines.append(
+        f"| reads | {manifest.max_characters} characters, {manifest.max_tokens} tokens of one headline |"
+    )
     lines += [f"| test {name} | {test[name]:.4f} |" for name in SUMMARY if test.get(name) is not None]
     lines += [f"| flips under {name} | {share:.2%} |" for name, share in flips.items()]
     if metrics.get("behaviour"):
-        lines.append(f"| behaviour | {metrics['behaviour']['passed']} of {metrics['behaviour']['cases']} cases hold |")
+        lines.append(
+            f"| behaviour | {metrics['behaviour']['passed']} of {metrics['behaviour']['cases']} cases hold |"
+        )
     if transfer.get("auc") is not None:
         lines.append(f"| transfer AUC ({transfer['rows']:,} headlines) | {transfer['auc']:.4f} |")
     for form in ("fp32", "int8"):
@@ -55,10 +81,16 @@ def render(manifest: Manifest, metrics: Mapping[str, Any]) -> str:
             lines.append(f"| {form} | {same}, {export[form]['per_second']:.0f} headlines a second |")
     lines.append(f"| temperature | {manifest.temperature:.3f} |")
     if latency:
-        lines.append(f"| latency of one headline | {latency['single_p50_ms']:.1f} ms median, {latency['single_p95_ms']:.1f} ms p95 |")
+        lines.append(
+            f"| latency of one headline | {latency['single_p50_ms']:.1f} ms median, "
+            f"{latency['single_p95_ms']:.1f} ms p95 |"
+        )
     if manifest.verdict:
         lines.append(f"| gate | {manifest.verdict['decision']} |")
     lines += ["", "## Limits", "", "- English headlines; other languages and longer texts were not measured."]
-    lines += ["- A score is a probability under the training set's mix of sources; another mix asks for another threshold."]
+    lines += [
+        "- A score is a probability under the training set's mix of sources; another mix asks for another "
+        "threshold."
+    ]
     lines += ["- It judges wording, not truth.", ""]
     return "\n".join(lines)

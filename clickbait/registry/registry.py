@@ -1,4 +1,5 @@
-"""Versions and aliases of a model at a storage URI: written once, moved by compare-and-swap, readable while others write.
+"""Versions and aliases of a model at a storage URI: written once, moved by compare-and-swap, readable while
+others write.
 
     python -m clickbait.registry --uri artifacts/registry list
     python -m clickbait.registry --uri gs://bucket/registry show production
@@ -31,7 +32,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clickbait.config import MODEL_NAME, did_you_mean
-from clickbait.errors import AliasConflict, BundleError, ConfigError, NotFound, PreconditionFailed, RegistryError
+from clickbait.errors import (
+    AliasConflict,
+    BundleError,
+    ConfigError,
+    NotFound,
+    PreconditionFailed,
+    RegistryError,
+)
 from clickbait.registry import bundle
 from clickbait.registry.bundle import MANIFEST, Manifest
 from clickbait.storage import Storage, is_local, join, open_storage, replacing
@@ -41,10 +49,13 @@ _VERSION = re.compile(r"v([1-9][0-9]*)")
 _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,63}")
 LATEST = "latest"
 CACHE, CACHE_VERSIONS = "CLICKBAIT_CACHE", "CLICKBAIT_CACHE_VERSIONS"
-_KEPT = 4  # versions of remote registries on this machine: production, the one before it for a rollback, a canary and a shadow
+# versions of remote registries on this machine: production, the one before it for a rollback, a canary and a
+# shadow
+_KEPT = 4
 _CACHED = re.compile(r"[0-9a-f]{16}/v[1-9][0-9]*(-[0-9a-f]{16})?")
 _leases: dict[Path, list[Lease]] = {}  # of this process
-_ALIAS_LARGEST = 1 << 20  # bytes of an alias's file: it lists every version that it named, with some 12 bytes for each
+# bytes of an alias's file: it lists every version that it named, with some 12 bytes for each
+_ALIAS_LARGEST = 1 << 20
 
 
 class Unset(enum.Enum):
@@ -78,7 +89,8 @@ class Alias(BaseModel):
 class Registry:
     """The versions and aliases of the model `name` at `uri`.
 
-    `cache` is where versions of a remote registry are kept on this machine: CLICKBAIT_CACHE or `~/.cache/clickbait` if not given.
+    `cache` is where versions of a remote registry are kept on this machine: CLICKBAIT_CACHE or
+    `~/.cache/clickbait` if not given.
 
     Raises:
         ConfigError: CLICKBAIT_CACHE_VERSIONS is no number of versions.
@@ -100,7 +112,9 @@ class Registry:
         """
         draft = bundle.verify(folder)
         if draft.version is not None:
-            raise RegistryError(f"{folder}: is {draft.version} already; publish a draft, fresh from the export")
+            raise RegistryError(
+                f"{folder}: is {draft.version} already; publish a draft, fresh from the export"
+            )
         version = self._claim()
         for name in draft.files:
             self._storage.upload(folder / name, _key(version, name))
@@ -129,7 +143,9 @@ class Registry:
         """
         if ref == LATEST:
             if not (versions := self.versions()):
-                raise RegistryError(f"{self.uri}: no version is published yet; run the pipeline or ray_jobs.promote first")
+                raise RegistryError(
+                    f"{self.uri}: no version is published yet; run the pipeline or ray_jobs.promote first"
+                )
             return versions[-1]
         if _VERSION.fullmatch(ref):
             if not self._storage.exists(_key(ref, MANIFEST)):
@@ -143,8 +159,8 @@ class Registry:
     def fetch(self, ref: str, runtime: str | None = None) -> Path:
         """A local folder with the version that `ref` names, every byte verified. Read it, do not write there.
 
-        With `runtime`, only the files that scoring by it reads are fetched and verified. Of a remote registry, the folder stays until this
-        process ends or calls `release`.
+        With `runtime`, only the files that scoring by it reads are fetched and verified. Of a remote
+        registry, the folder stays until this process ends or calls `release`.
 
         Raises:
             RegistryError: `ref` names no version.
@@ -159,14 +175,17 @@ class Registry:
             bundle.verify(folder, needed)
             return folder
         origin = hashlib.sha256(self.uri.encode()).hexdigest()[:16]  # two registries each have a v3
-        name = f"{origin}/{version}-{hashlib.sha256(data).hexdigest()[:16]}"  # and one that is made anew has another v3
+        # and one that is made anew has another v3
+        name = f"{origin}/{version}-{hashlib.sha256(data).hexdigest()[:16]}"
         lease = self._cache.take(name, _Fetched(self._storage, version, manifest, data, needed))
         _leases.setdefault(lease.folder, []).append(lease)
         return lease.folder
 
     @staticmethod
     def release(folder: Path) -> None:
-        """Lets go of a folder that `fetch` gave, once for each call: when other versions come, it may be removed."""
+        """Lets go of a folder that `fetch` gave, once for each call: when other versions come, it may be
+        removed.
+        """
         if _leases.get(folder):
             _leases[folder].pop().close()
 
@@ -199,7 +218,8 @@ class Registry:
             now = current.version if current else None
             if expect is not Unset.UNSET and now != expect:
                 raise AliasConflict(
-                    f"{self.uri}: {alias} points at {now or 'nothing'}, not at {expect or 'nothing'}; look again, then decide"
+                    f"{self.uri}: {alias} points at {now or 'nothing'}, not at {expect or 'nothing'}; look "
+                    f"again, then decide"
                 )
             if current and now == version:
                 return current
@@ -212,7 +232,9 @@ class Registry:
             )
             # Refused: somebody else got through, so to read and decide again comes to an end.
             with contextlib.suppress(PreconditionFailed):
-                self._storage.write(_alias_key(alias), moved.model_dump_json(indent=2).encode() + b"\n", expect=generation)
+                self._storage.write(
+                    _alias_key(alias), moved.model_dump_json(indent=2).encode() + b"\n", expect=generation
+                )
                 return moved
 
     def rollback(self, alias: str) -> str:
@@ -226,7 +248,10 @@ class Registry:
         if current is None:
             raise self._unknown(alias)
         if current.previous is None:
-            raise RegistryError(f"{self.uri}: {alias} has pointed at {current.version} only; there is no version before to go back to")
+            raise RegistryError(
+                f"{self.uri}: {alias} has pointed at {current.version} only; there is no version before to "
+                f"go back to"
+            )
         return self.set_alias(current.previous, alias, expect=current.version).version
 
     def _files(self) -> Iterator[tuple[str, str]]:
@@ -259,13 +284,19 @@ class Registry:
         return manifest, data
 
     def _alias_names(self) -> list[str]:
-        names = [key.removeprefix("aliases/").removesuffix(".json") for key in self._storage.list("aliases") if key.endswith(".json")]
+        names = [
+            key.removeprefix("aliases/").removesuffix(".json")
+            for key in self._storage.list("aliases")
+            if key.endswith(".json")
+        ]
         return [name for name in names if _ALIAS.fullmatch(name)]
 
     def _read_alias(self, name: str) -> tuple[Alias | None, str]:
         """The alias and its generation; None and "" if it is not there."""
         if not _ALIAS.fullmatch(name) or name == LATEST or _VERSION.fullmatch(name):
-            raise RegistryError(f"{name!r} cannot name an alias; take lower-case letters, digits and -, such as production")
+            raise RegistryError(
+                f"{name!r} cannot name an alias; take lower-case letters, digits and -, such as production"
+            )
         try:
             data, generation = self._storage.read_versioned(_alias_key(name), limit=_ALIAS_LARGEST)
         except NotFound:
@@ -274,7 +305,9 @@ class Registry:
             alias = Alias.model_validate_json(data)
         except ValidationError:
             where = join(self.uri, _alias_key(name))
-            raise RegistryError(f"{where}: not an alias, its bytes are torn; delete it and set the alias {name} again") from None
+            raise RegistryError(
+                f"{where}: not an alias, its bytes are torn; delete it and set the alias {name} again"
+            ) from None
         return alias, generation
 
     def _no_version(self, version: str) -> RegistryError:
@@ -285,8 +318,13 @@ class Registry:
     def _unknown(self, ref: str) -> RegistryError:
         names = self._alias_names()
         if not names:
-            return RegistryError(f'{self.uri}: no alias "{ref}", nor any other; publish a version and set one, or ask for "{LATEST}"')
-        return RegistryError(f'{self.uri}: no alias "{ref}"{did_you_mean(ref, names)} (aliases: {", ".join(names)})')
+            return RegistryError(
+                f'{self.uri}: no alias "{ref}", nor any other; publish a version and set one, or ask for '
+                f'"{LATEST}"'
+            )
+        return RegistryError(
+            f'{self.uri}: no alias "{ref}"{did_you_mean(ref, names)} (aliases: {", ".join(names)})'
+        )
 
 
 def _key(version: str, name: str) -> str:
@@ -336,7 +374,10 @@ class _Fetched:
 
     def whole(self, folder: Path) -> bool:
         try:
-            return bundle.verify(folder, self.needed) == self.manifest and (folder / MANIFEST).read_bytes() == self.data
+            return (
+                bundle.verify(folder, self.needed) == self.manifest
+                and (folder / MANIFEST).read_bytes() == self.data
+            )
         except BundleError:
             return False
 
@@ -349,13 +390,16 @@ class _Fetched:
             key, entry = _key(self.version, name), self.manifest.files[name]
             if (size := self.storage.size(key)) != entry.size:
                 where = join(self.storage.uri, key)
-                raise BundleError(f"{where}: {size} bytes where the manifest says {entry.size}; publish the bundle again")
+                raise BundleError(
+                    f"{where}: {size} bytes where the manifest says {entry.size}; publish the bundle again"
+                )
             self.storage.download(key, folder / name, limit=entry.size)
             if not bundle.is_whole(folder, name, entry):
                 with contextlib.suppress(FileNotFoundError):
                     (folder / name).unlink()
                 raise BundleError(
-                    f"{join(self.storage.uri, key)}: its SHA-256 is not the manifest's, so bytes changed; publish the bundle again"
+                    f"{join(self.storage.uri, key)}: its SHA-256 is not the manifest's, so bytes changed; "
+                    f"publish the bundle again"
                 )
         with replacing(folder / MANIFEST) as temporary:
             temporary.write_bytes(self.data)
@@ -371,7 +415,9 @@ class _Fetched:
                 path = Path(root) / name
                 key, status = path.relative_to(folder).as_posix(), path.lstat()
                 entry = self.manifest.files.get(key)
-                is_file = stat.S_ISREG(status.st_mode) and (key == MANIFEST or (entry is not None and status.st_size == entry.size))
+                is_file = stat.S_ISREG(status.st_mode) and (
+                    key == MANIFEST or (entry is not None and status.st_size == entry.size)
+                )
                 is_folder = stat.S_ISDIR(status.st_mode) and entry is None and key != MANIFEST
                 if name.startswith(".") or is_file or is_folder:
                     continue

@@ -4,16 +4,18 @@
     with existing("gs://bucket/bundle") as folder: ...                # to read
     with existing("gs://bucket/bundle", change=True) as folder: ...   # what the block changed is there afterwards
 
-Whoever reads sees the old draft or the new one, whole, whenever a writer dies. What a dead writer left, the next one removes.
+Whoever reads sees the old draft or the new one, whole, whenever a writer dies. What a dead writer left, the
+next one removes.
 
-On a disk a draft is a plain folder, which is exchanged for the new one (`folder_locks.swap`). A bucket has no such step. So each draft
-there has a folder of its own, and `draft.json`, written last, names the one that counts:
+On a disk a draft is a plain folder, which is exchanged for the new one (`folder_locks.swap`). A bucket has no
+such step. So each draft there has a folder of its own, and `draft.json`, written last, names the one that
+counts:
 
     gs://bucket/bundle/draft.json            {"revision": 2}
                        r2/                   .claim (first: the number is taken), the files, manifest.json
 
-Revisions are only ever removed below the one that counts, and `draft.json` only ever moves up, so no writer removes the files of another
-that is still at work.
+Revisions are only ever removed below the one that counts, and `draft.json` only ever moves up, so no writer
+removes the files of another that is still at work.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def new(uri: str) -> Iterator[Path]:
-    """An empty folder to build a bundle in. It takes the place of the draft at `uri` when the block ends without an error.
+    """An empty folder to build a bundle in. It takes the place of the draft at `uri` when the block ends
+    without an error.
 
     Raises:
         BundleError: something else than a draft is at `uri`.
@@ -59,10 +62,12 @@ def new(uri: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def existing(uri: str, *, change: bool = False) -> Iterator[Path]:
-    """The bundle's local folder, to read. With `change`, a copy, which takes the draft's place when the block ends without an error.
+    """The bundle's local folder, to read. With `change`, a copy, which takes the draft's place when the block
+    ends without an error.
 
     Raises:
-        BundleError: no bundle there, a file of it is missing, or (with `change`) another draft was put there meanwhile.
+        BundleError: no bundle there, a file of it is missing, or (with `change`) another draft was put there
+            meanwhile.
     """
     draft = _at(uri)
     if not change:
@@ -85,7 +90,9 @@ def address(uri: str, name: str) -> str:
 
 
 class _Place(Protocol):
-    """Where drafts are: a disk or a bucket. A state is what `put` compares: the manifest's bytes, or the pointer's generation."""
+    """Where drafts are: a disk or a bucket. A state is what `put` compares: the manifest's bytes, or the
+    pointer's generation.
+    """
 
     def refuse_others(self) -> None:
         """Raises BundleError where something else than a draft would be replaced."""
@@ -100,7 +107,9 @@ class _Place(Protocol):
         """Copies the draft to `folder` and returns its state."""
 
     def put(self, folder: Path, before: object | None) -> None:
-        """Puts the bundle in `folder` in the draft's place; with `before`, only if that is still its state."""
+        """Puts the bundle in `folder` in the draft's place; with `before`, only if that is still its
+        state.
+        """
 
     def address(self, name: str) -> str:
         """The URI of a file of the draft."""
@@ -112,11 +121,16 @@ def _at(uri: str) -> _Place:
 
 
 def _absent(uri: object) -> BundleError:
-    return BundleError(f"{uri}: no bundle there (no {MANIFEST}): python -m ray_jobs.export --config configs/export.yaml")
+    return BundleError(
+        f"{uri}: no bundle there (no {MANIFEST}): python -m ray_jobs.export --config configs/export.yaml"
+    )
 
 
 def _replaced(uri: object) -> BundleError:
-    return BundleError(f"{uri}: another bundle was put there while this one was worked on; nothing was written: run this step again")
+    return BundleError(
+        f"{uri}: another bundle was put there while this one was worked on; nothing was written: run this "
+        f"step again"
+    )
 
 
 class _Disk:
@@ -132,7 +146,10 @@ class _Disk:
         except (OSError, ValueError, TypeError):  # StorageError is a ValueError
             is_bundle = False
         if not is_bundle:
-            raise BundleError(f"{self._target}: holds something else than a bundle, which would be removed: choose another --output")
+            raise BundleError(
+                f"{self._target}: holds something else than a bundle, which would be removed: choose another "
+                f"--output"
+            )
 
     @contextlib.contextmanager
     def workplace(self) -> Iterator[Path]:
@@ -175,7 +192,9 @@ class _Disk:
             return (folder / MANIFEST).read_bytes()
 
     def put(self, folder: Path, before: object | None) -> None:
-        bundle.verify(folder, needed=())  # not sealed: a mistake of the block, and nothing to replace a bundle with
+        bundle.verify(
+            folder, needed=()
+        )  # not sealed: a mistake of the block, and nothing to replace a bundle with
         with self._explained():
             for path in [*folder.rglob("*"), folder]:
                 storage.sync(path)
@@ -187,7 +206,9 @@ class _Disk:
         return str(self._target / name)
 
     def _take_place(self, folder: Path, before: object | None) -> bool:
-        """Whether `folder` is the draft now; False where another writer was faster and `before` does not mind."""
+        """Whether `folder` is the draft now; False where another writer was faster and `before` does not
+        mind.
+        """
         with folder_locks.alone(self._target, wait=True) as mine:
             if before is not None and not (mine and self._state() == before):
                 raise _replaced(self._target)
@@ -257,7 +278,9 @@ class _Bucket:
             current, generation = self._pointer()
             if before is not None and generation != before:
                 raise _replaced(self._uri)
-            if revision <= current:  # the first time; or others wrote meanwhile, and may remove what is below theirs
+            if (
+                revision <= current
+            ):  # the first time; or others wrote meanwhile, and may remove what is below theirs
                 revision = self._upload(folder, [*manifest.files, MANIFEST])
             with contextlib.suppress(PreconditionFailed):  # somebody was faster
                 self._store.write(POINTER, json.dumps({"revision": revision}).encode(), expect=generation)
@@ -279,11 +302,15 @@ class _Bucket:
         try:
             return int(json.loads(data)["revision"]), generation
         except (ValueError, TypeError, KeyError):
-            raise BundleError(f"{storage.join(self._uri, POINTER)}: not a draft's; remove it and export the bundle again") from None
+            raise BundleError(
+                f"{storage.join(self._uri, POINTER)}: not a draft's; remove it and export the bundle again"
+            ) from None
 
     def _download(self, revision: int, folder: Path) -> None:
         data = self._store.read(f"r{revision}/{MANIFEST}", limit=bundle.MANIFEST_LARGEST)
-        for name, entry in bundle.decoded(data, storage.join(self._uri, f"r{revision}", MANIFEST)).files.items():
+        for name, entry in bundle.decoded(
+            data, storage.join(self._uri, f"r{revision}", MANIFEST)
+        ).files.items():
             self._store.download(f"r{revision}/{name}", folder / name, limit=entry.size)
         (folder / MANIFEST).write_bytes(data)
 

@@ -35,13 +35,20 @@ _FOOT = """\
 
 
 def template(
-    body: str, *, style: str = "", filters: Mapping[str, Callable[..., str]], undefined: type[jinja2.Undefined] = jinja2.StrictUndefined
+    body: str,
+    *,
+    style: str = "",
+    filters: Mapping[str, Callable[..., str]],
+    undefined: type[jinja2.Undefined] = jinja2.StrictUndefined,
 ) -> jinja2.Template:
-    """The page around `body`, the inside of `<main>`; it is rendered with a `title`, and with what the body asks for.
+    """The page around `body`, the inside of `<main>`; it is rendered with a `title`, and with what the body
+    asks for.
 
     `style` is added to the shared one; `filters` are the body's.
     """
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=undefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=undefined
+    )
     environment.filters |= filters
     environment.globals["css"] = _CSS + style
     return environment.from_string(_HEAD + body + _FOOT)

@@ -1,9 +1,11 @@
 """The report's plots as inline SVG: matplotlib's object-oriented API, no pyplot, no global state kept.
 
-The same numbers give the same bytes (fixed hash salt, no metadata). The colours are CSS variables of the page, so that one SVG
-serves light and dark: matplotlib draws in stand-in colours, which are replaced in its output. Text stays text.
+The same numbers give the same bytes (fixed hash salt, no metadata). The colours are CSS variables of the
+page, so that one SVG serves light and dark: matplotlib draws in stand-in colours, which are replaced in its
+output. Text stays text.
 
-`of` names the split in the plot's spoken name, and keeps the ids of two plots of one kind apart: a constant, never user's text.
+`of` names the split in the plot's spoken name, and keeps the ids of two plots of one kind apart: a constant,
+never user's text.
 """
 
 from __future__ import annotations
@@ -20,8 +22,16 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-INK, MUTED, LINE, CLICKBAIT, NEWS = (f"#00000{i}" for i in range(1, 6))  # stand-ins; no real colour comes near
-_CSS = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", CLICKBAIT: "var(--clickbait)", NEWS: "var(--news)"}
+INK, MUTED, LINE, CLICKBAIT, NEWS = (
+    f"#00000{i}" for i in range(1, 6)
+)  # stand-ins; no real colour comes near
+_CSS = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    LINE: "var(--line)",
+    CLICKBAIT: "var(--clickbait)",
+    NEWS: "var(--news)",
+}
 _STYLE: dict[Any, Any] = {  # Any: matplotlib types each key
     "svg.fonttype": "none",
     "font.size": 10.5,
@@ -51,13 +61,23 @@ _styled = mpl.rc_context(_STYLE)  # as a decorator: the style holds while a plot
 @_styled
 def loss(history: Sequence[Mapping[str, Any]]) -> str:
     """Training and validation log loss over optimizer steps."""
-    return _lines("Loss over training steps", history, {"train_loss": "training loss", "val_log_loss": "validation log loss"}, "log loss")
+    return _lines(
+        "Loss over training steps",
+        history,
+        {"train_loss": "training loss", "val_log_loss": "validation log loss"},
+        "log loss",
+    )
 
 
 @_styled
 def quality(history: Sequence[Mapping[str, Any]]) -> str:
     """Validation accuracy and AUC over optimizer steps."""
-    return _lines("Validation accuracy and AUC", history, {"val_accuracy": "accuracy", "val_auc": "AUC"}, "validation split")
+    return _lines(
+        "Validation accuracy and AUC",
+        history,
+        {"val_accuracy": "accuracy", "val_auc": "AUC"},
+        "validation split",
+    )
 
 
 @_styled
@@ -91,14 +111,24 @@ def reliability(curve: Mapping[str, Sequence[float]], of: str) -> str:
     total = sum(curve["count"])
     area = [24 + 240 * count / total for count in curve["count"]]
     axes.plot(curve["mean_score"], curve["observed"], color=CLICKBAIT, linewidth=1, alpha=0.5, clip_on=False)
-    axes.scatter(curve["mean_score"], curve["observed"], s=area, color=CLICKBAIT, alpha=0.75, linewidths=0, clip_on=False, zorder=3)
+    axes.scatter(
+        curve["mean_score"],
+        curve["observed"],
+        s=area,
+        color=CLICKBAIT,
+        alpha=0.75,
+        linewidths=0,
+        clip_on=False,
+        zorder=3,
+    )
     _unit(axes, "mean P(clickbait) of the bin", "share of clickbait")
     return _svg(figure, f"Reliability: share of clickbait over mean score, {of}")
 
 
 @_styled
 def histogram(curve: Mapping[str, Sequence[float]], of: str, threshold: float | None) -> str:
-    """Headlines per score and class, on a logarithmic scale: a good model's few doubtful ones would not show on another.
+    """Headlines per score and class, on a logarithmic scale: a good model's few doubtful ones would not show
+    on another.
 
     A broken line is the threshold; there is none where it is None.
     """
@@ -129,7 +159,13 @@ def _lines(name: str, history: Sequence[Mapping[str, Any]], series: Mapping[str,
     for (key, label), colour in zip(series.items(), (NEWS, CLICKBAIT), strict=True):
         points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4.5 if len(points) < 40 else 0, label=label)
+            axes.plot(
+                *zip(*points, strict=True),
+                color=colour,
+                marker="o",
+                markersize=4.5 if len(points) < 40 else 0,
+                label=label,
+            )
             drawn = True
     if not drawn:
         return ""
@@ -161,10 +197,14 @@ def _svg(figure: Figure, name: str) -> str:
     out = io.StringIO()
     # The name salts the ids of clip paths and markers: all figures share the ids of one page.
     with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(out, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        figure.savefig(
+            out, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # axes_1 and the like: nothing refers to them, and each figure has them
+    svg = re.sub(
+        r'<g id="[^"]*"', "<g", svg
+    )  # axes_1 and the like: nothing refers to them, and each figure has them
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # it would style the whole page
     svg = re.sub(r" font-family: [^;]*;", "", svg)  # the page's own font
     for colour, variable in _CSS.items():

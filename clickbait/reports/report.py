@@ -1,4 +1,6 @@
-"""A model version's metrics.json as one HTML page (`clickbait.reports.page`). The same metrics give the same bytes."""
+"""A model version's metrics.json as one HTML page (`clickbait.reports.page`). The same metrics give the same
+bytes.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,16 @@ NAMES = {
 
 
 def write(metrics: Mapping[str, Any], path: Path, title: str) -> None:
-    """Writes `render(metrics, title)` to the local `path`. A lone surrogate, which has no UTF-8 form, becomes a question mark."""
+    """Writes `render(metrics, title)` to the local `path`. A lone surrogate, which has no UTF-8 form, becomes
+    a question mark.
+    """
     path.write_text(render(metrics, title), encoding="utf-8", errors="replace")
 
 
 def render(metrics: Mapping[str, Any], title: str) -> str:
-    """The page. `metrics` is the document of metrics.json; every part but "test" may be missing or null, and is then left out."""
+    """The page. `metrics` is the document of metrics.json; every part but "test" may be missing or null, and
+    is then left out.
+    """
     threshold = metrics.get("threshold")
     history = metrics.get("history") or []
     return _template().render(
@@ -56,13 +62,18 @@ def _split_plots(split: Mapping[str, Any], of: str, threshold: float | None) -> 
     return [
         ("Precision and recall", plots.precision_recall(curves["pr"], of)),
         ("ROC", plots.roc(curves["roc"], of)),
-        ("Reliability: the closer to the diagonal, the better calibrated", plots.reliability(curves["reliability"], of)),
+        (
+            "Reliability: the closer to the diagonal, the better calibrated",
+            plots.reliability(curves["reliability"], of),
+        ),
         ("Scores by true class, logarithmic", plots.histogram(curves["histogram"], of, threshold)),
     ]
 
 
 def _number(value: object, digits: int | None = None) -> str:
-    """Thousands separated; `digits` after the point, or four significant ones. A dash for what is not there."""
+    """Thousands separated; `digits` after the point, or four significant ones. A dash for what is not
+    there.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return DASH
     if digits is not None:
@@ -76,4 +87,6 @@ def _percent(value: object, digits: int = 2) -> str:
 
 @functools.cache
 def _template() -> jinja2.Template:
-    return page.template(BODY, filters={"number": _number, "percent": _percent}, undefined=jinja2.ChainableUndefined)
+    return page.template(
+        BODY, filters={"number": _number, "percent": _percent}, undefined=jinja2.ChainableUndefined
+    )

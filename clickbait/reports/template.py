@@ -1,4 +1,6 @@
-"""The body of a report's page (Jinja). `clickbait.reports.report` fills it, `clickbait.reports.page` stands around it."""
+"""The body of a report's page (Jinja). `clickbait.reports.report` fills it, `clickbait.reports.page` stands
+around it.
+"""
 
 from __future__ import annotations
 

@@ -2,14 +2,14 @@
 
     python -m clickbait.sample --count 4000 --seed 0 > headlines.csv
 
-News and clickbait are written by two grammars (`clickbait.sample.news`, `clickbait.sample.bait`) over the same words
-(`clickbait.sample.words`). Only the wording tells them apart: a news headline is kept when a clickbait headline of the same shape
-turns up (as many words, capitals and digits, the same punctuation, nearly as many characters), and both are then given the same
-surface form. So no rule on case, digits, punctuation or length does much better than a coin. Some 3% are hard: soft news and sober
-clickbait.
+News and clickbait are written by two grammars (`clickbait.sample.news`, `clickbait.sample.bait`) over the
+same words (`clickbait.sample.words`). Only the wording tells them apart: a news headline is kept when a
+clickbait headline of the same shape turns up (as many words, capitals and digits, the same punctuation,
+nearly as many characters), and both are then given the same surface form. So no rule on case, digits,
+punctuation or length does much better than a coin. Some 3% are hard: soft news and sober clickbait.
 
-The same seed gives the same headlines everywhere: chance comes from `random.Random.random` alone, whose sequence Python promises to
-keep, and nothing depends on the order of a set.
+The same seed gives the same headlines everywhere: chance comes from `random.Random.random` alone, whose
+sequence Python promises to keep, and nothing depends on the order of a set.
 """
 
 from __future__ import annotations
@@ -28,16 +28,28 @@ from clickbait.sample import news as news_templates
 from clickbait.sample.words import WORDS
 from clickbait.text import normalise
 
-SYNTHETIC_NOTICE = (
-    "These headlines are synthetic: a program wrote them from grammars, and every person, place and company in them is invented."
-)
+SYNTHETIC_NOTICE = "These headlines are synthetic: a program wrote them from grammars, and every person, place and company in them is invented."
 COLUMNS = ("headline", "clickbait")
 MAX_COUNT = 1_000_000  # `PreprocessConfig.sample_size` asks for no more; the grammars hold far more
 SHORTEST, LONGEST = 15, 150  # characters
-HARD = 0.012  # chance of a hard template; they find partners more easily than others, and make up some 2.5% of the headlines
-LENGTH_STEP = 6  # characters within which two lengths count as one: at 10, trees on the surface reach 0.58; at 4, shape betrays the partner
-PATIENCE = 50  # sentences written for a pair of one kind before another kind is tried: past 300,000 headlines, colons run short
-KINDS = {"": 39, "1": 20, "?": 14, "'": 8, ",": 7, '"': 6, ":": 6}  # percent of headlines by what marks their template
+# chance of a hard template; they find partners more easily than others, and make up some 2.5% of the
+# headlines
+HARD = 0.012
+# characters within which two lengths count as one: at 10, trees on the surface reach 0.58; at 4, shape
+# betrays the partner
+LENGTH_STEP = 6
+# sentences written for a pair of one kind before another kind is tried: past 300,000 headlines, colons run
+# short
+PATIENCE = 50
+KINDS = {
+    "": 39,
+    "1": 20,
+    "?": 14,
+    "'": 8,
+    ",": 7,
+    '"': 6,
+    ":": 6,
+}  # percent of headlines by what marks their template
 
 Chance = Callable[[], float]  # a number from 0 up to, not including, 1
 Text = tuple[str, ...]  # a template or a filler: literals at even places, names of slots at odd ones
@@ -50,7 +62,8 @@ _SHOUTED = re.compile(r"\b[A-Za-z]{4,}\b")
 
 
 def generate(count: int = 4000, seed: int = 0) -> list[tuple[str, int]]:
-    """`count` headlines with their labels (1 clickbait, 0 news): shuffled, balanced to within one, distinct once normalised.
+    """`count` headlines with their labels (1 clickbait, 0 news): shuffled, balanced to within one, distinct
+    once normalised.
 
     Raises:
         DataError: `count` is not from 1 to a million.
@@ -65,7 +78,9 @@ def generate(count: int = 4000, seed: int = 0) -> list[tuple[str, int]]:
         if len(rows) >= count:
             break
     del rows[count:]
-    for i in range(len(rows) - 1, 0, -1):  # Fisher and Yates; `Random.shuffle` may change with the version of Python
+    for i in range(
+        len(rows) - 1, 0, -1
+    ):  # Fisher and Yates; `Random.shuffle` may change with the version of Python
         j = int(chance() * (i + 1))
         rows[i], rows[j] = rows[j], rows[i]
     return rows
@@ -87,7 +102,9 @@ def write_csv(path: str | Path, count: int = 4000, seed: int = 0) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot be written ({error.strerror}): name a file in a folder that exists") from None
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror}): name a file in a folder that exists"
+        ) from None
 
 
 def write_rows(rows: Sequence[tuple[str, int]], file: IO[str]) -> None:
@@ -148,7 +165,9 @@ def _pairs(chance: Chance) -> Iterator[tuple[str, str]]:
             label = 1 - label
             text = _write(chance, kind, label)
             identity = normalise(text)
-            if identity in seen or not SHORTEST <= len(text) < LONGEST:  # one more character may come at the end
+            if (
+                identity in seen or not SHORTEST <= len(text) < LONGEST
+            ):  # one more character may come at the end
                 continue
             seen.add(identity)
             shape = _shape(text)
@@ -188,7 +207,9 @@ def _fill(chance: Chance, text: Text, used: set[str]) -> str:
 
 
 def _shape(text: str) -> object:
-    """All that a rule on the surface could go by. Two headlines of one shape stay alike in any surface form."""
+    """All that a rule on the surface could go by. Two headlines of one shape stay alike in any surface
+    form.
+    """
     words = text.split()
     return (
         len(words),
@@ -202,7 +223,9 @@ def _shape(text: str) -> object:
 
 
 def _surface(chance: Chance) -> Callable[[str], str]:
-    """A surface form by chance, the same for both headlines of a pair: casing, kind of quotes, a mark at the end."""
+    """A surface form by chance, the same for both headlines of a pair: casing, kind of quotes, a mark at the
+    end.
+    """
     casing, shout, quotes, end = chance(), chance(), chance(), chance()
 
     def dress(text: str) -> str:

@@ -7,7 +7,9 @@ from clickbait.sample import SYNTHETIC_NOTICE, generate, write_rows
 
 
 def main() -> int:
-    """The command line: CSV on standard output, the notice on standard error; the exit code is `clickbait.cli.Code`."""
+    """The command line: CSV on standard output, the notice on standard error; the exit code is
+    `clickbait.cli.Code`.
+    """
     return cli.exit_code(_run)
 
 

@@ -1,32 +1,40 @@
 """The synthetic clickbait headlines: one template a line, written for this project.
 
-A template is sentence case without its first capital; `clickbait.sample` fills the slots, mends "a" before a vowel and gives the surface
-form. Words that both classes use stand in `clickbait.sample.words`, the phrases of this class here.
+A template is sentence case without its first capital; `clickbait.sample` fills the slots, mends "a" before a
+vowel and gives the surface form. Words that both classes use stand in `clickbait.sample.words`, the phrases
+of this class here.
 """
 
 from __future__ import annotations
 
 PHRASES: dict[str, str] = {
     "wow": "will blow your mind|will leave you speechless|will make your jaw drop|will change everything|will make your day"
-    "|is everything|will restore your faith in humanity|will give you chills|is pure genius|is too good to be true|has everyone talking"
+    "|is everything|will restore your faith in humanity|will give you chills|is pure genius|is too good to "
+    "be true|has everyone talking"
     "|will have you in tears|is breaking the internet|is the best thing you will see today",
     "wows": "will blow your mind|will leave you speechless|will make your jaw drop|will change your life|will make your day"
-    "|are pure genius|will restore your faith in humanity|will give you chills|are almost too good to be true|will make you say yes"
-    "|hit way too close to home|you need to see right now|will make you laugh out loud|you didn't know you needed|will make you feel old",
+    "|are pure genius|will restore your faith in humanity|will give you chills|are almost too good to be "
+    "true|will make you say yes"
+    "|hit way too close to home|you need to see right now|will make you laugh out loud|you didn't know you "
+    "needed|will make you feel old",
     "guess": "you'll never guess|you won't believe|no one can explain|just wait until you see|you have to see|we can't get over"
     "|you will never believe",
     "thing": "morning routine|tiny flat|first day at work|school lunch|wedding speech|holiday snap|haircut|birthday cake|secret hobby"
-    "|old diary|packed lunch|first date|living room makeover|shopping list|bedtime story|prank on a colleague",
+    "|old diary|packed lunch|first date|living room makeover|shopping list|bedtime story|prank on a "
+    "colleague",
     "adj": "simple|weird|genius|clever|little-known|five-minute|old-fashioned|brilliant|surprising|ridiculously easy|one-minute|sneaky",
     "gain": "save you hours|cut your {bills} in half|change the way you sleep|make your {room} look twice as big|fix your {body} fast"
-    "|make you love {weekday}s again|save your marriage|turn {food} into magic|keep your {gadget} alive for years"
+    "|make you love {weekday}s again|save your marriage|turn {food} into magic|keep your {gadget} alive for "
+    "years"
     "|end your {illness} misery",
     "bills": "food bill|heating bill|water bill|phone bill|grocery bill|petrol bill",
     "sign": "secretly a genius|dating the wrong person|a born leader|turning into your mother|the funny one|more tired than you think"
-    "|an old soul|the worst cook in your family|raising a future {job}|addicted to your {gadget}|totally over {food}|a true introvert"
+    "|an old soul|the worst cook in your family|raising a future {job}|addicted to your {gadget}|totally "
+    "over {food}|a true introvert"
     "|basically a {pet}|ready to quit your job",
     "wrong": "making {dish}|storing {food}|brushing your teeth|cleaning your {gadget}|folding towels|peeling garlic|boiling eggs"
-    "|charging your {gadget}|tying your shoes|washing your hair|parking your car|slicing {food}|using your {gadget}"
+    "|charging your {gadget}|tying your shoes|washing your hair|parking your car|slicing {food}|using your "
+    "{gadget}"
     "|loading the dishwasher|making tea",
     "taste": "taste in {dish}|favourite {colour} thing|sleeping habits|dream {room}|{gadget} habits|breakfast order|choice of {pet}"
     "|taste in music|birth month|perfect {weekday} night|pizza order|zodiac sign|holiday plans",
@@ -47,40 +55,52 @@ PHRASES: dict[str, str] = {
     "instrument": "violin|piano|banjo|trumpet|harp|drums|flute|accordion|ukulele",
     "react": "cry|gasp|laugh out loud|scream|feel seen|call our mothers|want to move to {city}|believe in love again",
     "did": "lived on {dish} for a {span}|gave up {food} for a {span}|threw away my {gadget}|slept in the {room} for a {span}"
-    "|said yes to everything|dressed like {person} for a {span}|woke up at four every day|let my {pet} plan my {span}"
-    "|quit my job to train {pets}|tried to learn the {instrument}|stopped checking my {gadget}|spent a {span} with {jobs}"
+    "|said yes to everything|dressed like {person} for a {span}|woke up at four every day|let my {pet} plan "
+    "my {span}"
+    "|quit my job to train {pets}|tried to learn the {instrument}|stopped checking my {gadget}|spent a "
+    "{span} with {jobs}"
     "|took an ice bath every {weekday}|ate only {colour} food",
     "outcome": "here's what happened|it changed my life|I have regrets|I'm never going back|the results shocked me|and wow"
     "|my {body} will never be the same|it was a total disaster|and now I get it|I can't stop smiling",
     "tell": "don't want you to know|will never tell you|wish you knew|hope you never find out|won't admit|only tell their friends",
     "tidbits": "facts about {pets}|photos of {pets}|secrets about {food}|truths about {illness}|tweets about {school} class"
-    "|moments from {show}|things only {folk} understand|hacks for your {room}|uses for {food}|habits of happy {folk}"
-    "|gifts for people who love {pets}|{treat} recipes|jokes only {jobs} will get|texts from {folk}|mistakes you make with your {gadget}"
-    "|pictures of {weather}|confessions from {jobs}|stories from {city} commuters|{sport} fails|ways to use up old {gadgets}"
+    "|moments from {show}|things only {folk} understand|hacks for your {room}|uses for {food}|habits of "
+    "happy {folk}"
+    "|gifts for people who love {pets}|{treat} recipes|jokes only {jobs} will get|texts from {folk}|mistakes "
+    "you make with your {gadget}"
+    "|pictures of {weather}|confessions from {jobs}|stories from {city} commuters|{sport} fails|ways to use "
+    "up old {gadgets}"
     "|{building} designs",
     "old": "cassette tapes|dial-up internet|school discos|rollerblades|penny sweets|video rental nights|roller rinks"
-    "|paper fortune tellers|jelly shoes|film cameras|scented pens|flip phones|{weekday} night cartoons|pogo sticks|friendship bracelets"
+    "|paper fortune tellers|jelly shoes|film cameras|scented pens|flip phones|{weekday} night cartoons|pogo "
+    "sticks|friendship bracelets"
     "|handwritten letters",
     "bond": "can't stop hugging a {pet}|shares a {room} with a {pet}|raised {few} baby {pets}|rescued a {pet} from {weather}"
-    "|waited {count} years for this {pet}|sings to a lonely {pet}|taught a {pet} to play the {instrument}|turned a {vehicle} into a home"
+    "|waited {count} years for this {pet}|sings to a lonely {pet}|taught a {pet} to play the "
+    "{instrument}|turned a {vehicle} into a home"
     "|makes tiny hats for {pets}",
     "hid": "found a {object} in the {room}|bought an old {object}|opened a box marked with a {colour} cross|adopted a one-eyed {pet}"
-    "|dug a hole behind the {building}|cleaned out the {room}|answered a stranger's letter|left a camera on overnight"
+    "|dug a hole behind the {building}|cleaned out the {room}|answered a stranger's letter|left a camera on "
+    "overnight"
     "|left {dish} by the door|bought a house without looking inside|followed a {pet} into the woods",
     "glow": "looks unrecognisable|looks incredible|is ageing backwards|is total goals|had the perfect response|just made everyone cry"
-    "|is living our dream|has a twin and we can't cope|ate {dish} on live television and we can't look away|is the hero we needed",
+    "|is living our dream|has a twin and we can't cope|ate {dish} on live television and we can't look "
+    "away|is the hero we needed",
     "task": "name these {pets} from their ears|spot the {pet} in this picture|pass this {school} test|finish these {show} lines"
     "|solve this riddle|tell real {food} from fake|name every {sport} star|get through this without smiling"
     "|match the {object} to the {decade}",
     "wows_you": "you can't unsee|you need in your life|you'll want to share|nobody tells you about"
-    "|for when you're having a bad {weekday}|guaranteed to cheer you up|so good you'll cry|you should see before you're {count}"
+    "|for when you're having a bad {weekday}|guaranteed to cheer you up|so good you'll cry|you should see "
+    "before you're {count}"
     "|that are too real",
     "oldlove": "grew up with {old}|miss the {decade}|had {old} as a kid|still dream about {old}|love {pets}|can't live without {food}"
     "|have {illness}|live with a {job}|hate {weekday}s",
     "did_we": "ate {dish} for a {span}|gave a {pet} a {object}|tested {count} {gadgets}|asked {count} {jobs} about love"
-    "|tried every {dish} in {city}|spent a night in a haunted {building}|let {person} choose our lunch|tried {sport} with {jobs}",
+    "|tried every {dish} in {city}|spent a night in a haunted {building}|let {person} choose our lunch|tried "
+    "{sport} with {jobs}",
     "cry": "I couldn't stop crying|it changed my life|I'll never be the same|I thought it was a joke|my heart just melted|I was shaking"
-    "|I still can't believe it|I had no idea|we were all in tears|don't try this at home|it was love at first sight",
+    "|I still can't believe it|I had no idea|we were all in tears|don't try this at home|it was love at "
+    "first sight",
 }
 
 # Curiosity gap, list, quiz, second person, emotion, trick and secret, nostalgia, celebrity.

@@ -1,7 +1,8 @@
 """The synthetic news headlines: one template a line, written for this project.
 
-A template is sentence case without its first capital; `clickbait.sample` fills the slots, mends "a" before a vowel and gives the surface
-form. Words that both classes use stand in `clickbait.sample.words`, the phrases of this class here.
+A template is sentence case without its first capital; `clickbait.sample` fills the slots, mends "a" before a
+vowel and gives the surface form. Words that both classes use stand in `clickbait.sample.words`, the phrases
+of this class here.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ PHRASES: dict[str, str] = {
     "scandal": "an expenses scandal|the leaked letters|a housing contract|the ferry contract|undeclared gifts|a row over {policy} costs"
     "|the {project} overspend|claims of bullying|the missing {building} funds|a data leak at the ministry",
     "claim": "the {policy} will cost {price}|the {policy} will be reviewed in {month}|talks will resume on {weekday}"
-    "|cuts cannot be ruled out|the {project} will open by {month}|more {jobs} are needed|the plan will not be dropped"
-    "|there is no case for an election|the {policy} is working|the {project} is {few} months late|help for {folk} is on the way"
+    "|cuts cannot be ruled out|the {project} will open by {month}|more {jobs} are needed|the plan will not "
+    "be dropped"
+    "|there is no case for an election|the {policy} is working|the {project} is {few} months late|help for "
+    "{folk} is on the way"
     "|the region is ready for {weather}",
     "says": "says|says|tells parliament|tells inquiry|insists",
     "decides": "backs|delays|rejects|approves|scraps|defends|amends|debates|suspends|revives",
@@ -31,7 +34,8 @@ PHRASES: dict[str, str] = {
     "bank": "central bank|the Bank of {town}|{region} central bank|the national bank",
     "place": "hospital|prison|factory|power station|port|school|airport|warehouse|dairy|laboratory|depot|refinery",
     "discovery": "new species of {beetle}|gene linked to {illness}|crater beneath ice sheet|ancient {building} foundations"
-    "|{beetle} fossil|faint galaxy|virus found in {pets}|mineral unknown on Earth|shipwreck off {city}|cause of {beetle} decline",
+    "|{beetle} fossil|faint galaxy|virus found in {pets}|mineral unknown on Earth|shipwreck off {city}|cause "
+    "of {beetle} decline",
     "beetle": "beetle|moth|frog|orchid|bat|lizard|crab|fern|eel|spider|dolphin|wasp",
     "study": "study|trial|survey|report|review|research",
     "exposure": "air pollution|shift work|poor sleep|lead piping|noise|low income|smoking|obesity|salt intake|screen time|damp housing",
@@ -45,10 +49,12 @@ PHRASES: dict[str, str] = {
     "demand": "pay|safety|pensions|staffing|rosters|job cuts|working hours|pay freezes|holiday pay",
     "term": "{few} years|{few} months|{count} months|{count} years|life",
     "quote": "we cannot wait any longer|this was preventable|lessons must be learned|we were not consulted|the roof just gave way"
-    "|no one is above the law|there is no money left|we will appeal|the figures speak for themselves|it sounded like thunder"
+    "|no one is above the law|there is no money left|we will appeal|the figures speak for themselves|it "
+    "sounded like thunder"
     "|every job matters|we had minutes to get out|patients are at risk|the system failed us",
     "tail": "||||, officials say|, report says|, union says| amid calls for review| as ministers meet in {city}"
-    "| for first time since {year}| weeks before election| days before {region} budget|, {region} media report|, says {person}",
+    "| for first time since {year}| weeks before election| days before {region} budget|, {region} media "
+    "report|, says {person}",
     "aside": "||||, officials say|, police say|, witnesses say| amid calls for review| for second time this year"
     "| for third time this {span}",
     "site": "factory|power station|warehouse|dairy|laboratory|depot|refinery|research centre|call centre",

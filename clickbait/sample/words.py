@@ -1,7 +1,8 @@
-"""The words of the synthetic headlines (`clickbait.sample`): what both classes talk about, so that no topic gives a class away.
+"""The words of the synthetic headlines (`clickbait.sample`): what both classes talk about, so that no topic
+gives a class away.
 
-A slot's fillers stand between bars; a filler may hold further slots in braces, and `5..45` stands for each number of that range.
-People, places, companies, teams and shows are invented.
+A slot's fillers stand between bars; a filler may hold further slots in braces, and `5..45` stands for each
+number of that range. People, places, companies, teams and shows are invented.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ WORDS: dict[str, str] = {
     "city": "{town}|{town}|{town}|Port Ellery|Kestrel Bay|New Varrick|Lower Tarn|St Osmar|Upper Linden|Cape Marrow|Mount Ferrow",
     "region": "Varrickshire|Norvale|the Tarn Valley|Lower Marchland|East Ellery|Karsovia|Tremoria|West Lindonia|Osmaria|Belvaria",
     "firm": "Orvantic|Vellowayn Foods|Tarnix|Brightmoor Rail|Kestrand Air|Luminaro|Pellmark Bank|Novaquill|Harrowgrain|Quantora Motors"
-    "|Osmarine|Fernwell Energy|Zephrix|Stonecask Brewery|Umbracell|Dellavine Stores|Marrentz Steel|Skylarrow|Coralith|Windmarsh Power",
+    "|Osmarine|Fernwell Energy|Zephrix|Stonecask Brewery|Umbracell|Dellavine Stores|Marrentz "
+    "Steel|Skylarrow|Coralith|Windmarsh Power",
     "team": "{town} {club}",
     "club": "Rovers|United|Athletic|Wanderers|Harriers|Falcons|Mariners|Town|Rangers|Comets",
     "show": "Saltmarsh Road|Copper Lantern|Harbour of Crows|Nine Winters|Quiet Orchard|Station Eleventide|Lanternfish|Mistral Street",
@@ -30,10 +32,12 @@ WORDS: dict[str, str] = {
     "fame": "singer|actor|presenter|novelist|chef|comedian|film director|goalkeeper|sprinter|drummer|tennis champion|fashion designer"
     "|soap star|pianist|cyclist|talk show host",
     "job": "nurse|teacher|baker|bus driver|plumber|librarian|firefighter|gardener|dentist|pilot|farmer|florist|electrician|pharmacist"
-    "|barber|train conductor|beekeeper|vet|paramedic|surveyor|flight attendant|accountant|translator|carpenter|hotel manager|lifeguard"
+    "|barber|train conductor|beekeeper|vet|paramedic|surveyor|flight "
+    "attendant|accountant|translator|carpenter|hotel manager|lifeguard"
     "|waiter|police officer|judge|locksmith|tailor|taxi driver|shopkeeper|postal worker",
     "jobs": "nurses|teachers|bakers|bus drivers|plumbers|librarians|firefighters|gardeners|dentists|pilots|farmers|florists|electricians"
-    "|pharmacists|barbers|train conductors|beekeepers|vets|paramedics|surveyors|flight attendants|accountants|carpenters|lifeguards"
+    "|pharmacists|barbers|train conductors|beekeepers|vets|paramedics|surveyors|flight "
+    "attendants|accountants|carpenters|lifeguards"
     "|waiters|doctors|surgeons|police officers|locksmiths|taxi drivers|shopkeepers|postal workers|midwives",
     "kin": "mother|father|grandmother|grandfather|aunt|uncle|neighbour|cousin|teenager|student|pensioner|toddler|bride|landlord|tourist",
     "folk": "parents|students|commuters|shoppers|tenants|pensioners|drivers|tourists|dog owners|families|first-time buyers|teenagers"
@@ -59,7 +63,8 @@ WORDS: dict[str, str] = {
     "project": "harbour bridge|tram line|flood wall|wind farm|ring road|housing estate|sports centre|ferry terminal|cycle lane"
     "|solar park|bus depot|data centre|leisure centre|shopping arcade|recycling plant",
     "policy": "rent cap|sugar tax|school meals plan|pension reform|speed limit|plastic ban|water bill|parking charge|carbon levy"
-    "|fishing quota|minimum wage rise|housing law|tourist tax|exam reform|smoking ban|congestion charge|energy subsidy|curfew",
+    "|fishing quota|minimum wage rise|housing law|tourist tax|exam reform|smoking ban|congestion "
+    "charge|energy subsidy|curfew",
     "illness": "flu|asthma|migraine|measles|diabetes|back pain|hay fever|insomnia|eczema|arthritis|anxiety|tooth decay|high blood pressure",
     "sport": "football|rugby|tennis|cricket|cycling|rowing|hockey|athletics|swimming|basketball|netball|snooker|gymnastics",
     "school": "science|maths|history|music|geography|art|drama|chemistry",

@@ -1,10 +1,11 @@
-"""The text formats of `ray_jobs.score`: csv, tsv, JSON lines and a headline a line, each plain or gzipped, as rows that know their line.
+"""The text formats of `ray_jobs.score`: csv, tsv, JSON lines and a headline a line, each plain or gzipped, as
+rows that know their line.
 
     with lines(uri, name, offset, number, count) as source:
         for row in delimited(source, ","): ...
 
-The csv reader is `clickbait.data.formats.Records`, and JSON is one value a line: a broken row costs one row. Here every column is kept, and
-reading may begin at any end of a row.
+The csv reader is `clickbait.data.formats.Records`, and JSON is one value a line: a broken row costs one row.
+Here every column is kept, and reading may begin at any end of a row.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ class Line(NamedTuple):
 class Lines:
     """`count` lines of a file (None: all that are left), counted, from `offset` on."""
 
-    def __init__(self, stream: io.BufferedReader, name: str, offset: int = 0, number: int = 0, count: int | None = None) -> None:
+    def __init__(
+        self, stream: io.BufferedReader, name: str, offset: int = 0, number: int = 0, count: int | None = None
+    ) -> None:
         self.offset = offset  # bytes before the next line
         self.number = number  # of the last line
         self._stream = stream
@@ -105,18 +108,27 @@ def lines(uri: str, name: str, offset: int = 0, number: int = 0, count: int | No
         stream: Any = Unzipped(file, name) if is_zipped(uri) else file
         with explained(name):
             stream.seek(offset)
-        with io.BufferedReader(stream, storage.BUFFER) as buffered:  # a reader of a bucket has no fast readline of its own
+        with io.BufferedReader(
+            stream, storage.BUFFER
+        ) as buffered:  # a reader of a bucket has no fast readline of its own
             yield Lines(buffered, name, offset, number, count)
 
 
 def delimited(source: Lines, delimiter: str, width: int | None = None) -> Iterator[Row]:
-    """Rows of a csv or tsv file; `width` None takes rows of any. Beyond the row at hand it reads only where that row is broken.
+    """Rows of a csv or tsv file; `width` None takes rows of any. Beyond the row at hand it reads only where
+    that row is broken.
 
     Raises:
         DataError: from the file.
     """
-    for taken, fields in Records(iter(source), lambda line: line.data.decode("utf-8", "replace"), delimiter, width):
-        number, end, raw = taken[0].number, (taken[-1].end, taken[-1].number), b"".join(line.data for line in taken)
+    for taken, fields in Records(
+        iter(source), lambda line: line.data.decode("utf-8", "replace"), delimiter, width
+    ):
+        number, end, raw = (
+            taken[0].number,
+            (taken[-1].end, taken[-1].number),
+            b"".join(line.data for line in taken),
+        )
         if fields is None or any(line.cut for line in taken):
             yield Row(number, None, MALFORMED_ROW, raw, end)
         elif fields:  # an empty line is no row

@@ -1,4 +1,5 @@
-"""What `ray_jobs.score` writes, one part at a time, each in one step, so that a run that was killed goes on where it was.
+"""What `ray_jobs.score` writes, one part at a time, each in one step, so that a run that was killed goes on
+where it was.
 
     <output>/plan.json                 what is scored, by what: another source, model or setting is refused here
     <output>/scores/part-<n>-<id>.parquet       the source's columns, and score, label, model
@@ -38,10 +39,14 @@ from clickbait.text import clean, raw_bound
 
 SCHEMA = 2  # raise it when the same input gives other bytes
 PLAN, SCORES, QUARANTINE, DONE = "plan.json", "scores", "quarantine", "done"
-BATCH = 1024  # headlines a call of the model: 512 to 4096 are equally fast, and a call's activations stay small
+BATCH = (
+    1024  # headlines a call of the model: 512 to 4096 are equally fast, and a call's activations stay small
+)
 BUFFERED = 16 << 20  # bytes of finished rows that wait for their row group, a part
 READERS = 16  # of the small files of parts that are done
-QUARANTINED = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("raw", pa.binary())])
+QUARANTINED = pa.schema(
+    [("file", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("raw", pa.binary())]
+)
 _SETTINGS = ("headline_column", "prefix", "max_characters", "part_rows", "threads")
 
 
@@ -57,16 +62,27 @@ def identify(config: ScoreConfig, source: Source, manifest: Manifest) -> dict[st
 
 
 def fingerprint(manifest: Manifest) -> str:
-    """What of a bundle its scores follow from. The rest of a draft, its metrics and its card, may change meanwhile."""
-    used = manifest.model_dump(mode="json", include={"version", "labels", "max_tokens", "threshold", "temperature", "default_runtime"})
-    files = [manifest.files[name].sha256 for name in (manifest.runtimes[manifest.default_runtime], "tokenizer.json")]
+    """What of a bundle its scores follow from. The rest of a draft, its metrics and its card, may change
+    meanwhile.
+    """
+    used = manifest.model_dump(
+        mode="json",
+        include={"version", "labels", "max_tokens", "threshold", "temperature", "default_runtime"},
+    )
+    files = [
+        manifest.files[name].sha256
+        for name in (manifest.runtimes[manifest.default_runtime], "tokenizer.json")
+    ]
     return _digest([used, files])
 
 
 def names(head: dict[str, Any], parts: Sequence[Part]) -> list[str]:
     """A name for each part, from its place and from all that its bytes follow from."""
     rest = {key: value for key, value in head.items() if key != "source"}
-    ids = (_digest([rest, part.file, part.sha256, part.columns, part.first, part.count, part.offset]) for part in parts)
+    ids = (
+        _digest([rest, part.file, part.sha256, part.columns, part.first, part.count, part.offset])
+        for part in parts
+    )
     return [f"part-{at:05d}-{name[:12]}" for at, name in enumerate(ids)]
 
 
@@ -84,7 +100,10 @@ def begin(uri: str, head: dict[str, Any]) -> dict[str, Any] | None:
     else:
         return None
     if other := [key for key in head if there.get(key) != head[key]]:
-        raise DataError(f"{uri}: holds scores of {_difference(other[0], there, head)}: give another --output, or delete that folder")
+        raise DataError(
+            f"{uri}: holds scores of {_difference(other[0], there, head)}: give another --output, or delete "
+            f"that folder"
+        )
     try:
         success, data = store.read(SUCCESS).decode().strip(), store.read(MANIFEST)
     except NotFound:
@@ -108,10 +127,18 @@ def done(uri: str, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
     there = {key.removeprefix(f"{DONE}/").removesuffix(".json") for key in store.list(DONE)}
     found = [name for name in wanted if name in there]
     with ThreadPoolExecutor(READERS) as pool:
-        return dict(zip(found, pool.map(lambda name: json.loads(store.read(f"{DONE}/{name}.json")), found), strict=True))
+        return dict(
+            zip(
+                found,
+                pool.map(lambda name: json.loads(store.read(f"{DONE}/{name}.json")), found),
+                strict=True,
+            )
+        )
 
 
-def write_part(uri: str, name: str, part: Part, reader: Reader, scorer: Scorer, config: ScoreConfig) -> dict[str, Any]:
+def write_part(
+    uri: str, name: str, part: Part, reader: Reader, scorer: Scorer, config: ScoreConfig
+) -> dict[str, Any]:
     """Reads, scores and writes one part; its summary.
 
     Raises:
@@ -121,7 +148,9 @@ def write_part(uri: str, name: str, part: Part, reader: Reader, scorer: Scorer, 
     reasons: Counter[str] = Counter()
     store = storage.open_storage(uri)
     with tempfile.TemporaryDirectory(prefix="score-") as folder:
-        scores = _Writer(Path(folder) / SCORES, scored_schema(reader.schema, config), dictionary=list(config.columns[1:]))
+        scores = _Writer(
+            Path(folder) / SCORES, scored_schema(reader.schema, config), dictionary=list(config.columns[1:])
+        )
         quarantine = _Writer(Path(folder) / QUARANTINE, QUARANTINED, dictionary=["file", "reason"])
         for block in reader.blocks(part):
             found = judge(block, config.max_characters)
@@ -134,10 +163,19 @@ def write_part(uri: str, name: str, part: Part, reader: Reader, scorer: Scorer, 
             scores.add(table)
             read += len(found)
         assert read == scores.rows + sum(reasons.values()), part
-        files = {key: writer.close() for key, writer in ((QUARANTINE, quarantine), (SCORES, scores)) if writer.rows or writer is scores}
+        files = {
+            key: writer.close()
+            for key, writer in ((QUARANTINE, quarantine), (SCORES, scores))
+            if writer.rows or writer is scores
+        }
         for key in files:
             store.upload(Path(folder) / key, f"{key}/{name}.parquet")
-    summary = {"in": read, "scored": scores.rows, "clickbait": clickbait, "reasons": dict(sorted(reasons.items()))}
+    summary = {
+        "in": read,
+        "scored": scores.rows,
+        "clickbait": clickbait,
+        "reasons": dict(sorted(reasons.items())),
+    }
     summary["files"] = {f"{key}/{name}.parquet": told for key, told in files.items()}
     store.write(f"{DONE}/{name}.json", _lines(summary))
     return summary
@@ -145,7 +183,10 @@ def write_part(uri: str, name: str, part: Part, reader: Reader, scorer: Scorer, 
 
 def judge(block: Block, max_characters: int) -> list[str | None]:
     """Of each row why it cannot be scored, or None."""
-    return [reason or _judged(text, max_characters) for text, reason in zip(block.texts, block.reasons, strict=True)]
+    return [
+        reason or _judged(text, max_characters)
+        for text, reason in zip(block.texts, block.reasons, strict=True)
+    ]
 
 
 def _judged(text: str | None, most: int) -> str | None:
@@ -153,7 +194,9 @@ def _judged(text: str | None, most: int) -> str | None:
         return EMPTY
     if len(text) > raw_bound(most):
         return TOO_LONG
-    if not (text.isascii() and text.isprintable()):  # most are, and there is nothing to clean in them but blanks
+    if not (
+        text.isascii() and text.isprintable()
+    ):  # most are, and there is nothing to clean in them but blanks
         text = clean(text)
     elif len(text) > most:
         text = " ".join(text.split())
@@ -166,11 +209,18 @@ def scored_schema(schema: pa.Schema, config: ScoreConfig) -> pa.Schema:
 
 
 def scored(block: Block, good: Sequence[int], scorer: Scorer, schema: pa.Schema) -> pa.Table:
-    """The rows at the places `good` with their scores, BATCH computed at a time: an int8 score depends a little on its neighbours."""
+    """The rows at the places `good` with their scores, BATCH computed at a time: an int8 score depends a
+    little on its neighbours.
+    """
     every = len(good) == block.table.num_rows
     table = block.table if every else _rows(block.table, good)
     texts: list[Any] = list(block.texts) if every else [block.texts[place] for place in good]
-    scores = np.concatenate([np.empty(0, np.float32), *(scorer.score(texts[at : at + BATCH]) for at in range(0, len(texts), BATCH))])
+    scores = np.concatenate(
+        [
+            np.empty(0, np.float32),
+            *(scorer.score(texts[at : at + BATCH]) for at in range(0, len(texts), BATCH)),
+        ]
+    )
     news, clickbait = scorer.manifest.labels
     labels = pc.if_else(pa.array(scores.astype(np.float64) >= scorer.manifest.threshold), clickbait, news)
     columns = [*table.columns, pa.array(scores), labels, pa.repeat(pa.scalar(scorer.version), len(texts))]
@@ -178,21 +228,35 @@ def scored(block: Block, good: Sequence[int], scorer: Scorer, schema: pa.Schema)
 
 
 def _rows(table: pa.Table, places: Sequence[int]) -> pa.Table:
-    """The rows at `places`, which ascend, as slices: Arrow's `take` knows no string_view, nor a list of them."""
+    """The rows at `places`, which ascend, as slices: Arrow's `take` knows no string_view, nor a list of
+    them.
+    """
     ends = [at for at in range(1, len(places)) if places[at] != places[at - 1] + 1]
     runs = zip([0, *ends], [*ends, len(places)], strict=True)
-    return pa.concat_tables([table.slice(0, 0), *(table.slice(places[begin], end - begin) for begin, end in runs if end > begin)])
+    return pa.concat_tables(
+        [table.slice(0, 0), *(table.slice(places[begin], end - begin) for begin, end in runs if end > begin)]
+    )
 
 
 def _quarantined(block: Block, reasons: Sequence[str | None], part: Part) -> pa.Table:
-    rows = [(part.file, block.numbers[at], reason, block.raw(at)) for at, reason in enumerate(reasons) if reason is not None]
+    rows = [
+        (part.file, block.numbers[at], reason, block.raw(at))
+        for at, reason in enumerate(reasons)
+        if reason is not None
+    ]
     return pa.table(
-        [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), QUARANTINED, strict=True)], schema=QUARANTINED
+        [
+            pa.array(column, field.type)
+            for column, field in zip(zip(*rows, strict=True), QUARANTINED, strict=True)
+        ],
+        schema=QUARANTINED,
     )
 
 
 class _Writer:
-    """A Parquet file on this machine's disk: every setting fixed, so that the same rows give the same bytes."""
+    """A Parquet file on this machine's disk: every setting fixed, so that the same rows give the same
+    bytes.
+    """
 
     def __init__(self, path: Path, schema: pa.Schema, dictionary: list[str]) -> None:
         self.schema = schema
@@ -200,7 +264,13 @@ class _Writer:
         self._path = path
         self._waiting: list[pa.Table] = []
         self._file = pq.ParquetWriter(
-            path, schema, version="2.6", compression="zstd", compression_level=3, use_dictionary=dictionary, store_schema=True
+            path,
+            schema,
+            version="2.6",
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=dictionary,
+            store_schema=True,
         )
 
     def add(self, table: pa.Table) -> None:
@@ -222,7 +292,9 @@ class _Writer:
 
 
 def seal(uri: str, head: dict[str, Any], summaries: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Makes the output whole once every part is: deletes what no part named, writes the manifest, then `_SUCCESS`."""
+    """Makes the output whole once every part is: deletes what no part named, writes the manifest, then
+    `_SUCCESS`.
+    """
     reasons: Counter[str] = Counter()
     counts = Counter({"in": 0, "scored": 0, "clickbait": 0})
     files: dict[str, Any] = {}

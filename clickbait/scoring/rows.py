@@ -1,4 +1,5 @@
-"""Reads the parts of a source of `ray_jobs.score`, block by block and every column of them; `clickbait.scoring.source` cuts the parts.
+"""Reads the parts of a source of `ray_jobs.score`, block by block and every column of them;
+`clickbait.scoring.source` cuts the parts.
 
     for block in Reader(schema, "headline").blocks(part): ...
 
@@ -21,9 +22,20 @@ from clickbait import storage
 from clickbait.data.headlines import UNDECODABLE
 from clickbait.data.sources import opened, suffix
 from clickbait.errors import DataError
-from clickbait.scoring.lines import DELIMITERS, PARQUET, TEXT, Row, delimited, explained, lines, objects, texts
+from clickbait.scoring.lines import (
+    DELIMITERS,
+    PARQUET,
+    TEXT,
+    Row,
+    delimited,
+    explained,
+    lines,
+    objects,
+    texts,
+)
 
-BLOCK_ROWS = 4096  # rows in memory at a time; counted from a part's first row, so that a part's blocks are always the same
+# rows in memory at a time; counted from a part's first row, so that a part's blocks are always the same
+BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,9 @@ class Block:
 
 
 class Reader:
-    """Reads parts. It keeps its place in the last Parquet file: the parts of one large row group, taken in order, decode it once."""
+    """Reads parts. It keeps its place in the last Parquet file: the parts of one large row group, taken in
+    order, decode it once.
+    """
 
     def __init__(self, schema: pa.Schema, headline: str) -> None:
         self.schema = schema
@@ -100,7 +114,9 @@ class Reader:
             found = _strings(table[self._headline])
             reasons = [UNDECODABLE if isinstance(text, bytes) else None for text in found]
             first = part.first + at
-            yield Block(table, found, range(first, first + table.num_rows), reasons, functools.partial(_json, table))
+            yield Block(
+                table, found, range(first, first + table.num_rows), reasons, functools.partial(_json, table)
+            )
 
     def _text(self, part: Part) -> Iterator[Block]:
         what = suffix(part.uri)
@@ -123,9 +139,13 @@ class Reader:
     def _block(self, rows: list[Row], columns: Sequence[str]) -> Block:
         nothing = [None] * len(columns)
         by_name = dict(zip(columns, zip(*(row.values or nothing for row in rows), strict=True), strict=True))
-        table = pa.table([_array(by_name[field.name], field.type) for field in self.schema], schema=self.schema)
+        table = pa.table(
+            [_array(by_name[field.name], field.type) for field in self.schema], schema=self.schema
+        )
         numbers, reasons = [row.number for row in rows], [row.reason for row in rows]
-        return Block(table, by_name[self._headline], numbers, reasons, lambda place: rows[place].raw.rstrip(b"\r\n"))
+        return Block(
+            table, by_name[self._headline], numbers, reasons, lambda place: rows[place].raw.rstrip(b"\r\n")
+        )
 
 
 class _ParquetRows:
@@ -154,9 +174,12 @@ class _ParquetRows:
         group = next(at for at, end in enumerate(self._starts[1:]) if first < end)
         with explained(self._name):
             if not 0 <= self._at <= first or self._starts[group] > self._at:
-                # Rows are given in turn to several readers: what lies between is decoded only within a row group.
+                # Rows are given in turn to several readers: what lies between is decoded only within a row
+                # group.
                 groups = range(group, self._file.num_row_groups)
-                self._batches = self._file.iter_batches(BLOCK_ROWS, groups, use_threads=False)  # one actor, one core
+                self._batches = self._file.iter_batches(
+                    BLOCK_ROWS, groups, use_threads=False
+                )  # one actor, one core
                 self._at, self._rest = self._starts[group], pa.table({})
             got: list[pa.Table] = []
             missing = count
@@ -186,7 +209,9 @@ def _array(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
 
 
 def _strings(column: pa.ChunkedArray) -> list[Any]:
-    """Text as str, None where there is none, and as bytes where it is not UTF-8: neither Parquet nor Arrow promise that it is."""
+    """Text as str, None where there is none, and as bytes where it is not UTF-8: neither Parquet nor Arrow
+    promise that it is.
+    """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     with contextlib.suppress(UnicodeDecodeError):
@@ -200,7 +225,9 @@ def _strings(column: pa.ChunkedArray) -> list[Any]:
 
 
 def _json(table: pa.Table, place: int) -> bytes:
-    """One row, for quarantine: what is not UTF-8 is shown with backslashes, what JSON does not know as Python prints it."""
+    """One row, for quarantine: what is not UTF-8 is shown with backslashes, what JSON does not know as Python
+    prints it.
+    """
     row = {}
     for name in table.column_names:
         cell = table[name].slice(place, 1)
@@ -208,5 +235,9 @@ def _json(table: pa.Table, place: int) -> bytes:
             row[name] = cell.to_pylist()[0]
         except UnicodeDecodeError:
             row[name] = cell.cast(pa.large_binary()).to_pylist()[0]
-    shown = json.dumps(row, ensure_ascii=False, default=lambda v: v.decode("utf-8", "backslashreplace") if isinstance(v, bytes) else str(v))
+    shown = json.dumps(
+        row,
+        ensure_ascii=False,
+        default=lambda v: v.decode("utf-8", "backslashreplace") if isinstance(v, bytes) else str(v),
+    )
     return shown.encode("utf-8", "backslashreplace")

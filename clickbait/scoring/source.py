@@ -2,9 +2,10 @@
 
     source = plan(config)       # source.files, source.schema, source.parts
 
-Parquet is cut by rows, and a row's number counts from 1. csv, tsv, jsonl and txt are cut at ends of lines, and a row's number is its
-line's, a csv's header being line 1. What is gzipped cannot be entered in the middle and is one part. The plan reads every file, to name
-it by what is in it and to see what columns there are: seconds a gigabyte, where scoring takes minutes. No Ray.
+Parquet is cut by rows, and a row's number counts from 1. csv, tsv, jsonl and txt are cut at ends of lines,
+and a row's number is its line's, a csv's header being line 1. What is gzipped cannot be entered in the middle
+and is one part. The plan reads every file, to name it by what is in it and to see what columns there are:
+seconds a gigabyte, where scoring takes minutes. No Ray.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def plan(config: ScoreConfig) -> Source:
     """The source's files, columns and parts, in an order that does not depend on the machine.
 
     Raises:
-        DataError: nothing there, nothing in it, a file that cannot be read, no such column, or files that do not fit each other.
+        DataError: nothing there, nothing in it, a file that cannot be read, no such column, or files that do
+            not fit each other.
     """
     try:
         found = storage.expand(config.source)
@@ -76,7 +78,9 @@ def plan(config: ScoreConfig) -> Source:
         raise DataError(f"source: {error}") from None
     uris = [uri for uri in found if suffix(uri) in KINDS and not uri.startswith(f"{config.output}/")]
     if not uris:
-        raise DataError(f"source: {config.source}: no file of a known kind ({', '.join(KINDS)}; text also with .gz)")
+        raise DataError(
+            f"source: {config.source}: no file of a known kind ({', '.join(KINDS)}; text also with .gz)"
+        )
     for uri in uris:
         check_name(uri)
     base = PurePosixPath(uris[0]).parent
@@ -87,14 +91,20 @@ def plan(config: ScoreConfig) -> Source:
         scans = list(pool.map(lambda uri, name: _scan(uri, name, config), uris, names))
     schema = _common(scans, names)
     _check(schema, names[0], config)
-    parts = [part if scan.kinds is None else replace(part, columns=tuple(schema.names)) for scan in scans for part in scan.parts]
+    parts = [
+        part if scan.kinds is None else replace(part, columns=tuple(schema.names))
+        for scan in scans
+        for part in scan.parts
+    ]
     if not parts:
         raise DataError(f"source: {config.source}: no rows in it: give a file with headlines")
     return Source([(name, scan.sha256) for name, scan in zip(names, scans, strict=True)], schema, parts)
 
 
 def _common(scans: Sequence[_Scan], names: Sequence[str]) -> pa.Schema:
-    """The first file's columns, where all others have them too, in whatever order; of JSON, the keys of all."""
+    """The first file's columns, where all others have them too, in whatever order; of JSON, the keys of
+    all.
+    """
     if all(scan.kinds is not None for scan in scans):
         together: Kinds = {}
         for scan in scans:
@@ -104,7 +114,10 @@ def _common(scans: Sequence[_Scan], names: Sequence[str]) -> pa.Schema:
     first, *others = ([f"{field.name} {field.type}" for field in scan.schema] for scan in scans)
     for name, columns in zip(names[1:], others, strict=True):
         if sorted(columns) != sorted(first):
-            raise DataError(f"{name}: its columns ({_shown(columns)}) are not those of {names[0]} ({_shown(first)}): score them apart")
+            raise DataError(
+                f"{name}: its columns ({_shown(columns)}) are not those of {names[0]} ({_shown(first)}): "
+                f"score them apart"
+            )
     return scans[0].schema
 
 
@@ -113,15 +126,29 @@ def _check(schema: pa.Schema, name: str, config: ScoreConfig) -> None:
     if wanted not in known:
         near = did_you_mean(wanted, known)
         near = "" if near.startswith("; known") else near
-        raise DataError(f'{name}: no column "{wanted}"{near} (columns: {_shown(known)}): name one with --headline-column')
+        raise DataError(
+            f'{name}: no column "{wanted}"{near} (columns: {_shown(known)}): name one with --headline-column'
+        )
     if len(set(known)) < len(known):
         raise DataError(f"{name}: two columns of one name (columns: {_shown(known)}): rename one")
     if taken := [column for column in config.columns if column in known]:
-        raise DataError(f'{name}: has a column "{taken[0]}" already: give the new ones another name, such as --prefix clickbait_')
+        raise DataError(
+            f'{name}: has a column "{taken[0]}" already: give the new ones another name, such as --prefix '
+            f"clickbait_"
+        )
     found = schema.field(wanted).type
     found = found.value_type if pa.types.is_dictionary(found) else found
-    if found not in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()):
-        raise DataError(f'{name}: the column "{wanted}" holds {found}, not text: name another with --headline-column')
+    if found not in (
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.binary(),
+        pa.large_binary(),
+        pa.binary_view(),
+    ):
+        raise DataError(
+            f'{name}: the column "{wanted}" holds {found}, not text: name another with --headline-column'
+        )
 
 
 def _shown(columns: Sequence[str]) -> str:
@@ -150,7 +177,12 @@ def _scan(uri: str, name: str, config: ScoreConfig) -> _Scan:
             schema, rows = parquet.schema_arrow.remove_metadata(), parquet.metadata.num_rows
         cuts = range(0, rows, config.part_rows)
         return _Scan(
-            sha256, schema, [Part(uri, name, sha256, tuple(schema.names), at + 1, min(config.part_rows, rows - at), 0) for at in cuts]
+            sha256,
+            schema,
+            [
+                Part(uri, name, sha256, tuple(schema.names), at + 1, min(config.part_rows, rows - at), 0)
+                for at in cuts
+            ],
         )
     kinds = None
     with lines(uri, name) as source:
@@ -167,14 +199,23 @@ def _scan(uri: str, name: str, config: ScoreConfig) -> _Scan:
         else:
             marks = [begin, *(mark for mark in marks if mark > begin)]
     if not is_zipped(uri):
-        marks = [mark for mark in marks if mark[0] < size]  # a header alone, or a cut at the very end: nothing to read
+        marks = [
+            mark for mark in marks if mark[0] < size
+        ]  # a header alone, or a cut at the very end: nothing to read
     after = [*(mark[1] for mark in marks[1:]), None]
-    return _Scan(sha256, schema, [_part(uri, name, sha256, schema, *pair) for pair in zip(marks, after, strict=False)], kinds)
+    return _Scan(
+        sha256,
+        schema,
+        [_part(uri, name, sha256, schema, *pair) for pair in zip(marks, after, strict=False)],
+        kinds,
+    )
 
 
 def _part(uri: str, name: str, sha256: str, schema: pa.Schema, begin: Mark, last: int | None) -> Part:
     offset, before = begin
-    return Part(uri, name, sha256, tuple(schema.names), before + 1, None if last is None else last - before, offset)
+    return Part(
+        uri, name, sha256, tuple(schema.names), before + 1, None if last is None else last - before, offset
+    )
 
 
 def _bytes(uri: str, name: str, part_rows: int) -> tuple[str, int, bool, list[Mark]]:
@@ -198,7 +239,9 @@ def _bytes(uri: str, name: str, part_rows: int) -> tuple[str, int, bool, list[Ma
 
 
 def _row_ends(source: Lines, delimiter: str, width: int, part_rows: int) -> list[Mark]:
-    """Where parts may begin in a file with quotes: the end of a line inside of quotes is not the end of a row, so all rows are read."""
+    """Where parts may begin in a file with quotes: the end of a line inside of quotes is not the end of a
+    row, so all rows are read.
+    """
     marks: list[Mark] = []
     begin, tick = source.number, Ticker(log.info)
     for row in delimited(source, delimiter, width):
@@ -217,7 +260,10 @@ def _text_schema(source: Lines, uri: str, name: str, headline: str) -> pa.Schema
     header = next(delimited(source, DELIMITERS[suffix(uri)]), None)
     if header is None or header.values is None:
         told = "there is none" if header is None else header.reason
-        raise DataError(f"{name}: the header cannot be read ({told}): write the columns' names in the first line, in UTF-8")
+        raise DataError(
+            f"{name}: the header cannot be read ({told}): write the columns' names in the first line, in "
+            f"UTF-8"
+        )
     return pa.schema([(column, pa.string()) for column in header.values])
 
 
@@ -230,7 +276,9 @@ def _json_kinds(source: Lines, name: str) -> Kinds:
             tick(f"{name}: {number:,} lines read")
         with contextlib.suppress(ValueError, RecursionError):
             value = json.loads(line)
-            whole = isinstance(value, dict) and not (b"\\u" in line and not is_unicode(value))  # else it goes to quarantine
+            whole = isinstance(value, dict) and not (
+                b"\\u" in line and not is_unicode(value)
+            )  # else it goes to quarantine
             for key, each in value.items() if whole else ():
                 fits = not isinstance(each, int) or -(2**63) <= each < 2**63
                 found.setdefault(key, set()).add(type(each).__name__ if fits else "large int")
@@ -240,6 +288,15 @@ def _json_kinds(source: Lines, name: str) -> Kinds:
 
 
 def _typed(kinds: Kinds) -> pa.Schema:
-    """Each key with the narrowest type that holds all its values. A string holds any, what is no string as its JSON."""
-    types = {("bool",): pa.bool_(), ("int",): pa.int64(), ("float",): pa.float64(), ("float", "int"): pa.float64()}
-    return pa.schema([(key, types.get(tuple(sorted(found - {"NoneType"})), pa.string())) for key, found in kinds.items()])
+    """Each key with the narrowest type that holds all its values. A string holds any, what is no string as
+    its JSON.
+    """
+    types = {
+        ("bool",): pa.bool_(),
+        ("int",): pa.int64(),
+        ("float",): pa.float64(),
+        ("float", "int"): pa.float64(),
+    }
+    return pa.schema(
+        [(key, types.get(tuple(sorted(found - {"NoneType"})), pa.string())) for key, found in kinds.items()]
+    )

@@ -1,10 +1,12 @@
-"""One URI (a path, `file://`, `gs://`) to a store of keys: atomic writes, and compare-and-swap where two may write.
+"""One URI (a path, `file://`, `gs://`) to a store of keys: atomic writes, and compare-and-swap where two may
+write.
 
     store = open_storage("gs://bucket/registry")        # or "artifacts/registry"
     data, generation = store.read_versioned("aliases/production.json")
     store.write("aliases/production.json", b"...", expect=generation)   # PreconditionFailed if somebody was faster
 
-A reader sees the old bytes or the new ones, never half. `clickbait.storage.gcs` holds the `gs://` side and is imported only for it.
+A reader sees the old bytes or the new ones, never half. `clickbait.storage.gcs` holds the `gs://` side and is
+imported only for it.
 """
 
 from __future__ import annotations
@@ -28,25 +30,33 @@ from clickbait.errors import DiskFull, NotFound, PreconditionFailed, StorageErro
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _WILD = re.compile(r"[*?]")
 _LOCK = ".lock"  # one a folder: taken by every writer of its keys
-PART = ".part-"  # how the names begin of files that are being written, and of what a writer that died leaves behind
+# how the names begin of files that are being written, and of what a writer that died leaves behind
+PART = ".part-"
 BUFFER = 1 << 20
 
 
 class Storage(Protocol):
-    """Keys ("a/b.json") below one URI. Every method raises StorageError's family, with the whole URI in the message."""
+    """Keys ("a/b.json") below one URI. Every method raises StorageError's family, with the whole URI in the
+    message.
+    """
 
     uri: str
 
     def read(self, key: str, *, limit: int | None = None) -> bytes:
-        """The bytes at `key`. With `limit`, StorageError if there are more bytes than that; no more are read."""
+        """The bytes at `key`. With `limit`, StorageError if there are more bytes than that; no more are
+        read.
+        """
 
     def read_versioned(self, key: str, *, limit: int | None = None) -> tuple[bytes, str]:
-        """The bytes at `key` and their generation: opaque, good for `write(expect=...)`. `limit` as in `read`."""
+        """The bytes at `key` and their generation: opaque, good for `write(expect=...)`. `limit` as in
+        `read`.
+        """
 
     def write(self, key: str, data: bytes, *, expect: str | None = None) -> str:
         """Replaces `key` in one step and returns its new generation.
 
-        `expect`: None overwrites, "" wants that nothing is there yet, a generation wants that nobody wrote since it was read.
+        `expect`: None overwrites, "" wants that nothing is there yet, a generation wants that nobody wrote
+        since it was read.
 
         Raises:
             PreconditionFailed: something else is there than expected; nothing was written.
@@ -59,7 +69,9 @@ class Storage(Protocol):
         """Copies the local file at `path` to `key`, in one step for a reader."""
 
     def download(self, key: str, path: Path, *, limit: int | None = None) -> None:
-        """Copies `key` to the local file at `path`, in one step for a reader; folders are made. `limit` as in `read`."""
+        """Copies `key` to the local file at `path`, in one step for a reader; folders are made. `limit` as in
+        `read`.
+        """
 
     def exists(self, key: str) -> bool:
         """Whether something is at `key`."""
@@ -78,7 +90,9 @@ class Storage(Protocol):
 
 
 def absolute(uri: str) -> str:
-    """A local path made absolute (`~` and `file://` understood), or `gs://bucket/prefix` without a slash at its end."""
+    """A local path made absolute (`~` and `file://` understood), or `gs://bucket/prefix` without a slash at
+    its end.
+    """
     if not uri:
         raise StorageError('an empty path: give a folder such as "artifacts", or gs://bucket/prefix')
     found = _SCHEME.match(uri)
@@ -88,7 +102,9 @@ def absolute(uri: str) -> str:
     if scheme == "file":
         path = unquote(rest.removeprefix("localhost"))
         if not path.startswith("/"):
-            raise StorageError(f"{uri}: a file:// URI holds an absolute path, such as file:///data/headlines.csv")
+            raise StorageError(
+                f"{uri}: a file:// URI holds an absolute path, such as file:///data/headlines.csv"
+            )
         return os.path.abspath(path)
     if scheme != "gs":
         raise StorageError(f"{uri}: {scheme}:// is not supported; give a local path, file:// or gs://")
@@ -125,7 +141,10 @@ def check_key(uri: str, key: str) -> str:
         StorageError: absolute, empty, or with `..` in it.
     """
     if not key or "\0" in key or any(part in ("", ".", "..") for part in key.split("/")):
-        raise StorageError(f"{uri}: {key!r} is not a key below it; write folder/name, without .. and without a slash at the start")
+        raise StorageError(
+            f"{uri}: {key!r} is not a key below it; write folder/name, without .. and without a slash at the "
+            f"start"
+        )
     return key
 
 
@@ -136,12 +155,16 @@ def missing(uri: str) -> NotFound:
 
 def conflict(uri: str, expect: str) -> PreconditionFailed:
     """What to raise where something else is there than a writer expected."""
-    return PreconditionFailed(f"{uri}: {'changed since it was read; read it again' if expect else 'is there already'}")
+    return PreconditionFailed(
+        f"{uri}: {'changed since it was read; read it again' if expect else 'is there already'}"
+    )
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, to be written; then it takes the place of `path` in one step, on the disk for good."""
+    """A temporary name beside `path`, to be written; then it takes the place of `path` in one step, on the
+    disk for good.
+    """
     temporary = path.with_name(f"{PART}{uuid.uuid4().hex}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -176,19 +199,29 @@ def irregular(path: Path, mode: int) -> StorageError:
 
 def kind(mode: int) -> str:
     """What `lstat` found, in words."""
-    kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFREG: "a file"}
+    kinds = {
+        stat.S_IFLNK: "a link",
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFREG: "a file",
+    }
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def too_large(uri: str, size: int, limit: int) -> StorageError:
     """What to raise where more bytes are than can belong there."""
-    return StorageError(f"{uri}: {size:,} bytes where at most {limit:,} belong; this is another file, or a damaged one")
+    return StorageError(
+        f"{uri}: {size:,} bytes where at most {limit:,} belong; this is another file, or a damaged one"
+    )
 
 
 def refused(where: object, error: OSError) -> StorageError:
     """The operating system's error as one of ours."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"{where}: {error.strerror}; free some space there, or choose a folder on another disk")
+        return DiskFull(
+            f"{where}: {error.strerror}; free some space there, or choose a folder on another disk"
+        )
     return StorageError(f"{where}: {error.strerror}; check the path, its owner and the space left")
 
 
@@ -225,7 +258,12 @@ class LocalStorage:
 
     def upload(self, path: Path, key: str) -> None:
         target = self._path(key)
-        with self._explained(key, path), open_regular(path) as source, self._locked(target), replacing(target) as temporary:
+        with (
+            self._explained(key, path),
+            open_regular(path) as source,
+            self._locked(target),
+            replacing(target) as temporary,
+        ):
             _copy(source, temporary)
 
     def download(self, key: str, path: Path, *, limit: int | None = None) -> None:
@@ -240,7 +278,9 @@ class LocalStorage:
         found = []
         for folder, _, names in os.walk(root):
             relative = Path(folder).relative_to(self.uri)
-            found += [(relative / name).as_posix() for name in names if name != _LOCK and not name.startswith(PART)]
+            found += [
+                (relative / name).as_posix() for name in names if name != _LOCK and not name.startswith(PART)
+            ]
         return sorted(found)
 
     def size(self, key: str) -> int:
@@ -281,10 +321,14 @@ class LocalStorage:
 
     @contextlib.contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
-        """The folder of `path` for one writer at a time. The kernel lets go when the writer dies; the empty lock file stays."""
+        """The folder of `path` for one writer at a time. The kernel lets go when the writer dies; the empty
+        lock file stays.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         # O_NONBLOCK: a FIFO of that name must not hold the writer for ever.
-        lock = os.open(path.parent / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        lock = os.open(
+            path.parent / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666
+        )
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -296,13 +340,17 @@ class LocalStorage:
         try:
             yield
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise missing(str(error.filename if error.filename in map(str, others) else self._path(key))) from None
+            raise missing(
+                str(error.filename if error.filename in map(str, others) else self._path(key))
+            ) from None
         except OSError as error:
             raise refused(error.filename or self._path(key), error) from None
 
 
 def _generation(descriptor: int, data: bytes) -> str:
-    """Who the file is: a new inode and time for each write, and the content too, in case both were used again."""
+    """Who the file is: a new inode and time for each write, and the content too, in case both were used
+    again.
+    """
     status = os.fstat(descriptor)
     return f"{status.st_ino}-{status.st_mtime_ns}-{hashlib.sha256(data).hexdigest()}"
 
@@ -324,8 +372,8 @@ def sync(path: Path) -> None:
 def expand(uri: str) -> list[str]:
     """The files that a file's, a folder's or a glob's URI stands for, sorted.
 
-    A folder gives every file below it. `*` and `?` stay within a name, `**` crosses folders. Below a folder and by a glob, names
-    that start with `.` or `_` (`_SUCCESS`, a temporary folder) are left out.
+    A folder gives every file below it. `*` and `?` stay within a name, `**` crosses folders. Below a folder
+    and by a glob, names that start with `.` or `_` (`_SUCCESS`, a temporary folder) are left out.
 
     Raises:
         NotFound: no file.
@@ -344,7 +392,9 @@ def expand(uri: str) -> list[str]:
             base, wanted = uri[:cut] or "/", _matcher(uri[cut + 1 :])
     found = [join(base, key) for key in open_storage(base).list() if not _hidden(key) and wanted(key)]
     if not found:
-        raise NotFound(f"{uri}: no file there; give a file, a folder with files in it, or a glob such as data/**/*.csv")
+        raise NotFound(
+            f"{uri}: no file there; give a file, a folder with files in it, or a glob such as data/**/*.csv"
+        )
     return found
 
 
@@ -364,7 +414,9 @@ def _hidden(key: str) -> bool:
 
 
 def _matcher(pattern: str) -> Callable[[str], bool]:
-    """A glob as a test of keys: `**/` any folders or none, `**` anything, `*` and `?` anything but a slash."""
+    """A glob as a test of keys: `**/` any folders or none, `**` anything, `*` and `?` anything but a
+    slash.
+    """
     meaning = {"**/": r"(?:[^/]+/)*", "**": r".*", "*": r"[^/]*", "?": r"[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
     compiled = re.compile("".join(meaning.get(part, re.escape(part)) for part in parts), re.DOTALL)

@@ -1,11 +1,12 @@
-"""Folders on this machine that can be made again: at most so many, none removed that a process uses, and whole whenever one is used.
+"""Folders on this machine that can be made again: at most so many, none removed that a process uses, and
+whole whenever one is used.
 
     cache = Cache(Path("~/.cache/clickbait"), keep=4, names=re.compile("v[0-9]+"), variable="CLICKBAIT_CACHE")
     lease = cache.take("v3", Version(...))      # lease.folder is whole, and stays until lease.close()
 
-Who takes an entry says how to check it and how to make it (`Entry`). A file of an entry is written under another name, put on the disk and
-renamed (`storage.replacing`), one process at a time. So what is torn or altered is noticed by its checksum and made again, while others
-read on.
+Who takes an entry says how to check it and how to make it (`Entry`). A file of an entry is written under
+another name, put on the disk and renamed (`storage.replacing`), one process at a time. So what is torn or
+altered is noticed by its checksum and made again, while others read on.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class Cache:
     """The entries below `root` whose path from there matches `names`; nothing else there is touched."""
 
     def __init__(self, root: Path, *, keep: int, names: re.Pattern[str], variable: str) -> None:
-        """`keep`: entries that stay, those in use aside. `variable`: names the environment variable that chooses `root`, for messages."""
+        """`keep`: entries that stay, those in use aside. `variable`: names the environment variable that
+        chooses `root`, for messages.
+        """
         self._root = root
         self._keep = keep
         self._names = names
@@ -133,7 +136,8 @@ class Cache:
     def _full(self, folder: Path, lacking: int) -> DiskFull:
         free = shutil.disk_usage(folder).free
         return DiskFull(
-            f"{self._root}: {lacking / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free, and what else is kept there is in use: "
+            f"{self._root}: {lacking / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free, and what else "
+            f"is kept there is in use: "
             f"free some space, or set {self._variable} to a folder on a larger disk"
         )
 
@@ -146,7 +150,9 @@ class Cache:
 
     def _others(self, folder: Path) -> list[Path]:
         """The other entries, the last used first."""
-        used = {path: when for path in self._entries() if path != folder and (when := _used_at(path)) is not None}
+        used = {
+            path: when for path in self._entries() if path != folder and (when := _used_at(path)) is not None
+        }
         return sorted(used, key=lambda path: used[path], reverse=True)
 
     def _entries(self) -> Iterator[Path]:

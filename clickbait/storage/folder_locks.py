@@ -1,6 +1,7 @@
 """Who uses a folder: a shared lock keeps it as it is, and only who has it alone may replace or remove it.
 
-The lock is `flock` on the folder itself, so it goes with the folder, and the kernel drops it when its holder dies.
+The lock is `flock` on the folder itself, so it goes with the folder, and the kernel drops it when its holder
+dies.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def used(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone(folder: Path, *, wait: bool) -> Iterator[bool]:
-    """Whether nobody else uses the folder, and nobody starts to while the block lasts. `wait` until it is so."""
+    """Whether nobody else uses the folder, and nobody starts to while the block lasts. `wait` until it is
+    so.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -61,12 +64,19 @@ def alone(folder: Path, *, wait: bool) -> Iterator[bool]:
 
 
 def swap(one: Path, other: Path) -> None:
-    """Exchanges two folders in one step. Where the system cannot, in two: between them, nothing is at `other`."""
+    """Exchanges two folders in one step. Where the system cannot, in two: between them, nothing is at
+    `other`.
+    """
     library = ctypes.CDLL(None, use_errno=True)
     if hasattr(library, "renameat2"):  # Linux
-        if library.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        if (
+            library.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+            == 0
+        ):
             return
-        _log.debug("%s: cannot be exchanged in one step: %s", other, os.strerror(ctypes.get_errno()))  # NFS, for one
+        _log.debug(
+            "%s: cannot be exchanged in one step: %s", other, os.strerror(ctypes.get_errno())
+        )  # NFS, for one
     aside = one.with_name(f"{one.name}-aside")
     os.rename(other, aside)
     os.rename(one, other)

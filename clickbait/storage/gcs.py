@@ -1,9 +1,10 @@
 """`gs://` as a `clickbait.storage.Storage`. `open_storage` imports this; nobody else does.
 
-Credentials are Google's application default ones; with STORAGE_EMULATOR_HOST set there are none, and the emulator is asked.
-Requests are retried by the client. A retried conditional write may be refused because its own first try got through, so every write
-carries a name of its own (`WRITE_ID`), and a refused one looks whether that name stands there. Only a writer whose answer was
-lost and whose object was written over at once is told that it lost when it did not.
+Credentials are Google's application default ones; with STORAGE_EMULATOR_HOST set there are none, and the
+emulator is asked. Requests are retried by the client. A retried conditional write may be refused because its
+own first try got through, so every write carries a name of its own (`WRITE_ID`), and a refused one looks
+whether that name stands there. Only a writer whose answer was lost and whose object was written over at once
+is told that it lost when it did not.
 """
 
 from __future__ import annotations
@@ -24,11 +25,22 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from clickbait.errors import NotFound, StorageError
-from clickbait.storage import BUFFER, absolute, check_key, conflict, join, missing, refused, replacing, too_large
+from clickbait.storage import (
+    BUFFER,
+    absolute,
+    check_key,
+    conflict,
+    join,
+    missing,
+    refused,
+    replacing,
+    too_large,
+)
 
 WRITE_ID = "write-id"
 _LOG_IN = "run `gcloud auth application-default login` or set GOOGLE_APPLICATION_CREDENTIALS to a key file"
-_STREAM = 8 * BUFFER  # bytes a request when streaming: small enough for a worker's memory, few enough requests
+# bytes a request when streaming: small enough for a worker's memory, few enough requests
+_STREAM = 8 * BUFFER
 
 
 class GcsStorage:
@@ -76,7 +88,8 @@ class GcsStorage:
         def read(size: int) -> bytes:
             with self._explained(key):
                 data: bytes = reader.read(size)
-            # Each answer says what it is of. Without a look at it, a stream could begin in one version of the object and end in the next.
+            # Each answer says what it is of. Without a look at it, a stream could begin in one version of the
+            # object and end in the next.
             if blob.generation != generation:
                 raise conflict(join(self.uri, key), str(generation))
             return data
@@ -87,7 +100,9 @@ class GcsStorage:
         if not path.is_file():
             raise missing(str(path))
         with self._explained(key, writing=True):
-            self._blob(key).upload_from_filename(str(path), content_type="application/octet-stream", retry=DEFAULT_RETRY)
+            self._blob(key).upload_from_filename(
+                str(path), content_type="application/octet-stream", retry=DEFAULT_RETRY
+            )
 
     def download(self, key: str, path: Path, *, limit: int | None = None) -> None:
         with self._explained(key), replacing(path) as temporary, temporary.open("wb") as file:
@@ -100,7 +115,10 @@ class GcsStorage:
     def list(self, prefix: str = "") -> list[str]:
         below = f"{self._prefix}{check_key(self.uri, prefix)}/" if prefix else self._prefix
         with self._explained(prefix, writing=True):
-            names = [blob.name for blob in self._bucket.list_blobs(prefix=below, fields="items(name),nextPageToken")]
+            names = [
+                blob.name
+                for blob in self._bucket.list_blobs(prefix=below, fields="items(name),nextPageToken")
+            ]
         return sorted(name.removeprefix(self._prefix) for name in names if not name.endswith("/"))
 
     def size(self, key: str) -> int:
@@ -136,16 +154,21 @@ class GcsStorage:
             yield
         except api.NotFound as error:
             if writing or "bucket does not exist" in str(error):
-                raise NotFound(f"{where}: there is no bucket {self._name}; create it, or check the name") from None
+                raise NotFound(
+                    f"{where}: there is no bucket {self._name}; create it, or check the name"
+                ) from None
             raise missing(where) from None
         except (api.Forbidden, api.Unauthorized) as error:
             raise StorageError(
-                f"{where}: Google Cloud refuses these credentials ({error.code}); grant them the bucket, or {_LOG_IN}"
+                f"{where}: Google Cloud refuses these credentials ({error.code}); grant them the bucket, or "
+                f"{_LOG_IN}"
             ) from None
         except (auth.DefaultCredentialsError, auth.RefreshError):
             raise StorageError(f"{where}: no Google Cloud credentials that work; {_LOG_IN}") from None
         except (api.GoogleAPIError, auth.GoogleAuthError, DataCorruption, requests.RequestException) as error:
-            raise StorageError(f"{where}: Google Cloud Storage does not answer as it should: {_line(error)}; try again") from None
+            raise StorageError(
+                f"{where}: Google Cloud Storage does not answer as it should: {_line(error)}; try again"
+            ) from None
         except OSError as error:
             raise refused(error.filename or where, error) from None
 

@@ -1,19 +1,22 @@
-"""A lease: the right to write below one URI, which one process has at a time. A training run's writer holds one.
+"""A lease: the right to write below one URI, which one process has at a time. A training run's writer holds
+one.
 
     with lease.hold(store, driver="a name of this command") as held:
         held.check()          # before each write: raises LeaseLost where somebody else has taken the lease
         store.write(...)
 
-The lease is one document, `lease.json`, replaced by compare-and-swap. A thread of the holder's process renews it every `BEAT_S` seconds,
-and it expires `LEASE_S` seconds after the last renewal. Another process may take it over
+The lease is one document, `lease.json`, replaced by compare-and-swap. A thread of the holder's process renews
+it every `BEAT_S` seconds, and it expires `LEASE_S` seconds after the last renewal. Another process may take
+it over
 
     at once                      when it was released or has expired, when the holder's process is gone from this machine, or when
-                                 the holder was started by the same driver (Ray starts the workers again only after they died)
+                                 the holder was started by the same driver (Ray starts the workers again only
+                                 after they died)
     after `LEASE_S` at most      when the holder is on another machine and has stopped renewing: `hold` waits for that
     never                        when the holder renews: `hold` raises RunInUse, at the latest after the next renewal
 
-Expiry compares the clocks of two machines. A clock that is wrong costs the old holder the lease, and it stops before its next write: the
-compare-and-swap decides, not the clock.
+Expiry compares the clocks of two machines. A clock that is wrong costs the old holder the lease, and it stops
+before its next write: the compare-and-swap decides, not the clock.
 """
 
 from __future__ import annotations
@@ -35,7 +38,9 @@ from clickbait.errors import LeaseLost, NotFound, PreconditionFailed, RunInUse, 
 from clickbait.storage import Storage
 
 KEY = "lease.json"
-LEASE_S = 60.0  # long enough for a storage that answers slowly, short enough to wait for after a machine was lost
+LEASE_S = (
+    60.0  # long enough for a storage that answers slowly, short enough to wait for after a machine was lost
+)
 BEAT_S = 10.0  # between two renewals; Google Cloud Storage takes one write of an object per second
 POLL_S = 0.5  # between two looks at a lease that somebody else holds
 NOBODY = "nobody (the lease was removed)"
@@ -56,7 +61,9 @@ class Holder(BaseModel):
     machine: str
     """The boot and the process namespace that `pid` counts in; empty where the system does not say."""
     born: str
-    """The process's start, so that a process id used again is told apart; empty where the system does not say."""
+    """The process's start, so that a process id used again is told apart; empty where the system does not
+    say.
+    """
     beat: int
     """Renewals."""
     expires: float
@@ -101,7 +108,10 @@ class Held:
                     if generation != self._generation:
                         self._lost = holder or NOBODY
             if self._lost is not None:
-                raise LeaseLost(f"{self._store.uri}: {self._lost} holds this run now: this process stops and writes no more")
+                raise LeaseLost(
+                    f"{self._store.uri}: {self._lost} holds this run now: this process stops and writes no "
+                    f"more"
+                )
 
     def release(self) -> None:
         """Gives the lease back, where it is still this process's."""
@@ -112,10 +122,16 @@ class Held:
             self._store.write(KEY, released.model_dump_json().encode(), expect=self._generation)
 
     def _renew(self) -> None:
-        """Makes the lease good for another `LEASE_S` seconds, or notes who has it. The caller has the lock."""
-        renewed = self._holder.model_copy(update={"beat": self._holder.beat + 1, "expires": time.time() + LEASE_S})
+        """Makes the lease good for another `LEASE_S` seconds, or notes who has it. The caller has the
+        lock.
+        """
+        renewed = self._holder.model_copy(
+            update={"beat": self._holder.beat + 1, "expires": time.time() + LEASE_S}
+        )
         try:
-            self._generation = self._store.write(KEY, renewed.model_dump_json().encode(), expect=self._generation)
+            self._generation = self._store.write(
+                KEY, renewed.model_dump_json().encode(), expect=self._generation
+            )
             self._holder = renewed
         except PreconditionFailed:
             self._lost = _read(self._store)[0] or NOBODY
@@ -133,7 +149,8 @@ class Held:
 
 @contextlib.contextmanager
 def hold(store: Storage, driver: str | None = None) -> Iterator[Held]:
-    """The lease below `store`'s URI for as long as the block lasts; it waits where it may yet be free (see above).
+    """The lease below `store`'s URI for as long as the block lasts; it waits where it may yet be free (see
+    above).
 
     Args:
         store: where to write.
@@ -153,7 +170,12 @@ def _take(store: Storage, driver: str) -> Held:
     holder, generation = _read(store)
     first = holder
     if first is not None and not first.free(driver):
-        log.warning("%s: %s holds the run; waiting at most %.0f s to see whether it is at work", store.uri, first, LEASE_S)
+        log.warning(
+            "%s: %s holds the run; waiting at most %.0f s to see whether it is at work",
+            store.uri,
+            first,
+            LEASE_S,
+        )
     while True:
         if holder is None or holder.free(driver):
             mine = _document(driver)
@@ -162,7 +184,9 @@ def _take(store: Storage, driver: str) -> Held:
             except PreconditionFailed:  # somebody else took it in this moment, or it was renewed
                 first = None
         elif first is None or (holder.writer, holder.beat) != (first.writer, first.beat):
-            raise RunInUse(f"{store.uri}: {holder} holds this run: wait for it or stop it, or choose another --name")
+            raise RunInUse(
+                f"{store.uri}: {holder} holds this run: wait for it or stop it, or choose another --name"
+            )
         else:
             time.sleep(POLL_S)
         holder, generation = _read(store)
@@ -202,9 +226,13 @@ def _machine() -> str:
 
 
 def _born(pid: int) -> str:
-    """When the process started, in clock ticks since the boot; empty where there is no such process, or it has ended."""
+    """When the process started, in clock ticks since the boot; empty where there is no such process, or it
+    has ended.
+    """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
     except OSError:
         return ""
     state, started = fields[0], fields[19]

@@ -16,7 +16,8 @@ def own(folder: Path) -> Path:
     """Makes the folder, and the one it is in, for this user alone, and returns it.
 
     Raises:
-        PermissionError: somebody else made one of them first, or may write to it, and could put his own files there.
+        PermissionError: somebody else made one of them first, or may write to it, and could put his own files
+            there.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for made in (folder, folder.parent):

@@ -1,7 +1,8 @@
-"""The same headline written otherwise: what a verdict must not lean on. Robustness as training, where `metrics` has it as a check.
+"""The same headline written otherwise: what a verdict must not lean on. Robustness as training, where
+`metrics` has it as a check.
 
-Each change keeps what the headline says: its case, the punctuation at its end and its quotes, its numbers' values, its blanks, the
-name of the outlet that ran it. Pure functions of a text and a random generator.
+Each change keeps what the headline says: its case, the punctuation at its end and its quotes, its numbers'
+values, its blanks, the name of the outlet that ran it. Pure functions of a text and a random generator.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-# Outlets whose names stand in headlines about themselves: a model that knows the name knows the source, not the style.
+# Outlets whose names stand in headlines about themselves: a model that knows the name knows the source, not
+# the style.
 OUTLETS = (
     "BuzzFeed News", "BuzzFeed", "Upworthy", "ViralNova", "Viral Nova", "ScoopWhoop", "Thatscoop", "ViralStories", "PlayBuzz",
     "Distractify", "LittleThings", "BoredPanda", "Bored Panda", "Mashable", "HuffPost", "Huffington Post", "Daily Mail", "Wikinews",
@@ -20,7 +22,9 @@ OUTLETS = (
 )  # fmt: skip
 _OUTLET = re.compile(r"\b(?:" + "|".join(re.escape(name) for name in OUTLETS) + r")\b", re.IGNORECASE)
 MASKS = ("News", "The Site", "Our Site", "The Paper", "The Agency", "It")
-_NUMBER = re.compile(r"(?<![\w.,$€£-])\d{1,2}(?![\w.,:%-])")  # a count: neither a year, a price, a score nor a part of a name
+_NUMBER = re.compile(
+    r"(?<![\w.,$€£-])\d{1,2}(?![\w.,:%-])"
+)  # a count: neither a year, a price, a score nor a part of a name
 _WORD = re.compile(r"(?<!\S)[^\w\s]*\w")
 _END = ".,;:!?…"
 MASKED, SAMPLED = 0.1, 0.25  # shares of words and of headlines: Tang et al. 2019
@@ -102,12 +106,15 @@ def cross(one: str, other: str, rng: np.random.Generator) -> str:
 
 
 def drop(text: str, rng: np.random.Generator, mask: str) -> str:
-    """Every tenth word masked (gone, where there is no mask), and one time in four a run of the words alone: for a teacher to score.
+    """Every tenth word masked (gone, where there is no mask), and one time in four a run of the words alone:
+    for a teacher to score.
 
-    Masking and n-gram sampling of Tang et al., "Distilling Task-Specific Knowledge from BERT into Simple Neural Networks" (2019).
+    Masking and n-gram sampling of Tang et al., "Distilling Task-Specific Knowledge from BERT into Simple
+    Neural Networks" (2019).
     """
     words = [
-        mask if chance < MASKED else word for word, chance in zip(text.split(" "), rng.random(text.count(" ") + 1).tolist(), strict=True)
+        mask if chance < MASKED else word
+        for word, chance in zip(text.split(" "), rng.random(text.count(" ") + 1).tolist(), strict=True)
     ]
     if rng.random() < SAMPLED and len(words) > SHORTEST:
         start = int(rng.integers(len(words) - SHORTEST + 1))

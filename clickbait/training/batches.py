@@ -1,6 +1,8 @@
-"""Which headlines make up which batch: buckets of like length, the same for any number of workers, and any batch found again by number.
+"""Which headlines make up which batch: buckets of like length, the same for any number of workers, and any
+batch found again by number.
 
-A split is held as one flat array of tokens, so a worker's memory is the tokens and no more: 100 million headlines are some 6 GB.
+A split is held as one flat array of tokens, so a worker's memory is the tokens and no more: 100 million
+headlines are some 6 GB.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ CHUNK = 64  # batches sorted by length together: next to no padding, and still a
 class Batch:
     """One worker's share of a micro-batch, padded to its longest.
 
-    input_ids and attention_mask are int64 (rows, tokens), labels int64 (rows,), -1 for none, margins float32 (rows,), weights float32
-    (rows,): what each row counts in the step's mean. A worker with nothing to do in a short last batch gets one row of weight 0.
+    input_ids and attention_mask are int64 (rows, tokens), labels int64 (rows,), -1 for none, margins float32
+    (rows,), weights float32 (rows,): what each row counts in the step's mean. A worker with nothing to do in
+    a short last batch gets one row of weight 0.
     """
 
     input_ids: torch.Tensor
@@ -35,7 +38,9 @@ class Batch:
 
 
 class Headlines:
-    """A tokenized split: `tokens` flat, `offsets` (n + 1,), `labels` (n,), and where a teacher scored it `margins` (n,), else zeros."""
+    """A tokenized split: `tokens` flat, `offsets` (n + 1,), `labels` (n,), and where a teacher scored it
+    `margins` (n,), else zeros.
+    """
 
     def __init__(self, table: pa.Table) -> None:
         ids = table["input_ids"].combine_chunks()
@@ -44,15 +49,28 @@ class Headlines:
         self.offsets: np.ndarray = np.concatenate([[0], np.cumsum(self.lengths)])
         self.labels: np.ndarray = table["label"].to_numpy().astype(np.int64)
         scored = "margin" in table.column_names
-        self.margins: np.ndarray = table["margin"].to_numpy() if scored else np.zeros(len(self.labels), np.float32)
+        self.margins: np.ndarray = (
+            table["margin"].to_numpy() if scored else np.zeros(len(self.labels), np.float32)
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, rows: np.ndarray, weights: np.ndarray, pad_id: int, instead: Mapping[int, np.ndarray] | None = None) -> Batch:
-        """The rows as tensors, padded to the longest of them; `instead` has other tokens for some of the rows."""
+    def batch(
+        self,
+        rows: np.ndarray,
+        weights: np.ndarray,
+        pad_id: int,
+        instead: Mapping[int, np.ndarray] | None = None,
+    ) -> Batch:
+        """The rows as tensors, padded to the longest of them; `instead` has other tokens for some of the
+        rows.
+        """
         instead = instead or {}
-        tokens = [instead[row] if row in instead else self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in rows.tolist()]
+        tokens = [
+            instead[row] if row in instead else self.tokens[self.offsets[row] : self.offsets[row + 1]]
+            for row in rows.tolist()
+        ]
         lengths = np.array([len(one) for one in tokens])
         ids = np.full((len(rows), int(lengths.max())), pad_id, dtype=np.int64)
         mask = np.arange(ids.shape[1]) < lengths[:, None]
@@ -67,9 +85,11 @@ class Headlines:
 
 
 class Rewriter:
-    """Writes a share of the headlines otherwise, anew each epoch (`clickbait.training.augment`), and tokenizes them again.
+    """Writes a share of the headlines otherwise, anew each epoch (`clickbait.training.augment`), and
+    tokenizes them again.
 
-    What a headline becomes hangs on seed, epoch and row alone: the same for any number of workers, and after a resumption.
+    What a headline becomes hangs on seed, epoch and row alone: the same for any number of workers, and after
+    a resumption.
     """
 
     def __init__(self, texts: pa.ChunkedArray, tokenizer: Tokenizer, share: float, seed: int) -> None:
@@ -83,11 +103,14 @@ class Rewriter:
             if rng.random() < self.share:
                 changed[row] = clean(augment.vary(self.texts[row].as_py(), rng))
         encodings = self.tokenizer.encode_batch_fast(list(changed.values())) if changed else []
-        return {row: np.array(encoding.ids, np.int32) for row, encoding in zip(changed, encodings, strict=True)}
+        return {
+            row: np.array(encoding.ids, np.int32) for row, encoding in zip(changed, encodings, strict=True)
+        }
 
 
 def epoch_steps(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The rows of each optimizer step of an epoch: every row once, rows of like length together, steps in random order.
+    """The rows of each optimizer step of an epoch: every row once, rows of like length together, steps in
+    random order.
 
     A function of its arguments alone, so a run that resumes finds its place by counting.
     """
@@ -101,8 +124,12 @@ def epoch_steps(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> 
     return [steps[index] for index in rng.permutation(len(steps))]
 
 
-def share(step: np.ndarray, rank: int, world: int, accumulation: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """A worker's micro-batches of a step, as (rows, weights). The weights of all workers and micro-batches add up to 1."""
+def share(
+    step: np.ndarray, rank: int, world: int, accumulation: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A worker's micro-batches of a step, as (rows, weights). The weights of all workers and micro-batches
+    add up to 1.
+    """
     mine = step[rank::world]
     size = -(-len(mine) // accumulation) if len(mine) else 1
     for part in range(accumulation):
@@ -114,7 +141,9 @@ def share(step: np.ndarray, rank: int, world: int, accumulation: int) -> Iterato
 
 
 def evaluation_batches(lengths: np.ndarray, tokens: int, rank: int, world: int) -> Iterator[np.ndarray]:
-    """A worker's rows of a split, sorted by length and cut so that a batch has at most `tokens` tokens, padding counted."""
+    """A worker's rows of a split, sorted by length and cut so that a batch has at most `tokens` tokens,
+    padding counted.
+    """
     order = np.argsort(lengths, kind="stable")[rank::world]
     start = 0
     while start < len(order):

@@ -1,7 +1,8 @@
-"""From a checkpoint to a bundle: ONNX in fp32 and int8, compared with torch on the validation split. Logic of `ray_jobs.export`.
+"""From a checkpoint to a bundle: ONNX in fp32 and int8, compared with torch on the validation split. Logic of
+`ray_jobs.export`.
 
-The exporter is torch's own (`torch.onnx.export(dynamo=True)`), the quantizer onnxruntime's: weights int8, a scale a channel,
-activations quantized as they come (dynamic). No calibration data is needed.
+The exporter is torch's own (`torch.onnx.export(dynamo=True)`), the quantizer onnxruntime's: weights int8, a
+scale a channel, activations quantized as they come (dynamic). No calibration data is needed.
 """
 
 from __future__ import annotations
@@ -53,9 +54,15 @@ class _Logits(torch.nn.Module):
 
 
 def build(
-    config: ExportConfig, checkpoint: Path, train: dict[str, Any], history: list[dict[str, float]], dataset: Dataset, folder: Path
+    config: ExportConfig,
+    checkpoint: Path,
+    train: dict[str, Any],
+    history: list[dict[str, float]],
+    dataset: Dataset,
+    folder: Path,
 ) -> dict[str, Any]:
-    """Fills the empty `folder` with a sealed bundle and returns its metrics document (`export` and `history` are in it).
+    """Fills the empty `folder` with a sealed bundle and returns its metrics document (`export` and `history`
+    are in it).
 
     Args:
         config: what to export.
@@ -97,9 +104,16 @@ def build(
     }
     bundle.seal(folder, **fields)
     threads = cores.bounded(config.threads)
-    found, threshold = compare(model, folder, runtimes, fields["default_runtime"], dataset, temperature, threads)
+    found, threshold = compare(
+        model, folder, runtimes, fields["default_runtime"], dataset, temperature, threads
+    )
     document = {
-        "model": {"name": MODEL_NAME, "version": None, "base_model": train["model"], "parameters": load.parameters(model)},
+        "model": {
+            "name": MODEL_NAME,
+            "version": None,
+            "base_model": train["model"],
+            "parameters": load.parameters(model),
+        },
         "synthetic": dataset.synthetic,
         "dataset": dataset.fingerprint,
         "threshold": threshold,
@@ -111,7 +125,9 @@ def build(
 
 
 def to_onnx(model: transformers.PreTrainedModel, path: Path, max_tokens: int) -> None:
-    """Writes the model as one ONNX file: input_ids and attention_mask int64 (batch, sequence) to logits float32 (batch, 2)."""
+    """Writes the model as one ONNX file: input_ids and attention_mask int64 (batch, sequence) to logits
+    float32 (batch, 2).
+    """
     model = weight_transfer.rewritten(model, max_tokens) or model
     if isinstance(model, compact.CompactForSequenceClassification):
         model = copy.deepcopy(model)
@@ -150,12 +166,14 @@ def compare(
     temperature: float,
     threads: int,
 ) -> tuple[dict[str, Any], float]:
-    """Each exported form against torch (fp32) on the validation split, the speed of each, side by side; and the bundle's threshold.
+    """Each exported form against torch (fp32) on the validation split, the speed of each, side by side; and
+    the bundle's threshold.
 
     The threshold is the best for the scores of the runtime `served` (`metrics.best_threshold`).
 
-    `agreement`: share of headlines with the same verdict at the threshold; `max_difference`: largest difference of P(clickbait);
-    `per_second`: headlines a second in batches of 16 on `threads` threads, median of interleaved rounds; ONNX from text, torch from tokens.
+    `agreement`: share of headlines with the same verdict at the threshold; `max_difference`: largest
+    difference of P(clickbait); `per_second`: headlines a second in batches of 16 on `threads` threads, median
+    of interleaved rounds; ONNX from text, torch from tokens.
     """
     table = dataset.table("validation", ["headline", "input_ids", "label"])
     texts: list[str] = table["headline"].to_pylist()
@@ -176,7 +194,9 @@ def compare(
         runs[name] = lambda part, scorer=scorer: scorer.score([texts[row] for row in part])  # type: ignore[misc]
     for name, speed in speeds(runs, sample, threads).items():
         found.setdefault(name, {})["per_second"] = speed
-    found["size_mb"] = {name: round((folder / file).stat().st_size / 1e6, 1) for name, file in runtimes.items()}
+    found["size_mb"] = {
+        name: round((folder / file).stat().st_size / 1e6, 1) for name, file in runtimes.items()
+    }
     return found, threshold
 
 
@@ -197,7 +217,9 @@ def speeds(runs: dict[str, Callable[[np.ndarray], Any]], rows: np.ndarray, threa
 
 
 @torch.no_grad()
-def torch_margins(model: transformers.PreTrainedModel, rows: Headlines, which: np.ndarray | None = None) -> np.ndarray:
+def torch_margins(
+    model: transformers.PreTrainedModel, rows: Headlines, which: np.ndarray | None = None
+) -> np.ndarray:
     """The logit of clickbait less the logit of news, fp32, of `which` rows (default all) in their order."""
     chosen = np.arange(len(rows)) if which is None else which
     pad_id = int(model.config.pad_token_id or 0)
@@ -210,17 +232,23 @@ def torch_margins(model: transformers.PreTrainedModel, rows: Headlines, which: n
 
 
 def train_config(document: dict[str, Any]) -> dict[str, Any]:
-    """The run's training configuration with defaults for what run.json leaves out, without places on a disk."""
+    """The run's training configuration with defaults for what run.json leaves out, without places on a
+    disk.
+    """
     config = TrainConfig.model_validate(document).model_dump(mode="json")
     return {key: value for key, value in config.items() if key not in ("dataset", "output", "name")}
 
 
 def git_commit() -> str | None:
-    """`GIT_COMMIT`, else the checkout's HEAD, else None (a working directory shipped by `ray job submit` is no checkout)."""
+    """`GIT_COMMIT`, else the checkout's HEAD, else None (a working directory shipped by `ray job submit` is
+    no checkout).
+    """
     if os.environ.get("GIT_COMMIT"):
         return os.environ["GIT_COMMIT"]
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -228,7 +256,9 @@ def git_commit() -> str | None:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Exporter and quantizer talk on stdout, stderr, warnings and the root logger: none of it is for a user."""
+    """Exporter and quantizer talk on stdout, stderr, warnings and the root logger: none of it is for a
+    user.
+    """
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -1,7 +1,8 @@
 """The training loop: plain torch, one process a worker, no Ray in it.
 
-`ray_jobs.train` runs it under Ray Train's TorchTrainer; the tests and the benchmark call it as it is. It keeps its place in
-checkpoints (`clickbait.training.runs`) and goes on from the newest whole one, whoever was killed: a worker, the driver, the machine.
+`ray_jobs.train` runs it under Ray Train's TorchTrainer; the tests and the benchmark call it as it is. It
+keeps its place in checkpoints (`clickbait.training.runs`) and goes on from the newest whole one, whoever was
+killed: a worker, the driver, the machine.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def fit(
     group: str | None = None,
     driver: str | None = None,
 ) -> None:
-    """Trains until the epochs are done, `max_steps` is reached or patience is out; every worker calls it at once.
+    """Trains until the epochs are done, `max_steps` is reached or patience is out; every worker calls it at
+    once.
 
     Rank 0 alone writes, and holds the run's lease while it does.
 
@@ -85,7 +87,8 @@ def fit(
         report: called after each epoch.
         make_bar: a progress bar.
         group: the W&B group.
-        driver: the command that the workers belong to: workers that it starts again take the lease over from those that died.
+        driver: the command that the workers belong to: workers that it starts again take the lease over from
+            those that died.
 
     Raises:
         DataError: the run's folder holds another run, or a checkpoint that this worker cannot read.
@@ -101,7 +104,8 @@ def fit(
 
 
 def training_split(config: TrainConfig, dataset: Dataset) -> tuple[Headlines, Rewriter | None]:
-    """What is trained on: the dataset's training split, or headlines with a teacher's scores; and who writes them otherwise.
+    """What is trained on: the dataset's training split, or headlines with a teacher's scores; and who writes
+    them otherwise.
 
     Raises:
         DataError: the soft labels are not there, or are of another dataset.
@@ -113,29 +117,45 @@ def training_split(config: TrainConfig, dataset: Dataset) -> tuple[Headlines, Re
         table = soft_labels.open_soft(config.soft_labels, dataset).table([*columns, "margin"])
     rewriter = None
     if config.augment:
-        rewriter = Rewriter(table["headline"], load_tokenizer(dataset.tokenizer, dataset.max_tokens), config.augment, config.seed)
+        rewriter = Rewriter(
+            table["headline"],
+            load_tokenizer(dataset.tokenizer, dataset.max_tokens),
+            config.augment,
+            config.seed,
+        )
     return Headlines(table), rewriter
 
 
-def headline_losses(config: TrainConfig, logits: torch.Tensor, labels: torch.Tensor, margins: torch.Tensor) -> torch.Tensor:
-    """The loss of each headline, float (rows,), of logits (rows, 2), labels (rows,; -1: none) and the teacher's margins (rows,).
+def headline_losses(
+    config: TrainConfig, logits: torch.Tensor, labels: torch.Tensor, margins: torch.Tensor
+) -> torch.Tensor:
+    """The loss of each headline, float (rows,), of logits (rows, 2), labels (rows,; -1: none) and the
+    teacher's margins (rows,).
 
-    Cross entropy with the label; with soft labels the weighted mean of it and of the cross entropy with the teacher's probability, both
-    sides at the soft temperature, times its square (Hinton, Vinyals, Dean 2015). A headline without a label has the teacher's alone.
+    Cross entropy with the label; with soft labels the weighted mean of it and of the cross entropy with the
+    teacher's probability, both sides at the soft temperature, times its square (Hinton, Vinyals, Dean 2015).
+    A headline without a label has the teacher's alone.
     """
     known = labels >= 0
-    hard = F.cross_entropy(logits, labels.clamp(min=0), reduction="none", label_smoothing=config.label_smoothing)
+    hard = F.cross_entropy(
+        logits, labels.clamp(min=0), reduction="none", label_smoothing=config.label_smoothing
+    )
     if config.soft_labels is None:
         return hard
     heat = config.soft_temperature
     margin = logits[:, 1] - logits[:, 0]
-    soft = F.binary_cross_entropy_with_logits(margin / heat, torch.sigmoid(margins / heat), reduction="none") * heat**2
+    soft = (
+        F.binary_cross_entropy_with_logits(margin / heat, torch.sigmoid(margins / heat), reduction="none")
+        * heat**2
+    )
     weight = torch.where(known, config.soft_weight, 1.0)
     return weight * soft + (1.0 - weight) * hard
 
 
 def learning_rate(config: TrainConfig, step: int, total: int) -> float:
-    """The learning rate of step `step` (from 0) of `total`: a linear rise, then the schedule's fall to zero."""
+    """The learning rate of step `step` (from 0) of `total`: a linear rise, then the schedule's fall to
+    zero.
+    """
     warmup = math.ceil(config.warmup_fraction * total)
     if step < warmup:
         return config.lr * (step + 1) / warmup
@@ -145,18 +165,27 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the hardware computes in bf16 (avx512_bf16, AMX, Arm bf16 or Ampere and later), not only stores it."""
+    """Whether the hardware computes in bf16 (avx512_bf16, AMX, Arm bf16 or Ampere and later), not only stores
+    it.
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or (platform.machine() == "aarch64" and able.get("bf16")))
+    return bool(
+        able.get("avx512_bf16")
+        or able.get("amx_bf16")
+        or (platform.machine() == "aarch64" and able.get("bf16"))
+    )
 
 
 def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Fused AdamW (Loshchilov and Hutter 2019); matrices decay, biases and norms do not."""
     matrices = [weights for weights in model.parameters() if weights.ndim >= 2]
     vectors = [weights for weights in model.parameters() if weights.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
@@ -176,15 +205,21 @@ class Loop:
         self.pad_id = int(self.model.config.pad_token_id or 0)
         self.optimizer = make_optimizer(self.model, config)
         self.steps_per_epoch = math.ceil(len(self.train) / config.batch_size)
-        self.total = min(config.epochs * self.steps_per_epoch, config.max_steps or config.epochs * self.steps_per_epoch)
+        self.total = min(
+            config.epochs * self.steps_per_epoch, config.max_steps or config.epochs * self.steps_per_epoch
+        )
         torch.manual_seed(config.seed * 1_000_003 + place.rank)  # dropout differs from worker to worker
         self.state = self._resume()
         self.ddp: torch.nn.Module = self.model
         if place.world > 1:
-            self.ddp = DistributedDataParallel(self.model, device_ids=[place.device] if place.device.type == "cuda" else None)
+            self.ddp = DistributedDataParallel(
+                self.model, device_ids=[place.device] if place.device.type == "cuda" else None
+            )
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(place.device))
 
-    def run_epochs(self, report: Report, tracker: Tracker, make_bar: Callable[..., Bar] | None = None) -> None:
+    def run_epochs(
+        self, report: Report, tracker: Tracker, make_bar: Callable[..., Bar] | None = None
+    ) -> None:
         """The epochs that are left, each followed by evaluation, a checkpoint and a report."""
         if self.place.rank == 0:
             self._note_best()  # killed between a checkpoint and its note
@@ -215,9 +250,18 @@ class Loop:
             instead = self.rewriter.tokens(part, self.state.epoch) if self.rewriter else None
             batch = self.train.batch(part, weights, self.pad_id, instead)
             quiet = self.place.world > 1 and index < len(parts) - 1  # gradients travel once a step
-            with self.ddp.no_sync() if quiet and isinstance(self.ddp, DistributedDataParallel) else contextlib.nullcontext():
+            with (
+                self.ddp.no_sync()
+                if quiet and isinstance(self.ddp, DistributedDataParallel)
+                else contextlib.nullcontext()
+            ):
                 logits = self._logits(self.ddp, batch)
-                losses = headline_losses(self.config, logits, batch.labels.to(self.place.device), batch.margins.to(self.place.device))
+                losses = headline_losses(
+                    self.config,
+                    logits,
+                    batch.labels.to(self.place.device),
+                    batch.margins.to(self.place.device),
+                )
                 loss = (losses * batch.weights.to(self.place.device)).sum()
                 (loss * self.place.world).backward()  # type: ignore[no-untyped-call]  # DDP takes the workers' mean; the weights make a sum
             loss_sum += loss.detach()
@@ -228,10 +272,14 @@ class Loop:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Log loss (as it is and calibrated), accuracy, F1, AUC and ECE on the whole validation split, exact for any number of workers."""
+        """Log loss (as it is and calibrated), accuracy, F1, AUC and ECE on the whole validation split, exact
+        for any number of workers.
+        """
         self.model.eval()
         mine = []
-        for rows in evaluation_batches(self.validation.lengths, EVALUATION_TOKENS, self.place.rank, self.place.world):
+        for rows in evaluation_batches(
+            self.validation.lengths, EVALUATION_TOKENS, self.place.rank, self.place.world
+        ):
             logits = self._logits(self.model, self.validation.batch(rows, np.ones(len(rows)), self.pad_id))
             mine.append((rows, (logits[:, 1] - logits[:, 0]).cpu().numpy()))
         self.model.train()
@@ -247,7 +295,10 @@ class Loop:
         found = metrics.classification(labels, metrics.probabilities(margins, 1.0), THRESHOLD)
         calibrated = metrics.probabilities(margins, metrics.temperature(labels, margins))
         found["calibrated_log_loss"] = metrics.classification(labels, calibrated, THRESHOLD)["log_loss"]
-        return {f"val_{name}": float(found[name]) for name in ("log_loss", "calibrated_log_loss", "accuracy", "f1", "auc", "ece")}
+        return {
+            f"val_{name}": float(found[name])
+            for name in ("log_loss", "calibrated_log_loss", "accuracy", "f1", "auc", "ece")
+        }
 
     def _logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         device = self.place.device
@@ -275,10 +326,17 @@ class Loop:
             if bar:
                 bar.update(1)
             if state.step % LOG_STEPS == 0:
-                figures = {"train_loss": float(loss) * self.place.world, "lr": learning_rate(self.config, state.step, self.total)}
+                figures = {
+                    "train_loss": float(loss) * self.place.world,
+                    "lr": learning_rate(self.config, state.step, self.total),
+                }
                 self._check_loss(figures["train_loss"], state)
                 tracker.log(figures, state.step)
-            if self.config.checkpoint_steps and state.step % self.config.checkpoint_steps == 0 and state.position < len(steps):
+            if (
+                self.config.checkpoint_steps
+                and state.step % self.config.checkpoint_steps == 0
+                and state.position < len(steps)
+            ):
                 self.state = state.model_copy(update={"loss_sum": self._total(loss_sum)})
                 self._check_loss(self.state.loss_sum, self.state)
                 self._save()
@@ -296,12 +354,16 @@ class Loop:
         """
         if not math.isfinite(loss):
             raise TrainingDiverged(
-                f"{self.run.uri}: the {which} loss is {loss} at step {state.step}, epoch {state.epoch + 1}: the training has diverged. "
-                f"Lower lr ({self.config.lr:g} here, try {self.config.lr / 10:g}) or raise warmup_fraction, and give another --name"
+                f"{self.run.uri}: the {which} loss is {loss} at step {state.step}, epoch {state.epoch + 1}: "
+                f"the training has diverged. "
+                f"Lower lr ({self.config.lr:g} here, try {self.config.lr / 10:g}) or raise warmup_fraction, "
+                f"and give another --name"
             )
 
     def _close_epoch(self) -> dict[str, float]:
-        """Evaluates, notes the epoch in the history, writes the checkpoint and, where it is the best, says so."""
+        """Evaluates, notes the epoch in the history, writes the checkpoint and, where it is the best, says
+        so.
+        """
         state = self.state
         entry = {
             "epoch": float(state.epoch + 1),
@@ -320,7 +382,11 @@ class Loop:
     def _over(self) -> bool:
         state = self.state
         losses = [entry[SELECTED_BY] for entry in state.history]
-        if self.config.patience and losses and len(losses) - 1 - losses.index(min(losses)) >= self.config.patience:
+        if (
+            self.config.patience
+            and losses
+            and len(losses) - 1 - losses.index(min(losses)) >= self.config.patience
+        ):
             return True
         return state.step >= self.total
 
@@ -353,7 +419,11 @@ class Loop:
             self.model.save_pretrained(folder)
             (folder / "tokenizer.json").write_bytes(self.dataset.tokenizer)
             save_file(flatten_optimizer(self.optimizer), folder / "optimizer.safetensors")
-            rng = {f"{rank}.{kind}": state for rank, states in enumerate(everyone) for kind, state in enumerate(states)}
+            rng = {
+                f"{rank}.{kind}": state
+                for rank, states in enumerate(everyone)
+                for kind, state in enumerate(states)
+            }
             save_file(rng, folder / "rng.safetensors")
             self.run.save(folder, self.state)
         self._note_best()
@@ -362,8 +432,8 @@ class Loop:
     def _resume(self) -> State:
         """The newest whole checkpoint's weights, optimizer, RNG and place; the start where there is none.
 
-        Rank 0 chooses the checkpoint, and tells the others its name and its files' SHA-256s. A rank that looked for itself might see
-        another one, where the storage is slow to show what was written.
+        Rank 0 chooses the checkpoint, and tells the others its name and its files' SHA-256s. A rank that
+        looked for itself might see another one, where the storage is slow to show what was written.
         """
         chosen: list[Checkpoint | None] = [self._load_newest() if self.place.rank == 0 else None]
         if self.place.world > 1:
@@ -376,7 +446,9 @@ class Loop:
         return checkpoint.state
 
     def _load_newest(self) -> Checkpoint | None:
-        """Loads the newest checkpoint whose bytes are as they were written; one that has changed is told of and deleted."""
+        """Loads the newest checkpoint whose bytes are as they were written; one that has changed is told of
+        and deleted.
+        """
         for name in reversed(self.run.complete()):
             try:
                 checkpoint = self.run.checkpoint(name)
@@ -402,7 +474,9 @@ class Loop:
 
     @contextlib.contextmanager
     def _profiler(self) -> Iterator[Callable[[], None]]:
-        """With `profile`, a torch profiler over the first steps of rank 0; the trace goes to the run's folder."""
+        """With `profile`, a torch profiler over the first steps of rank 0; the trace goes to the run's
+        folder.
+        """
         if not self.config.profile or self.place.rank:
             yield lambda: None
             return
@@ -419,17 +493,25 @@ class Loop:
             self.run.storage.write("profile/summary.txt", table.encode())
 
         schedule = torch.profiler.schedule(wait=1, warmup=1, active=PROFILED_STEPS, repeat=1)
-        with torch.profiler.profile(activities=activities, schedule=schedule, on_trace_ready=keep) as profiler:
+        with torch.profiler.profile(
+            activities=activities, schedule=schedule, on_trace_ready=keep
+        ) as profiler:
             yield profiler.step
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimizer's state as tensors named `<parameter>.<entry>`: safetensors, not a pickle."""
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value.contiguous() for index, entries in state.items() for name, value in entries.items()}
+    return {
+        f"{index}.{name}": value.contiguous()
+        for index, entries in state.items()
+        for name, value in entries.items()
+    }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], device: torch.device) -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], device: torch.device
+) -> None:
     """The inverse of `flatten_optimizer`; the parameter groups are the optimizer's own."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():

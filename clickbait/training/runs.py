@@ -1,14 +1,17 @@
-"""A run's folder at a storage URI: checkpoints that are whole or not there, and a note of the best. One process writes at a time.
+"""A run's folder at a storage URI: checkpoints that are whole or not there, and a note of the best. One
+process writes at a time.
 
     <run>/run.json                          the configuration and the dataset's fingerprint
           lease.json                        who may write (`clickbait.storage.lease`)
           checkpoints/step-00000800/        model.safetensors optimizer.safetensors rng.safetensors config.json tokenizer.json
-                                            state.json (last): step, epoch, position, history, and the SHA-256 of each file
+                                            state.json (last): step, epoch, position, history, and the SHA-256
+                                            of each file
           best.json                         {"checkpoint": ..., and its validation figures}
           done.json                         the run is over
 
-Ray Train's own snapshot (`checkpoint_manager_snapshot.json`) is written in place: a driver killed in mid-write leaves a run that
-cannot be restored. So the loop keeps its checkpoints itself, in process and under Ray alike, and reports pointers to them to Ray.
+Ray Train's own snapshot (`checkpoint_manager_snapshot.json`) is written in place: a driver killed in
+mid-write leaves a run that cannot be restored. So the loop keeps its checkpoints itself, in process and under
+Ray alike, and reports pointers to them to Ray.
 """
 
 from __future__ import annotations
@@ -33,13 +36,16 @@ if TYPE_CHECKING:
     from clickbait.data.dataset import Dataset
 
 STATE = "state.json"
-# Settings of `TrainConfig` that do not change a run's weights: where things lie, on what it runs, what is shown.
-FREE = frozenset({"dataset", "output", "name", "num_workers", "use_gpu", "cpus_per_worker", "threads", "checkpoint_steps"})
+# Settings of `TrainConfig` that do not change a run's weights: where things lie, on what it runs, what is
+# shown.
+FREE = frozenset(
+    {"dataset", "output", "name", "num_workers", "use_gpu", "cpus_per_worker", "threads", "checkpoint_steps"}
+)
 FREE |= {"keep_checkpoints", "max_failures", "profile", "progress", "wandb_project"}
 log = logging.getLogger(__name__)
 REPAIR = "copy it back from elsewhere, or train again under another --name"
-# What the best epoch is the best by. Calibrated, because `export` calibrates: fine-tuning makes a model too sure of itself long
-# before it stops to tell the classes apart better.
+# What the best epoch is the best by. Calibrated, because `export` calibrates: fine-tuning makes a model too
+# sure of itself long before it stops to tell the classes apart better.
 SELECTED_BY = "val_calibrated_log_loss"
 
 
@@ -71,7 +77,8 @@ class Checkpoint:
 
 
 class Run:
-    """A run's folder. Reading needs nothing; who writes enters `hold` first, so that there is one writer at a time.
+    """A run's folder. Reading needs nothing; who writes enters `hold` first, so that there is one writer at a
+    time.
 
     Raises:
         DataError: the folder holds another run (its configuration or its dataset differ).
@@ -84,10 +91,12 @@ class Run:
 
     @contextlib.contextmanager
     def hold(self, driver: str | None = None) -> Iterator[None]:
-        """Nobody else writes while the block lasts; a write after the lease was lost raises LeaseLost and writes nothing.
+        """Nobody else writes while the block lasts; a write after the lease was lost raises LeaseLost and
+        writes nothing.
 
         Args:
-            driver: the command that this process works for: another process of the same command takes the lease over at once.
+            driver: the command that this process works for: another process of the same command takes the
+                lease over at once.
 
         Raises:
             RunInUse: another process is writing this run.
@@ -102,13 +111,17 @@ class Run:
         if self._held is not None:
             self._held.check()
 
-    def claim(self, description: dict[str, Any], defaults: Mapping[str, Any], ignored: Collection[str] = ()) -> None:
+    def claim(
+        self, description: dict[str, Any], defaults: Mapping[str, Any], ignored: Collection[str] = ()
+    ) -> None:
         """Writes run.json, or checks that the run there is the same one.
 
         Args:
             description: what the run is, in layers of keys.
-            defaults: values of settings that a run.json of an older version does not have, in the same layers.
-            ignored: settings that an older version wrote and that do not change the run, layers joined by dots.
+            defaults: values of settings that a run.json of an older version does not have, in the same
+                layers.
+            ignored: settings that an older version wrote and that do not change the run, layers joined by
+                dots.
 
         Raises:
             DataError: it is another run; the message names each key that differs, with both values.
@@ -122,8 +135,14 @@ class Run:
         old, new = _flat(defaults or {}) | _flat(there), _flat(json.loads(text))
         keys = sorted(key for key in old | new if key not in ignored and old.get(key) != new.get(key))
         if keys:
-            differences = ", ".join(f"{key.removeprefix('config.')} ({_shown(old, key)} there, {_shown(new, key)} here)" for key in keys)
-            raise DataError(f"{self.uri}: holds a run with another {differences}: choose another --name, or remove the folder")
+            differences = ", ".join(
+                f"{key.removeprefix('config.')} ({_shown(old, key)} there, {_shown(new, key)} here)"
+                for key in keys
+            )
+            raise DataError(
+                f"{self.uri}: holds a run with another {differences}: choose another --name, or remove the "
+                f"folder"
+            )
 
     def read_json(self, key: str) -> dict[str, Any] | None:
         """The document at `key`, or None."""
@@ -142,21 +161,28 @@ class Run:
         """Uploads a checkpoint's files, state.json last; returns its name."""
         name = _name(state)
         self._check_held()
-        self.storage.delete(f"checkpoints/{name}/{STATE}")  # an earlier attempt's would call a half-written one whole
+        self.storage.delete(
+            f"checkpoints/{name}/{STATE}"
+        )  # an earlier attempt's would call a half-written one whole
         files = {}
         for path in sorted(folder.iterdir()):
             files[path.name] = _file_sha256(path)
             self.storage.upload(path, f"checkpoints/{name}/{path.name}")
         document = {**state.model_dump(mode="json"), "files": files}
         self._check_held()
-        self.storage.write(f"checkpoints/{name}/{STATE}", json.dumps({**document, "sha256": _document_sha256(document)}).encode())
+        self.storage.write(
+            f"checkpoints/{name}/{STATE}",
+            json.dumps({**document, "sha256": _document_sha256(document)}).encode(),
+        )
         return name
 
     def complete(self) -> list[str]:
         """Names of the whole checkpoints, oldest first."""
         suffix = f"/{STATE}"
         keys = self.storage.list("checkpoints")
-        return sorted(key.removeprefix("checkpoints/").removesuffix(suffix) for key in keys if key.endswith(suffix))
+        return sorted(
+            key.removeprefix("checkpoints/").removesuffix(suffix) for key in keys if key.endswith(suffix)
+        )
 
     def best(self) -> str | None:
         """The name of the checkpoint with the lowest calibrated validation log loss."""
@@ -164,7 +190,9 @@ class Run:
         return None if found is None else str(found["checkpoint"])
 
     def prune(self, keep: int) -> None:
-        """Deletes all checkpoints but the best and the newest `keep`, and what is left of half-written ones."""
+        """Deletes all checkpoints but the best and the newest `keep`, and what is left of half-written
+        ones.
+        """
         names = self.complete()
         self.discard(set(names[:-keep]) - {self.best()})
         kept = set(self.complete())
@@ -193,13 +221,16 @@ class Run:
         except (ValueError, AttributeError):
             raise wrong from None
         # A checkpoint of an older version has no "files", and cannot be checked.
-        if _name(state) != name or (files is not None and sha256 != _document_sha256({**document, "files": files})):
+        if _name(state) != name or (
+            files is not None and sha256 != _document_sha256({**document, "files": files})
+        ):
             raise wrong
         return Checkpoint(name, state, files)
 
     @contextlib.contextmanager
     def fetch(self, checkpoint: Checkpoint | str) -> Iterator[Path]:
-        """The checkpoint's files in a local folder, for as long as the block lasts; every byte is checked first.
+        """The checkpoint's files in a local folder, for as long as the block lasts; every byte is checked
+        first.
 
         Raises:
             DataError: a file is missing, or its SHA-256 is not the checkpoint's.
@@ -207,7 +238,9 @@ class Run:
         if isinstance(checkpoint, str):
             checkpoint = self.checkpoint(checkpoint)
         below = f"checkpoints/{checkpoint.name}"
-        names = checkpoint.files or [key.rsplit("/", 1)[1] for key in self.storage.list(below) if not key.endswith(f"/{STATE}")]
+        names = checkpoint.files or [
+            key.rsplit("/", 1)[1] for key in self.storage.list(below) if not key.endswith(f"/{STATE}")
+        ]
         with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
             for name in names:
                 path = Path(folder) / name
@@ -216,7 +249,9 @@ class Run:
                 except NotFound:
                     raise DataError(f"{join(self.uri, below)}: {name} is missing: {REPAIR}") from None
                 if checkpoint.files is not None and _file_sha256(path) != checkpoint.files[name]:
-                    raise DataError(f"{join(self.uri, below)}: {name} has changed since it was written: {REPAIR}")
+                    raise DataError(
+                        f"{join(self.uri, below)}: {name} has changed since it was written: {REPAIR}"
+                    )
             yield Path(folder)
 
     def state(self, name: str) -> State:
@@ -247,7 +282,10 @@ def open_run(uri: str, *, unfinished: bool = False) -> Run:
         planned = (run.read_json("run.json") or {}).get("config", {}).get("epochs", "?")
         progress = f"{uri}: the training is not over: {epochs} of {planned} epochs are done"
         if not unfinished:
-            raise DataError(f"{progress}: give the same training command to go on, or --unfinished to take the best epoch so far")
+            raise DataError(
+                f"{progress}: give the same training command to go on, or --unfinished to take the best "
+                f"epoch so far"
+            )
         log.warning("%s; taking the best of them", progress)
     return run
 
@@ -263,7 +301,8 @@ def description(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
 def claim(run: Run, config: TrainConfig, dataset: Dataset) -> None:
     """Writes what the run is into its folder, or checks that the run there is this one.
 
-    A run.json that was written before a setting existed does not have it, so a new setting's default must be what the code did before.
+    A run.json that was written before a setting existed does not have it, so a new setting's default must be
+    what the code did before.
 
     Raises:
         DataError: the folder holds a run with other settings or of another dataset.

@@ -1,9 +1,11 @@
-"""W&B runs and the registry's mirror: one place that knows of W&B. Offline unless a key is there; rank 0 alone logs.
+"""W&B runs and the registry's mirror: one place that knows of W&B. Offline unless a key is there; rank 0
+alone logs.
 
     python -m clickbait.training.tracking v3 --registry artifacts/registry     # mirror a version and its aliases again
 
-Offline runs lie in `<output>/wandb/`; `wandb sync <output>/wandb/offline-run-*` sends them later. W&B decides nothing: settings that cannot
-work are refused before anything starts (`check`), and a W&B that does not answer costs one warning and an offline run.
+Offline runs lie in `<output>/wandb/`; `wandb sync <output>/wandb/offline-run-*` sends them later. W&B decides
+nothing: settings that cannot work are refused before anything starts (`check`), and a W&B that does not
+answer costs one warning and an offline run.
 """
 
 from __future__ import annotations
@@ -27,7 +29,14 @@ if TYPE_CHECKING:
     from clickbait.data.dataset import Dataset
     from clickbait.registry.registry import Registry
 
-MODES = {"online": "online", "run": "online", "shared": "shared", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
+MODES = {
+    "online": "online",
+    "run": "online",
+    "shared": "shared",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
 KEY = re.compile(r"[\w.-]{40,}")  # as wandb checks it: keys, on-premises keys with a prefix, and tokens
 INIT_S = 15.0  # for an online run to begin: training waits for it
 FINISH_S = 30.0  # for what is left to be sent; `wandb sync` sends the rest
@@ -49,18 +58,26 @@ def mode() -> Any:
 
 
 def check() -> None:
-    """Looks at W&B's settings before anything starts; opens no connection. The project's name is checked with the configuration.
+    """Looks at W&B's settings before anything starts; opens no connection. The project's name is checked with
+    the configuration.
 
     Raises:
-        ConfigError: a mode that is none, online without a key, a key that cannot be one, or a server's address that is none.
+        ConfigError: a mode that is none, online without a key, a key that cannot be one, or a server's
+            address that is none.
     """
     if mode() not in ("online", "shared"):
         return
     key, server = os.environ.get("WANDB_API_KEY"), os.environ.get("WANDB_BASE_URL")
     if not key and not _logged_in():
-        raise ConfigError("WANDB_MODE is online and there is no key: set WANDB_API_KEY, run wandb login, or set WANDB_MODE=offline")
+        raise ConfigError(
+            "WANDB_MODE is online and there is no key: set WANDB_API_KEY, run wandb login, or set "
+            "WANDB_MODE=offline"
+        )
     if key and not KEY.fullmatch(key):
-        raise ConfigError("WANDB_API_KEY: a key has 40 characters or more, letters, digits, _ - and . only: copy it again from W&B")
+        raise ConfigError(
+            "WANDB_API_KEY: a key has 40 characters or more, letters, digits, _ - and . only: copy it again "
+            "from W&B"
+        )
     if server and not re.fullmatch(r"https?://[^/\s]+\S*", server):
         raise ConfigError(f'WANDB_BASE_URL: "{server}" is no http:// or https:// address')
 
@@ -78,8 +95,12 @@ class Tracker:
 
     @classmethod
     @contextmanager
-    def start(cls, config: TrainConfig, dataset: Dataset, *, enabled: bool = True, group: str | None = None) -> Iterator[Self]:
-        """A run named after the training run; the same run resumed logs under the same id. Offline where W&B does not answer."""
+    def start(
+        cls, config: TrainConfig, dataset: Dataset, *, enabled: bool = True, group: str | None = None
+    ) -> Iterator[Self]:
+        """A run named after the training run; the same run resumed logs under the same id. Offline where W&B
+        does not answer.
+        """
         if not enabled or mode() == "disabled":
             yield cls()
             return
@@ -109,7 +130,9 @@ class Tracker:
         """The best epoch's figures as the run's summary."""
         if self._run is not None:
             best = min(history, key=lambda entry: entry[SELECTED_BY])
-            self._quietly(lambda: self._run.summary.update({f"best_{name}": value for name, value in best.items()}))
+            self._quietly(
+                lambda: self._run.summary.update({f"best_{name}": value for name, value in best.items()})
+            )
 
 
 def _begin(config: TrainConfig, dataset: Dataset, folder: Path, group: str | None) -> Any:
@@ -124,16 +147,26 @@ def _begin(config: TrainConfig, dataset: Dataset, folder: Path, group: str | Non
         "id": hashlib.sha256(f"{config.output}/{config.name}".encode()).hexdigest()[:16],
         "group": group or os.environ.get("WANDB_RUN_GROUP") or dataset.fingerprint,
         "job_type": "train",
-        "config": {**config.model_dump(mode="json"), "dataset_fingerprint": dataset.fingerprint, "synthetic": dataset.synthetic},
+        "config": {
+            **config.model_dump(mode="json"),
+            "dataset_fingerprint": dataset.fingerprint,
+            "synthetic": dataset.synthetic,
+        },
         "dir": folder,
     }
     if mode() != "offline":
         try:
-            settings = wandb.Settings(silent=True, console="off", init_timeout=INIT_S, finish_timeout=FINISH_S)
+            settings = wandb.Settings(
+                silent=True, console="off", init_timeout=INIT_S, finish_timeout=FINISH_S
+            )
             return wandb.init(**arguments, mode=mode(), resume="allow", settings=settings)
         except Exception as error:  # no network, no such server, a key that the server refuses
             later = f"send it later with wandb sync {folder}/wandb/offline-run-*"
-            log.warning("W&B does not answer, or refuses the key (%s): this run is tracked offline: %s", _line(error), later)
+            log.warning(
+                "W&B does not answer, or refuses the key (%s): this run is tracked offline: %s",
+                _line(error),
+                later,
+            )
             wandb.teardown()  # its service would not give the run's id a second time
     return wandb.init(**arguments, mode="offline", settings=wandb.Settings(silent=True, console="off"))
 
@@ -143,9 +176,11 @@ def _line(error: Exception) -> str:
 
 
 def mirror(registry: Registry, version: str, aliases: Sequence[str], project: str) -> bool:
-    """Registers a published version with its aliases as a W&B model artifact; True where that was done (online only).
+    """Registers a published version with its aliases as a W&B model artifact; True where that was done
+    (online only).
 
-    Whatever fails on the way is a warning: the registry here decides, and what it has published or moved stays.
+    Whatever fails on the way is a warning: the registry here decides, and what it has published or moved
+    stays.
     """
     try:
         if mode() not in ("online", "shared"):
@@ -155,7 +190,10 @@ def mirror(registry: Registry, version: str, aliases: Sequence[str], project: st
     except Exception as error:  # wandb's own, those of its HTTP client, and what it does not expect itself
         again = f"python -m clickbait.training.tracking {version} --registry {registry.uri.removesuffix('/' + registry.name)} --project {project}"
         log.warning(
-            "W&B does not mirror %s: %s: the registry has the version and its aliases; mirror it again: %s", version, _line(error), again
+            "W&B does not mirror %s: %s: the registry has the version and its aliases; mirror it again: %s",
+            version,
+            _line(error),
+            again,
         )
         return False
     return True
@@ -165,9 +203,14 @@ def _mirror(folder: Path, version: str, aliases: Sequence[str], project: str) ->
     telemetry.off()
     import wandb
 
-    # An upload that does not end within the time raises, instead of waiting for ever for a server that is gone.
-    settings = wandb.Settings(silent=True, init_timeout=INIT_S, finish_timeout=MIRROR_S, finish_timeout_raises=True)
-    with wandb.init(project=project, job_type="publish", name=f"publish-{version}", mode="online", settings=settings) as run:
+    # An upload that does not end within the time raises, instead of waiting for ever for a server that is
+    # gone.
+    settings = wandb.Settings(
+        silent=True, init_timeout=INIT_S, finish_timeout=MIRROR_S, finish_timeout_raises=True
+    )
+    with wandb.init(
+        project=project, job_type="publish", name=f"publish-{version}", mode="online", settings=settings
+    ) as run:
         artifact = wandb.Artifact(MODEL_NAME, type="model", metadata={"version": version})
         artifact.add_dir(str(folder))
         run.log_artifact(artifact, aliases=[version, *aliases])
@@ -183,10 +226,14 @@ def _run(args: Sequence[str]) -> None:
     from clickbait.registry.registry import Registry
 
     parser = cli.Parser(
-        prog="python -m clickbait.training.tracking", description="Mirror a version of the registry to W&B.", allow_abbrev=False
+        prog="python -m clickbait.training.tracking",
+        description="Mirror a version of the registry to W&B.",
+        allow_abbrev=False,
     )
     parser.add_argument("version", help="v3, latest or an alias")
-    parser.add_argument("--registry", default="artifacts/registry", help="the registry's folder or gs:// URI (%(default)s)")
+    parser.add_argument(
+        "--registry", default="artifacts/registry", help="the registry's folder or gs:// URI (%(default)s)"
+    )
     parser.add_argument("--project", default=WANDB_PROJECT, help="the W&B project (%(default)s)")
     given = parser.parse_args(args)
     check()
@@ -194,7 +241,9 @@ def _run(args: Sequence[str]) -> None:
     version = registry.resolve(given.version)
     aliases = sorted(name for name, alias in registry.aliases().items() if alias.version == version)
     if not mirror(registry, version, aliases, given.project):
-        raise ConfigError(f"{version} is not mirrored: W&B is {mode()}, or does not answer as the warning above says")
+        raise ConfigError(
+            f"{version} is not mirrored: W&B is {mode()}, or does not answer as the warning above says"
+        )
     print(f"mirrored: {version} ({', '.join(aliases) or 'no alias'})")
 
 

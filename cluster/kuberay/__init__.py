@@ -1,1 +1,3 @@
-"""The checks of the manifests in this folder, and what writes their generated parts. `python -m cluster.manifests` runs both."""
+"""The checks of the manifests in this folder, and what writes their generated parts. `python -m
+cluster.manifests` runs both.
+"""

@@ -1,6 +1,8 @@
-"""Where the manifests have to agree with each other and with the rest of the repository: each function yields a line for each fault.
+"""Where the manifests have to agree with each other and with the rest of the repository: each function yields
+a line for each fault.
 
-`documents` are those of one build. `platform` are those of the overlay that it lives beside: a job's accounts and settings are there.
+`documents` are those of one build. `platform` are those of the overlay that it lives beside: a job's accounts
+and settings are there.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from cluster.shell import ROOT
 from serve.on_ray.haproxy import BINARY, ENVIRONMENT, LAUNCHER
 
 Agreement = Callable[[Sequence[Document], Sequence[Document]], Iterator[str]]
-# Every secret that the manifests may name, with its key, and how one is made. ray-auth's key is the one that KubeRay 1.7.0 reads.
+# Every secret that the manifests may name, with its key, and how one is made. ray-auth's key is the one that
+# KubeRay 1.7.0 reads.
 SECRETS = {
     "ray-auth": ("auth_token", '--from-literal=auth_token="$(openssl rand -hex 32)"'),
     "clickbait-redis": ("password", '--from-literal=password="$(openssl rand -hex 32)"'),
@@ -37,7 +40,11 @@ def secrets(documents: Iterable[Document]) -> set[tuple[str, str]]:
             reference = node.get("secretKeyRef")
             if isinstance(reference, dict) and not reference.get("optional"):
                 found.add((reference["name"], reference["key"]))
-            if isinstance(volume := node.get("secret"), dict) and "secretName" in volume and not volume.get("optional"):
+            if (
+                isinstance(volume := node.get("secret"), dict)
+                and "secretName" in volume
+                and not volume.get("optional")
+            ):
                 found.update((volume["secretName"], item["key"]) for item in volume["items"])
             if isinstance(node.get("authOptions"), dict) and node["authOptions"].get("secretName"):
                 found.add((node["authOptions"]["secretName"], "auth_token"))
@@ -75,7 +82,11 @@ def references(documents: Sequence[Document], platform: Sequence[Document]) -> I
 def images(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]:
     """Ours are targets of the Dockerfile, and one build has one tag; others' are pinned by version."""
     dockerfile = ROOT / "Dockerfile"
-    targets = re.findall(r"(?im)^FROM .* AS ([\w-]+)\s*$", dockerfile.read_text(encoding="utf-8")) if dockerfile.is_file() else None
+    targets = (
+        re.findall(r"(?im)^FROM .* AS ([\w-]+)\s*$", dockerfile.read_text(encoding="utf-8"))
+        if dockerfile.is_file()
+        else None
+    )
     tags = set()
     for document in documents:
         for path, container in containers(document):
@@ -89,7 +100,9 @@ def images(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str
 
 
 def mirrors() -> dict[str, str]:
-    """From a mirror's name in Artifact Registry to the registry that it mirrors, as cluster/terraform makes them."""
+    """From a mirror's name in Artifact Registry to the registry that it mirrors, as cluster/terraform makes
+    them.
+    """
     path = ROOT / "cluster" / "terraform" / "storage.tf"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     block = re.search(r"^  mirrors = \{\n(.*?)\n  \}", text, re.MULTILINE | re.DOTALL)
@@ -98,21 +111,32 @@ def mirrors() -> dict[str, str]:
 
 
 def mirrored(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]:
-    """Where our images come from Artifact Registry, third parties' do too: from one of Terraform's mirrors."""
-    found = [(document, path, one.get("image", "")) for document in documents for path, one in containers(document)]
-    ours = {image.rpartition("/clickbait/clickbait-")[0] for *_, image in found if "/clickbait/clickbait-" in image}
+    """Where our images come from Artifact Registry, third parties' do too: from one of Terraform's
+    mirrors.
+    """
+    found = [
+        (document, path, one.get("image", "")) for document in documents for path, one in containers(document)
+    ]
+    ours = {
+        image.rpartition("/clickbait/clickbait-")[0]
+        for *_, image in found
+        if "/clickbait/clickbait-" in image
+    }
     for document, path, image in found:
         if not ours or "/clickbait/clickbait-" in image:
             continue
         if not any(image.startswith(f"{prefix}/{name}/") for prefix in ours for name in mirrors()):
             yield (
-                f"{document['kind']}/{document['metadata']['name']}: {path}.image: {image} is not pulled from a mirror "
+                f"{document['kind']}/{document['metadata']['name']}: {path}.image: {image} is not pulled "
+                f"from a mirror "
                 f"({', '.join(mirrors())}): name it under images: in overlays/gke/images"
             )
 
 
 def services(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]:
-    """A Service that is referred to is there: among the documents, or made by the operator under a name that is known beforehand."""
+    """A Service that is referred to is there: among the documents, or made by the operator under a name that
+    is known beforehand.
+    """
     there = {document["metadata"]["name"] for document in documents if document["kind"] == "Service"}
     there = there.union(*(operator_services(document) for document in documents))
     for document in documents:
@@ -123,14 +147,28 @@ def services(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[s
 
 def selectors(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]:
     """A budget, a policy or a spread that selects no pod guards nothing."""
-    labels = [template.get("metadata", {}).get("labels", {}) for document in documents for _, template in pod_templates(document)]
+    labels = [
+        template.get("metadata", {}).get("labels", {})
+        for document in documents
+        for _, template in pod_templates(document)
+    ]
     for document in documents:
         where = f"{document['kind']}/{document['metadata']['name']}"
-        chosen = [document["spec"].get(name, {}) for name in ("selector", "podSelector") if document["kind"] in _SELECTING]
+        chosen = [
+            document["spec"].get(name, {})
+            for name in ("selector", "podSelector")
+            if document["kind"] in _SELECTING
+        ]
         for _path, template in pod_templates(document):
-            chosen += [one.get("labelSelector", {}) for one in template["spec"].get("topologySpreadConstraints", [])]
+            chosen += [
+                one.get("labelSelector", {}) for one in template["spec"].get("topologySpreadConstraints", [])
+            ]
         for selector in chosen:
-            wanted = {key: value for key, value in selector.get("matchLabels", {}).items() if not key.startswith("ray.io/")}
+            wanted = {
+                key: value
+                for key, value in selector.get("matchLabels", {}).items()
+                if not key.startswith("ray.io/")
+            }
             if wanted and not any(wanted.items() <= one.items() for one in labels):
                 yield f"{where}: selects {wanted}, which no pod has"
 
@@ -139,10 +177,14 @@ _SELECTING = ("PodDisruptionBudget", "NetworkPolicy", "StatefulSet")
 
 
 def network(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]:
-    """Nothing is open that no policy opens, nothing is open to everybody, and the head's ports only to this namespace and the operator."""
+    """Nothing is open that no policy opens, nothing is open to everybody, and the head's ports only to this
+    namespace and the operator.
+    """
     policies = [document for document in documents if document["kind"] == "NetworkPolicy"]
     if any(document["kind"] == "RayService" for document in documents) and not any(
-        one["spec"].get("podSelector") == {} and "Ingress" in one["spec"].get("policyTypes", []) and not one["spec"].get("ingress")
+        one["spec"].get("podSelector") == {}
+        and "Ingress" in one["spec"].get("policyTypes", [])
+        and not one["spec"].get("ingress")
         for one in policies
     ):
         yield "NetworkPolicy: none denies what no other allows (podSelector: {}, no ingress)"
@@ -162,7 +204,9 @@ def network(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[st
 
 def _operator(peer: Document) -> bool:
     labels = peer.get("podSelector", {}).get("matchLabels", {})
-    return labels.get("app.kubernetes.io/name") == "kuberay-operator" and bool(peer.get("namespaceSelector", {}).get("matchLabels"))
+    return labels.get("app.kubernetes.io/name") == "kuberay-operator" and bool(
+        peer.get("namespaceSelector", {}).get("matchLabels")
+    )
 
 
 def serving(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]:
@@ -175,7 +219,9 @@ def serving(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[st
         for path, container in containers(document):
             if ".initContainers." in path:  # no Ray runs there
                 continue
-            port = {one.get("name"): one.get("containerPort") for one in container.get("ports", [])}.get("serve")
+            port = {one.get("name"): one.get("containerPort") for one in container.get("ports", [])}.get(
+                "serve"
+            )
             if port != config.get("http_options", {}).get("port"):
                 yield f"RayService: {path}.ports: serve is {port}, serveConfigV2 has {config.get('http_options', {}).get('port')}"
             given = {one["name"]: one.get("value") for one in container.get("env", [])}
@@ -183,7 +229,10 @@ def serving(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[st
                 if given.get(name) != value:
                     yield f"RayService: {path}.env.{name}: {given.get(name)}, serve/on_ray/haproxy.py has {value}"
         cores = [
-            sum(int(group.get("rayStartParams", {}).get("num-cpus", 0)) * group[bound] for group in cluster["workerGroupSpecs"])
+            sum(
+                int(group.get("rayStartParams", {}).get("num-cpus", 0)) * group[bound]
+                for group in cluster["workerGroupSpecs"]
+            )
             for bound in ("minReplicas", "maxReplicas")
         ]
         for application in config.get("applications", []):
@@ -200,12 +249,20 @@ def serving(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[st
 
 
 def files(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]:
-    """Configurations and modules that a command names are in the checkout, and Ray is the one that is installed."""
-    (version,) = set(re.findall(r'"ray\[[\w,]+\]==([\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8")))
+    """Configurations and modules that a command names are in the checkout, and Ray is the one that is
+    installed.
+    """
+    (version,) = set(
+        re.findall(r'"ray\[[\w,]+\]==([\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    )
     for document in documents:
         where = f"{document['kind']}/{document['metadata']['name']}"
         spoken = [document["spec"].get("entrypoint", "")] if document["kind"] == "RayJob" else []
-        spoken += [str(word) for _, one in containers(document) for word in [*one.get("command", []), *one.get("args", [])]]
+        spoken += [
+            str(word)
+            for _, one in containers(document)
+            for word in [*one.get("command", []), *one.get("args", [])]
+        ]
         text = " ".join(spoken)
         for path in re.findall(r"--config (?:/app/)?(\S+)", text):
             if not (ROOT / path).is_file():
@@ -218,14 +275,20 @@ def files(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]
 
 
 def terraform(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]:
-    """IAM is bound to the accounts that are here, and networks and namespaces are the ones that Terraform makes."""
+    """IAM is bound to the accounts that are here, and networks and namespaces are the ones that Terraform
+    makes.
+    """
     sources = sorted((ROOT / "cluster" / "terraform").glob("*.tf"))
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     if not text:
         return
     bound = set(re.findall(r"/sa/([\w-]+)", text))
-    proxies = re.findall(r'ip_cidr_range\s*=\s*"([\d./]+)"\s*\n\s*purpose\s*=\s*"REGIONAL_MANAGED_PROXY"', text)
-    operator = re.findall(r'chart\s*=\s*"kuberay-operator".*?\n\s*namespace\s*=\s*"([\w-]+)"', text, re.DOTALL)
+    proxies = re.findall(
+        r'ip_cidr_range\s*=\s*"([\d./]+)"\s*\n\s*purpose\s*=\s*"REGIONAL_MANAGED_PROXY"', text
+    )
+    operator = re.findall(
+        r'chart\s*=\s*"kuberay-operator".*?\n\s*namespace\s*=\s*"([\w-]+)"', text, re.DOTALL
+    )
     for document in documents:
         where = f"{document['kind']}/{document['metadata']['name']}"
         if document["kind"] == "ServiceAccount" and document["metadata"]["name"] not in bound:
@@ -237,9 +300,21 @@ def terraform(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[
         if blocks and not set(proxies) <= blocks:
             yield f"{where}: the proxy-only subnet of cluster/terraform is {', '.join(proxies)}, not among {', '.join(sorted(blocks))}"
         for peer in peers:
-            space = peer.get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name")
+            space = (
+                peer.get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name")
+            )
             if _operator(peer) and operator and space not in operator:
                 yield f"{where}: the operator is in {', '.join(operator)} (cluster/terraform), not in {space}"
 
 
-AGREEMENTS: tuple[Agreement, ...] = (references, images, mirrored, services, selectors, network, serving, files, terraform)
+AGREEMENTS: tuple[Agreement, ...] = (
+    references,
+    images,
+    mirrored,
+    services,
+    selectors,
+    network,
+    serving,
+    files,
+    terraform,
+)

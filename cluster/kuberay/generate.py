@@ -1,7 +1,9 @@
-"""The parts of the manifests that repeat something else, written from it: `python -m cluster.manifests --write`.
+"""The parts of the manifests that repeat something else, written from it: `python -m cluster.manifests
+--write`.
 
-Serve's configuration in a RayService is configs/serve.yaml but for the differences named here. The PrometheusRule of the Prometheus
-operator is the rule files of cluster/monitoring in an envelope. A test holds the files against what this module would write.
+Serve's configuration in a RayService is configs/serve.yaml but for the differences named here. The
+PrometheusRule of the Prometheus operator is the rule files of cluster/monitoring in an envelope. A test holds
+the files against what this module would write.
 """
 
 from __future__ import annotations
@@ -28,14 +30,21 @@ _HEAD = "# Written by `python -m cluster.manifests --write` from {source}: chang
 
 def serve_config(scale: dict[str, int]) -> dict[str, Any]:
     """configs/serve.yaml as a RayService has it."""
-    config: dict[str, Any] = copy.deepcopy(yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text(encoding="utf-8")))
-    # Google's load balancer keeps a connection for 600 s and would send a request into one that was just closed.
+    config: dict[str, Any] = copy.deepcopy(
+        yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text(encoding="utf-8"))
+    )
+    # Google's load balancer keeps a connection for 600 s and would send a request into one that was just
+    # closed.
     config["http_options"]["keep_alive_timeout_s"] = KEEP_ALIVE_S
     config["http_options"]["host"] = "0.0.0.0"  # noqa: S104 - a pod; the NetworkPolicies say who reaches it
-    # The operator hands Serve its configuration by Ray's REST api, which takes no variables for the controller: the pods have them.
+    # The operator hands Serve its configuration by Ray's REST api, which takes no variables for the
+    # controller: the pods have them.
     config.pop("controller_options")
     (application,) = config["applications"]
-    for name in ("registry", "model"):  # CLICKBAIT_REGISTRY and CLICKBAIT_MODEL, of the ConfigMap clickbait-settings
+    for name in (
+        "registry",
+        "model",
+    ):  # CLICKBAIT_REGISTRY and CLICKBAIT_MODEL, of the ConfigMap clickbait-settings
         application["args"].pop(name)
     application["args"].pop("shared_port")  # a pod's clients come by its Service, and so by HAProxy
     if not application["args"]:
@@ -48,7 +57,12 @@ def serve_config(scale: dict[str, int]) -> dict[str, Any]:
 def serve_patch(scale: dict[str, int]) -> str:
     """The kustomize patch that puts the configuration into the RayService."""
     text = yaml.safe_dump(serve_config(scale), sort_keys=False)
-    patch = {"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": {"name": "clickbait"}, "spec": {"serveConfigV2": _Block(text)}}
+    patch = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayService",
+        "metadata": {"name": "clickbait"},
+        "spec": {"serveConfigV2": _Block(text)},
+    }
     return _HEAD.format(source="configs/serve.yaml") + yaml.dump(patch, Dumper=_Dumper, sort_keys=False)
 
 
@@ -62,7 +76,11 @@ def prometheus_rule() -> str:
     document = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
-        "metadata": {"name": "clickbait", "namespace": "clickbait", "labels": {"app.kubernetes.io/part-of": "clickbait"}},
+        "metadata": {
+            "name": "clickbait",
+            "namespace": "clickbait",
+            "labels": {"app.kubernetes.io/part-of": "clickbait"},
+        },
         "spec": {"groups": rule_groups()},
     }
     source = " and ".join(str(path.relative_to(ROOT)) for path in RULES)

@@ -1,7 +1,9 @@
-"""What no schema says of the manifests: the operator's own rules, ours, and what one file has to agree with another on.
+"""What no schema says of the manifests: the operator's own rules, ours, and what one file has to agree with
+another on.
 
-The operator's rules are those of KubeRay 1.7.0, which it applies after the API server took a resource: a fault shows as an event, and no
-pods. Each rule yields a line for each fault, and each is shown to fail in tests/cluster/test_manifests.py.
+The operator's rules are those of KubeRay 1.7.0, which it applies after the API server took a resource: a
+fault shows as an event, and no pods. Each rule yields a line for each fault, and each is shown to fail in
+tests/cluster/test_manifests.py.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ _QUEUE = "kueue.x-k8s.io/queue-name"
 def cluster_spec(document: Document) -> Document:
     """The Ray cluster in a Ray resource."""
     spec: Document = document.get("spec", {})
-    inner: Document = spec.get({"RayService": "rayClusterConfig", "RayJob": "rayClusterSpec"}.get(document["kind"], ""), spec)
+    inner: Document = spec.get(
+        {"RayService": "rayClusterConfig", "RayJob": "rayClusterSpec"}.get(document["kind"], ""), spec
+    )
     return inner
 
 
@@ -38,7 +42,9 @@ def names(document: Document) -> Iterator[str]:
         yield f"metadata.name: {name}: KubeRay takes {NAME_LIMIT[kind]} characters of a-z, 0-9 and hyphens, from a letter on"
     if OPERATORS_OWN.get(kind) == name:
         yield f"metadata.name: {name} is the one that KubeRay makes and owns: leave it to the operator"
-    if kind in RAY_KINDS and "name" in cluster_spec(document).get("headGroupSpec", {}).get("headService", {}).get("metadata", {}):
+    if kind in RAY_KINDS and "name" in cluster_spec(document).get("headGroupSpec", {}).get(
+        "headService", {}
+    ).get("metadata", {}):
         yield "headGroupSpec.headService.metadata.name: KubeRay refuses it: leave it out"
 
 
@@ -105,7 +111,13 @@ def service(document: Document) -> Iterator[str]:
         yield "gcsFaultToleranceOptions.redisPassword: by valueFrom.secretKeyRef"
     for group in cluster.get("workerGroupSpecs", []):
         template = group["template"]["spec"]
-        pause = template["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        pause = (
+            template["containers"][0]
+            .get("lifecycle", {})
+            .get("preStop", {})
+            .get("sleep", {})
+            .get("seconds", 0)
+        )
         grace = template.get("terminationGracePeriodSeconds", 30)
         if pause <= 0:
             yield f"{group['groupName']}: no preStop sleep: load balancers send requests on to a pod that is going"
@@ -131,7 +143,9 @@ def job(document: Document) -> Iterator[str]:
         yield "spec.activeDeadlineSeconds: none: a job that hangs would keep its machines for ever"
     if spec.get("backoffLimit", 0) < 1:
         yield "spec.backoffLimit: 0: a machine that goes would end the job, which could have resumed"
-    if _QUEUE in document["metadata"].get("labels", {}) and cluster_spec(document).get("enableInTreeAutoscaling"):
+    if _QUEUE in document["metadata"].get("labels", {}) and cluster_spec(document).get(
+        "enableInTreeAutoscaling"
+    ):
         yield f"{_QUEUE}: Kueue counts a fixed number of workers: enableInTreeAutoscaling: false"
 
 
@@ -144,8 +158,16 @@ def pods(document: Document) -> Iterator[str]:
         for flag in ("hostNetwork", "hostPID", "hostIPC"):
             if spec.get(flag):
                 yield f"{path}.spec.{flag}: is on"
-        yield from (f"{path}.spec.volumes.{one['name']}: hostPath" for one in spec.get("volumes", []) if "hostPath" in one)
-        yield from (f"{path}.spec.volumes.{one['name']}: no sizeLimit" for one in spec.get("volumes", []) if _boundless(one))
+        yield from (
+            f"{path}.spec.volumes.{one['name']}: hostPath"
+            for one in spec.get("volumes", [])
+            if "hostPath" in one
+        )
+        yield from (
+            f"{path}.spec.volumes.{one['name']}: no sizeLimit"
+            for one in spec.get("volumes", [])
+            if _boundless(one)
+        )
         if _context(spec, {}, "seccompProfile") != {"type": "RuntimeDefault"}:
             yield f"{path}.spec.securityContext.seccompProfile: is not RuntimeDefault"
         if not _context(spec, {}, "runAsNonRoot"):
@@ -157,8 +179,9 @@ def pods(document: Document) -> Iterator[str]:
 def operator_services(document: Document) -> set[str]:
     """The Services that the operator makes for a RayService under a name that is known beforehand.
 
-    With `NewClusterWithIncrementalUpgrade` KubeRay 1.7.0 names the Service of the replicas for each Ray cluster
-    (`<cluster>-serve-svc`, where <cluster> is in .status.activeServiceStatus.rayClusterName), with the other strategies once.
+    With `NewClusterWithIncrementalUpgrade` KubeRay 1.7.0 names the Service of the replicas for each Ray
+    cluster (`<cluster>-serve-svc`, where <cluster> is in .status.activeServiceStatus.rayClusterName), with
+    the other strategies once.
     """
     if document["kind"] != "RayService":
         return set()
@@ -189,12 +212,17 @@ def _container(path: str, container: Document) -> Iterator[str]:
                 yield f"{path}.{probe}: none"
     for variable in container.get("env", []):
         # A variable that ends in _FILE names where a mounted secret is.
-        if re.search(r"(PASSWORD|TOKEN|SECRET|API_KEY)(?!.*_FILE$)", variable["name"]) and "value" in variable:
+        if (
+            re.search(r"(PASSWORD|TOKEN|SECRET|API_KEY)(?!.*_FILE$)", variable["name"])
+            and "value" in variable
+        ):
             yield f"{path}.env.{variable['name']}: its value is in the manifest: by valueFrom.secretKeyRef"
 
 
 def containers(document: Document) -> Iterator[tuple[str, Document]]:
-    """Every container with its path, of every pod template, and the autoscaler that KubeRay puts beside a head."""
+    """Every container with its path, of every pod template, and the autoscaler that KubeRay puts beside a
+    head.
+    """
     for path, template in pod_templates(document):
         for group in ("initContainers", "containers"):
             for index, container in enumerate(template["spec"].get(group, [])):
@@ -213,7 +241,9 @@ def autoscaler(document: Document) -> Iterator[str]:
 
 def budgets(document: Document) -> Iterator[str]:
     """A budget that Kubernetes can count."""
-    if document["kind"] == "PodDisruptionBudget" and not isinstance(document["spec"].get("minAvailable"), int):
+    if document["kind"] == "PodDisruptionBudget" and not isinstance(
+        document["spec"].get("minAvailable"), int
+    ):
         yield "spec: minAvailable, as a number: Kubernetes counts nothing else for pods of a Ray resource"
 
 

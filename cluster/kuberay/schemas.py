@@ -1,8 +1,10 @@
-"""Is a manifest what the API server takes? Each document against the schema of its kind, unknown fields refused.
+"""Is a manifest what the API server takes? Each document against the schema of its kind, unknown fields
+refused.
 
-Ray's kinds: the operator's CRDs, from KUBERAY_CRDS_DIR or ../shared/kuberay/crds-v1.7.0 beside the checkout; without them their pod
-templates alone, as Kubernetes' own. Built-in kinds: kubernetes-validate. GKE's, Kueue's and Prometheus' kinds have no schema here: for the
-fields that the manifests use, the shapes below, from their documentation, and nothing else passes.
+Ray's kinds: the operator's CRDs, from KUBERAY_CRDS_DIR or ../shared/kuberay/crds-v1.7.0 beside the checkout;
+without them their pod templates alone, as Kubernetes' own. Built-in kinds: kubernetes-validate. GKE's,
+Kueue's and Prometheus' kinds have no schema here: for the fields that the manifests use, the shapes below,
+from their documentation, and nothing else passes.
 """
 
 from __future__ import annotations
@@ -24,16 +26,28 @@ KUBERNETES = "1.36"
 CRDS_VARIABLE = "KUBERAY_CRDS_DIR"
 RAY_KINDS = ("RayCluster", "RayJob", "RayService")
 
-# kind: its apiVersion and the shape of its spec. A shape is a type; a tuple of types or values to choose from; a dictionary (an object with
-# those fields and no others); [shape] (a list of it); {"*": shape} (an object with keys of its own). A name that ends in ! must be there.
+# kind: its apiVersion and the shape of its spec. A shape is a type; a tuple of types or values to choose
+# from; a dictionary (an object with those fields and no others); [shape] (a list of it); {"*": shape} (an
+# object with keys of its own). A name that ends in ! must be there.
 _LABELS = {"*": str}
 _SELECTOR = {"matchLabels": _LABELS, "matchExpressions": [{"key!": str, "operator!": str, "values": [str]}]}
 _RULE = {"alert!": str, "expr!": str, "for": str, "labels": _LABELS, "annotations": _LABELS}
 _GROUPS = {"groups!": [{"name!": str, "interval": str, "rules!": [_RULE]}]}
 _RESOURCE = {"name!": str, "nominalQuota!": str, "borrowingLimit": str, "lendingLimit": str}
 _RELABEL = {"action": str, "sourceLabels": [str], "targetLabel": str, "regex": str, "replacement": str}
-_TOLERATION = {"key": str, "operator": ("Exists", "Equal"), "value": str, "effect": ("NoSchedule", "PreferNoSchedule", "NoExecute")}
-_HTTP_CHECK = {"portSpecification": ("USE_FIXED_PORT", "USE_SERVING_PORT"), "port": int, "requestPath": str, "host": str, "response": str}
+_TOLERATION = {
+    "key": str,
+    "operator": ("Exists", "Equal"),
+    "value": str,
+    "effect": ("NoSchedule", "PreferNoSchedule", "NoExecute"),
+}
+_HTTP_CHECK = {
+    "portSpecification": ("USE_FIXED_PORT", "USE_SERVING_PORT"),
+    "port": int,
+    "requestPath": str,
+    "host": str,
+    "response": str,
+}
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "HealthCheckPolicy": (
         "networking.gke.io/v1",
@@ -44,7 +58,10 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
                 "healthyThreshold": int,
                 "unhealthyThreshold": int,
                 "logConfig": {"enabled": bool},
-                "config!": {"type!": ("HTTP", "HTTPS", "HTTP2", "GRPC", "TCP"), "httpHealthCheck": _HTTP_CHECK},
+                "config!": {
+                    "type!": ("HTTP", "HTTPS", "HTTP2", "GRPC", "TCP"),
+                    "httpHealthCheck": _HTTP_CHECK,
+                },
             },
             "targetRef!": {"group!": str, "kind!": ("Service", "ServiceImport"), "name!": str},
         },
@@ -86,16 +103,27 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         "kueue.x-k8s.io/v1beta1",
         {
             "namespaceSelector!": _SELECTOR,
-            "resourceGroups!": [{"coveredResources!": [str], "flavors!": [{"name!": str, "resources!": [_RESOURCE]}]}],
+            "resourceGroups!": [
+                {"coveredResources!": [str], "flavors!": [{"name!": str, "resources!": [_RESOURCE]}]}
+            ],
         },
     ),
     "GatewayClass": (
         "gateway.networking.k8s.io/v1",
-        {"controllerName!": str, "parametersRef": {"group!": str, "kind!": str, "name!": str, "namespace": str}, "description": str},
+        {
+            "controllerName!": str,
+            "parametersRef": {"group!": str, "kind!": str, "name!": str, "namespace": str},
+            "description": str,
+        },
     ),
     "EnvoyProxy": (
         "gateway.envoyproxy.io/v1alpha1",
-        {"provider!": {"type!": ("Kubernetes",), "kubernetes": {"envoyService": {"type": ("ClusterIP", "NodePort", "LoadBalancer")}}}},
+        {
+            "provider!": {
+                "type!": ("Kubernetes",),
+                "kubernetes": {"envoyService": {"type": ("ClusterIP", "NodePort", "LoadBalancer")}},
+            }
+        },
     ),
     "LocalQueue": ("kueue.x-k8s.io/v1beta1", {"clusterQueue!": str}),
 }
@@ -113,7 +141,9 @@ def faults(document: dict[str, Any]) -> tuple[str, ...]:
     return _faults(json.dumps(document, sort_keys=True), crds())
 
 
-@functools.cache  # kubernetes-validate reads two megabytes for each document, and most are looked at again: a job's overlay, a test's
+# kubernetes-validate reads two megabytes for each document, and most are looked at again: a job's overlay, a
+# test's
+@functools.cache
 def _faults(text: str, folder: Path | None) -> tuple[str, ...]:
     return tuple(_found(json.loads(text), folder))
 
@@ -154,12 +184,19 @@ def pod_templates(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any
 
 def _ray(document: dict[str, Any], folder: Path | None) -> Iterator[str]:
     if folder is not None:
-        for error in sorted(_validator(document["kind"], folder).iter_errors(document), key=lambda each: each.json_path):
+        for error in sorted(
+            _validator(document["kind"], folder).iter_errors(document), key=lambda each: each.json_path
+        ):
             yield _line(error)
         return
     for path, template in pod_templates(document):
         try:
-            whole = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "a"}, "template": template}
+            whole = {
+                "apiVersion": "v1",
+                "kind": "PodTemplate",
+                "metadata": {"name": "a"},
+                "template": template,
+            }
             kubernetes_validate.validate(whole, KUBERNETES, strict=True)
         except kubernetes_validate.ValidationError as error:
             yield f"{path}: {_line(error)}"
@@ -213,7 +250,11 @@ def _shaped(value: Any, shape: Any, path: str) -> Iterator[str]:
             return
         known = {name.rstrip("!"): inner for name, inner in shape.items()}
         yield from (f"{path}.{name}: no such field" for name in value if name not in known)
-        yield from (f"{path}.{name[:-1]}: is missing" for name in shape if name.endswith("!") and name[:-1] not in value)
+        yield from (
+            f"{path}.{name[:-1]}: is missing"
+            for name in shape
+            if name.endswith("!") and name[:-1] not in value
+        )
         for name in value.keys() & known.keys():
             yield from _shaped(value[name], known[name], f"{path}.{name}")
     elif isinstance(shape, list):

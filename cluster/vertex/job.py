@@ -3,8 +3,8 @@
     python -m cluster.vertex.job --project my-project-123456 --region europe-west4 --tag 4f2a91c --dataset gs://my-project-123456-clickbait-data/datasets/latest
     python -m cluster.vertex.job ... --gpu --submit
 
-The CustomJobSpec (`cpu.yaml`, `gpu.yaml`) is filled in and written to artifacts/vertex/<name>.yaml, which the command names.
-`inv vertex-train` is the same behind the checks of `cluster.cloud`.
+The CustomJobSpec (`cpu.yaml`, `gpu.yaml`) is filled in and written to artifacts/vertex/<name>.yaml, which the
+command names. `inv vertex-train` is the same behind the checks of `cluster.cloud`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,14 @@ def spec(place: Place, tag: str, dataset: str, name: str, *, gpu: bool) -> str:
         ConfigError: no tag, a dataset that is not in a bucket, or a name that is none.
     """
     if not dataset.startswith("gs://"):
-        raise ConfigError(f"--dataset {dataset or '(none)'}: Vertex AI reads from a bucket: {place.data}/datasets/latest")
+        raise ConfigError(
+            f"--dataset {dataset or '(none)'}: Vertex AI reads from a bucket: {place.data}/datasets/latest"
+        )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
-        raise ConfigError(f"--name {name or '(none)'}: letters, digits, hyphens; the same name resumes a run that was cut off")
+        raise ConfigError(
+            f"--name {name or '(none)'}: letters, digits, hyphens; the same name resumes a run that was cut "
+            f"off"
+        )
     words = {
         "IMAGE": place.image("clickbait-train", tag),
         "DATASET": dataset,
@@ -58,11 +63,21 @@ def write(name: str, text: str) -> Path:
 def command(place: Place, name: str, path: Path) -> list[str]:
     """What creates the job. There is no --args: it would replace the arguments of the spec."""
     where = [f"--project={place.project}", f"--region={place.region}"]
-    return ["gcloud", "ai", "custom-jobs", "create", *where, f"--display-name={name}", f"--config={path.relative_to(ROOT)}"]
+    return [
+        "gcloud",
+        "ai",
+        "custom-jobs",
+        "create",
+        *where,
+        f"--display-name={name}",
+        f"--config={path.relative_to(ROOT)}",
+    ]
 
 
 def main(args: list[str] | None = None) -> int:
-    """Writes the spec, prints the command and with --submit runs it; the exit code is `clickbait.cli.Code`."""
+    """Writes the spec, prints the command and with --submit runs it; the exit code is
+    `clickbait.cli.Code`.
+    """
     return cli.exit_code(lambda: _run(args))
 
 

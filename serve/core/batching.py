@@ -1,18 +1,23 @@
 """Many requests, one engine: a batcher in plain asyncio, without Ray.
 
-It takes what waits whenever the engine is free, and never waits for more to come: an idle engine computes a lone request at once, and a
-busy one finds that its next batch has grown meanwhile. A batch holds up to `max_tokens` tokens, counted as the rectangle that a padded
-model computes (longest x count), and is computed sorted by length. No item is passed over for its length.
+It takes what waits whenever the engine is free, and never waits for more to come: an idle engine computes a
+lone request at once, and a busy one finds that its next batch has grown meanwhile. A batch holds up to
+`max_tokens` tokens, counted as the rectangle that a padded model computes (longest x count), and is computed
+sorted by length. No item is passed over for its length.
 
-Requests wait in two lines, each first come, first served. A request that fits in one batch is short; every other one is long, and is
-computed in slices, shortest items first, until it is done. While both lines wait, their batches alternate, so
+Requests wait in two lines, each first come, first served. A request that fits in one batch is short; every
+other one is long, and is computed in slices, shortest items first, until it is done. While both lines wait,
+their batches alternate, so
 
-- before each batch of the short line, at most one slice of a long request is computed: a headline beside bulk work waits for some 20 ms;
-- before each slice of the long line, at most one batch of short requests: long requests have at least half of the engine.
+- before each batch of the short line, at most one slice of a long request is computed: a headline beside bulk
+  work waits for some 20 ms;
+- before each slice of the long line, at most one batch of short requests: long requests have at least half of
+  the engine.
 
-A request is admitted by time, not by number. The work that stands before it, in tokens, times the measured seconds per token, must leave it
-enough time for its own work before its deadline. Otherwise it is refused at once, with the seconds after which it would fit. `max_waiting`
-bounds the number of requests, and with it the memory.
+A request is admitted by time, not by number. The work that stands before it, in tokens, times the measured
+seconds per token, must leave it enough time for its own work before its deadline. Otherwise it is refused at
+once, with the seconds after which it would fit. `max_waiting` bounds the number of requests, and with it the
+memory.
 """
 
 from __future__ import annotations
@@ -34,7 +39,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _FORGET = 0.1  # the newest batch's share in the estimate of what a token costs
 _FULL = 0.5  # a batch with this share of its tokens costs per token what a full one costs
-_MARGIN = 1.25  # an estimate is off by some percent, and an answer that is late by one millisecond is worth nothing
+_MARGIN = (
+    1.25  # an estimate is off by some percent, and an answer that is late by one millisecond is worth nothing
+)
 _RECENT_S = 1.0  # what short requests take of the engine is averaged over about so long
 _HALF = 0.5  # the most that short requests take of the engine while a long one waits
 _QUIET = 3  # turns of the loop: one accepts a connection, the next reads its request, the next brings it here
@@ -71,7 +78,9 @@ class Batch:
 
 
 class _Line(Generic[T]):
-    """Requests that wait, first come first. `tokens` are those that are not computed yet, of the request in the engine too."""
+    """Requests that wait, first come first. `tokens` are those that are not computed yet, of the request in
+    the engine too.
+    """
 
     __slots__ = ("queue", "tokens")
 
@@ -83,7 +92,20 @@ class _Line(Generic[T]):
 class _Request(Generic[T]):
     """Items of one caller, the scores computed so far, and the future that the caller awaits."""
 
-    __slots__ = ("computed_s", "deadline", "done", "future", "items", "left", "lengths", "line", "order", "scores", "submitted", "waited")
+    __slots__ = (
+        "computed_s",
+        "deadline",
+        "done",
+        "future",
+        "items",
+        "left",
+        "lengths",
+        "line",
+        "order",
+        "scores",
+        "submitted",
+        "waited",
+    )
 
     def __init__(
         self,
@@ -114,11 +136,13 @@ _Part = tuple[_Request[T], Sequence[int]]  # a request, and which of its items
 
 
 class Batcher(Generic[T]):
-    """Calls `score` with lists of items worth at most `max_tokens`, or with one that is longer, one call at a time.
+    """Calls `score` with lists of items worth at most `max_tokens`, or with one that is longer, one call at a
+    time.
 
-    `score` gives as many floats as it gets items. It runs on a thread of its own, or on the event loop where the batch is expected to take
-    less than `inline_s` seconds, which saves a hop to the thread and back. Where it raises, each request of the batch is tried alone,
-    so only those that cause it fail. `observe` is told of every batch. `token_s` is the seconds that a token takes, until it is measured.
+    `score` gives as many floats as it gets items. It runs on a thread of its own, or on the event loop where
+    the batch is expected to take less than `inline_s` seconds, which saves a hop to the thread and back.
+    Where it raises, each request of the batch is tried alone, so only those that cause it fail. `observe` is
+    told of every batch. `token_s` is the seconds that a token takes, until it is measured.
     """
 
     def __init__(
@@ -136,12 +160,15 @@ class Batcher(Generic[T]):
         self._max_waiting = max_waiting
         self._inline_s = inline_s
         self._observe = observe
-        self._token_s = token_s or None  # of the last batches, whatever their size; where nothing is known, a batch may not keep the loop
+        # of the last batches, whatever their size; where nothing is known, a batch may not keep the loop
+        self._token_s = token_s or None
         self._full_token_s = token_s  # of full batches, which is what a queue is computed in
         self._short, self._long = _Line[T](), _Line[T]()
         self._long_is_next = False  # where both wait
         self._short_share = 0.0  # of the last seconds: what short requests took of the engine
-        self._measured = self._round = time.perf_counter()  # the end of the last batch; of that, or when the engine got its work
+        self._measured = self._round = (
+            time.perf_counter()
+        )  # the end of the last batch; of that, or when the engine got its work
         self._worker: asyncio.Task[None] | None = None  # alive while there is work
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._closing = False
@@ -163,10 +190,12 @@ class Batcher(Generic[T]):
         return self._closing
 
     async def submit(self, items: Sequence[T], lengths: Sequence[int], deadline: float) -> Outcome:
-        """The scores of `items`, in their order. `lengths` are their tokens, `deadline` is a time of the running loop's clock.
+        """The scores of `items`, in their order. `lengths` are their tokens, `deadline` is a time of the
+        running loop's clock.
 
         Raises:
-            Overloaded: `max_waiting` requests wait already, or the work that waits leaves too little time before the deadline.
+            Overloaded: `max_waiting` requests wait already, or the work that waits leaves too little time
+                before the deadline.
             DeadlineExceeded: the deadline passed; what was not computed yet is not computed any more.
             NotReady: `close` was called.
         """
@@ -182,7 +211,9 @@ class Batcher(Generic[T]):
             tokens = sum(lengths)
             line = self._short if max(lengths) * len(items) <= self._max_tokens else self._long
         waited = bool(self._short.tokens or self._long.tokens)
-        if waited:  # an idle engine takes everything: a wrong estimate must not refuse the work that would correct it
+        if (
+            waited
+        ):  # an idle engine takes everything: a wrong estimate must not refuse the work that would correct it
             self._admit(line, tokens, deadline - loop.time())
         request = _Request(items, lengths, tokens, deadline, loop.create_future(), line, waited=waited)
         line.queue[request] = None
@@ -227,7 +258,9 @@ class Batcher(Generic[T]):
             held = self._round = time.perf_counter()
             while batch := self._take():
                 await self._compute(batch)
-                if time.perf_counter() - held > self._inline_s:  # batches on the loop follow each other, but it has other work too
+                if (
+                    time.perf_counter() - held > self._inline_s
+                ):  # batches on the loop follow each other, but it has other work too
                     await self._others()
                     held = time.perf_counter()
         except Exception:  # a bug of ours: who waits is told, and the next request starts anew
@@ -241,8 +274,8 @@ class Batcher(Generic[T]):
     async def _others(self) -> None:
         """Lets the loop work until it brings nothing more, or has had as long as a batch.
 
-        One turn is too little: uvloop accepts one connection a turn (libuv/libuv#3696), so that a proxy's new connections to a server
-        that gives one turn every 20 ms wait for seconds.
+        One turn is too little: uvloop accepts one connection a turn (libuv/libuv#3696), so that a proxy's new
+        connections to a server that gives one turn every 20 ms wait for seconds.
         """
         quiet, end = 0, time.perf_counter() + self._inline_s
         while quiet < _QUIET:
@@ -265,7 +298,9 @@ class Batcher(Generic[T]):
             wait = f"{self._max_waiting} requests wait already: try again after Retry-After seconds"
             raise Overloaded(wait, retry_after_s=math.ceil(min(self.work_s, left_s)))
         needed_s = _MARGIN * self._seconds(line, tokens)
-        if needed_s > left_s:  # by its deadline, all that waits now is answered or late, however wrong the estimate is
+        if (
+            needed_s > left_s
+        ):  # by its deadline, all that waits now is answered or late, however wrong the estimate is
             raise _full(math.ceil(min(needed_s - left_s, left_s)))
 
     def _seconds(self, line: _Line[T], tokens: int) -> float:
@@ -278,11 +313,15 @@ class Batcher(Generic[T]):
         return total * self._full_token_s
 
     def _share(self) -> float:
-        """What short requests take of the engine these seconds, at most what they may take while long ones wait."""
+        """What short requests take of the engine these seconds, at most what they may take while long ones
+        wait.
+        """
         return min(self._short_share * math.exp((self._measured - time.perf_counter()) / _RECENT_S), _HALF)
 
     def _take(self) -> list[_Part[T]]:
-        """The next batch. A batch of short requests is not filled up with long ones, which would make a headline wait for them."""
+        """The next batch. A batch of short requests is not filled up with long ones, which would make a
+        headline wait for them.
+        """
         batch: list[_Part[T]] = []
         if self._long_is_next or not self._short.queue:
             longest = self._fill(batch, self._long, 0)
@@ -296,7 +335,9 @@ class Batcher(Generic[T]):
         return batch
 
     def _fill(self, batch: list[_Part[T]], line: _Line[T], longest: int) -> int:
-        """Adds to `batch`, whose longest item is given, what fits in of the front of `line`; returns the longest item then."""
+        """Adds to `batch`, whose longest item is given, what fits in of the front of `line`; returns the
+        longest item then.
+        """
         queue = line.queue
         if not queue:
             return longest
@@ -311,7 +352,12 @@ class Batcher(Generic[T]):
                 del queue[request]
                 request.future.set_exception(_late())
                 continue
-            if line is self._long and request.waited and not request.done and (late_s := self._late_by(request, now)) > 0:
+            if (
+                line is self._long
+                and request.waited
+                and not request.done
+                and (late_s := self._late_by(request, now)) > 0
+            ):
                 del queue[request]  # the engine got slower since it was admitted: nothing is spent on it
                 request.future.set_exception(_full(math.ceil(late_s)))
                 continue
@@ -330,8 +376,14 @@ class Batcher(Generic[T]):
         return longest
 
     def _late_by(self, request: _Request[T], now: float) -> float:
-        """Seconds by which a request would miss its deadline if it began now, estimated; its last slice may wait for a batch more."""
-        return now + (request.left + self._max_tokens) * self._full_token_s / (1.0 - self._share()) - request.deadline
+        """Seconds by which a request would miss its deadline if it began now, estimated; its last slice may
+        wait for a batch more.
+        """
+        return (
+            now
+            + (request.left + self._max_tokens) * self._full_token_s / (1.0 - self._share())
+            - request.deadline
+        )
 
     async def _compute(self, batch: list[_Part[T]]) -> None:
         """Runs one batch and hands out its scores, or the exception to those who cause it."""
@@ -359,22 +411,33 @@ class Batcher(Generic[T]):
             self._deliver(request, indices, seconds)
         if self._observe is not None:
             waited = start - min(request.submitted for request, _ in batch)
-            self._observe(Batch(len(pairs), tokens, longest * len(pairs), seconds, waited, self.waiting, self.work_s))
+            self._observe(
+                Batch(len(pairs), tokens, longest * len(pairs), seconds, waited, self.waiting, self.work_s)
+            )
 
-    def _measure(self, batch: list[_Part[T]], items: int, tokens: int, padded: int, seconds: float, end: float) -> None:
+    def _measure(
+        self, batch: list[_Part[T]], items: int, tokens: int, padded: int, seconds: float, end: float
+    ) -> None:
         """Keeps what a batch tells of the engine's speed, and of who had the engine."""
         newest = seconds / max(tokens, 1)
-        self._token_s = newest if self._token_s is None else self._token_s + _FORGET * (newest - self._token_s)
-        # A queue is computed at the pace of whole rounds, from the end of one batch to the end of the next: the loop has other work too.
+        self._token_s = (
+            newest if self._token_s is None else self._token_s + _FORGET * (newest - self._token_s)
+        )
+        # A queue is computed at the pace of whole rounds, from the end of one batch to the end of the next:
+        # the loop has other work too.
         newest = (end - self._round) / max(tokens, 1)
         if not self._full_token_s:
             self._full_token_s = newest
-        elif padded >= _FULL * self._max_tokens or newest < self._full_token_s:  # a token costs most in a small batch
+        elif (
+            padded >= _FULL * self._max_tokens or newest < self._full_token_s
+        ):  # a token costs most in a small batch
             self._full_token_s += _FORGET * (newest - self._full_token_s)
         if batch[-1][0].line is batch[0][0].line:
             of_short = float(batch[0][0].line is self._short)
         else:
-            of_short = sum([len(indices) for request, indices in batch if request.line is self._short]) / items
+            of_short = (
+                sum([len(indices) for request, indices in batch if request.line is self._short]) / items
+            )
         elapsed = max(end - self._measured, 1e-9)
         share = of_short * (end - self._round) / elapsed
         self._short_share += min(elapsed / _RECENT_S, 1.0) * (share - self._short_share)
@@ -392,7 +455,9 @@ class Batcher(Generic[T]):
         request.line.tokens -= tokens
         if whole:
             elapsed = time.perf_counter() - request.submitted
-            request.future.set_result(Outcome(request.scores, max(elapsed - request.computed_s, 0.0), request.computed_s))
+            request.future.set_result(
+                Outcome(request.scores, max(elapsed - request.computed_s, 0.0), request.computed_s)
+            )
         else:
             request.line.queue[request] = None
             request.line.queue.move_to_end(request, last=False)

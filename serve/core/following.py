@@ -1,10 +1,12 @@
-"""One role of a server (main, canary, shadow) and the version that has it: it follows an alias without a restart.
+"""One role of a server (main, canary, shadow) and the version that has it: it follows an alias without a
+restart.
 
-Every `poll_s` seconds, give or take a fifth, the alias is read. Where it moved, the new version is loaded and warmed beside the old one,
-then new requests go to it, and the old one answers what it had accepted. A version that cannot be loaded is refused: the old one goes on,
-and the reason is in /readyz, the metrics and the log until the alias moves on. It is loaded again, less and less often, because a bucket
-that did not answer may answer later; the alias itself is read as often as ever. A registry that does not answer changes nothing but the
-metrics.
+Every `poll_s` seconds, give or take a fifth, the alias is read. Where it moved, the new version is loaded and
+warmed beside the old one, then new requests go to it, and the old one answers what it had accepted. A version
+that cannot be loaded is refused: the old one goes on, and the reason is in /readyz, the metrics and the log
+until the alias moves on. It is loaded again, less and less often, because a bucket that did not answer may
+answer later; the alias itself is read as often as ever. A registry that does not answer changes nothing but
+the metrics.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ class Follower:
         self._unread = ""  # why the alias could not be read the last time; said once, not at every look
 
     def load(self) -> None:
-        """Loads what the alias names; where that cannot be served and the alias named another version before, that one. Blocks.
+        """Loads what the alias names; where that cannot be served and the alias named another version before,
+        that one. Blocks.
 
         Raises:
             ClickbaitError: no version of the two can be served, or there is none.
@@ -133,10 +136,20 @@ class Follower:
             log.info("%s: %s is served, %s was", self.role, engine.version, before)
 
     def _refuse(self, version: str, error: Exception) -> None:
-        why = str(error) if isinstance(error, ClickbaitError) else f"{type(error).__name__}: it cannot be loaded"
+        why = (
+            str(error)
+            if isinstance(error, ClickbaitError)
+            else f"{type(error).__name__}: it cannot be loaded"
+        )
         self._tries = self._tries + 1 if self.refused and self.refused.version == version else 1
         wait = self._settings.poll_s * 2 ** min(self._tries, _DOUBLED_AT_MOST)
         self._retry_at = time.monotonic() + min(wait, max(_RETRY_AT_MOST_S, self._settings.poll_s))
         self.refused = Refused(version, why)
         self._metrics.refused(self.role)
-        log.error("%s: %s is refused, %s serves on: %s", self.role, version, self.engine.version if self.engine else "nobody", why)
+        log.error(
+            "%s: %s is refused, %s serves on: %s",
+            self.role,
+            version,
+            self.engine.version if self.engine else "nobody",
+            why,
+        )

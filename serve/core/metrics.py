@@ -1,6 +1,7 @@
 """What the server counts, in Prometheus' text format, each server with a registry of its own.
 
-`serve.on_ray.ray_metrics` hands the same figures to Ray, whose agent on each machine is what a cluster scrapes: a replica's own port is random.
+`serve.on_ray.ray_metrics` hands the same figures to Ray, whose agent on each machine is what a cluster
+scrapes: a replica's own port is random.
 """
 
 from __future__ import annotations
@@ -28,29 +29,72 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         own: Any = {"registry": self.registry, "namespace": "clickbait"}
-        self._answers = Counter("answers", "Requests answered, by route and status", ("route", "status"), **own)
-        self._seconds = Histogram("answer_seconds", "From a request's first byte to its answer", ("route",), buckets=_SECONDS, **own)
+        self._answers = Counter(
+            "answers", "Requests answered, by route and status", ("route", "status"), **own
+        )
+        self._seconds = Histogram(
+            "answer_seconds", "From a request's first byte to its answer", ("route",), buckets=_SECONDS, **own
+        )
         self._unanswered = Counter(
-            "unanswered", "Requests that ended without an answer: their client had gone, or the server ended", ("route", "outcome"), **own
+            "unanswered",
+            "Requests that ended without an answer: their client had gone, or the server ended",
+            ("route", "outcome"),
+            **own,
         )
         self._texts = Counter("texts", "Texts scored, by the version that did", ("version",), **own)
-        self._scores = Histogram("score", "Scores given, by the version that did", ("version",), buckets=_SCORES, **own)
+        self._scores = Histogram(
+            "score", "Scores given, by the version that did", ("version",), buckets=_SCORES, **own
+        )
         self._items = Histogram("batch_texts", "Texts computed at once", buckets=_ITEMS, **own)
         self._tokens = Counter(
-            "batch_tokens", "Tokens computed: of the texts, and with padding to the longest of a batch", ("kind",), **own
+            "batch_tokens",
+            "Tokens computed: of the texts, and with padding to the longest of a batch",
+            ("kind",),
+            **own,
         )
-        self._batch_seconds = Histogram("batch_seconds", "Seconds a batch takes the engine", buckets=_SECONDS, **own)
-        self._waited = Histogram("batch_wait_seconds", "The longest wait of a batch's requests", buckets=_SECONDS, **own)
+        self._batch_seconds = Histogram(
+            "batch_seconds", "Seconds a batch takes the engine", buckets=_SECONDS, **own
+        )
+        self._waited = Histogram(
+            "batch_wait_seconds", "The longest wait of a batch's requests", buckets=_SECONDS, **own
+        )
         self._waiting = Gauge("waiting_requests", "Requests that wait for the engine", **own)
-        self._work = Gauge("waiting_work_seconds", "Seconds of work that wait for the engine, estimated", **own)
-        self._version = Gauge("version", "1 for the version that is served, by its role", ("role", "version"), **own)
-        self._swaps = Counter("swaps", "Versions taken over or refused while serving", ("role", "result"), **own)
-        self._reachable = Gauge("registry_reachable", "1 where the last reading of the alias succeeded, else 0, by role", ("role",), **own)
-        self._read = Gauge("registry_read_timestamp_seconds", "When the alias was last read, in Unix time, by role", ("role",), **own)
-        self._read_failures = Counter("registry_read_failures", "Readings of the alias that failed, by role", ("role",), **own)
-        self._task_failures = Counter("task_failures", "Background tasks that raised an exception, by task", ("task",), **own)
-        self._compared = Counter("shadow_texts", "Texts that the shadow scored too: with the same verdict or another", ("verdict",), **own)
-        self._difference = Histogram("shadow_difference", "Difference of the shadow's score", buckets=_DIFFERENCE, **own)
+        self._work = Gauge(
+            "waiting_work_seconds", "Seconds of work that wait for the engine, estimated", **own
+        )
+        self._version = Gauge(
+            "version", "1 for the version that is served, by its role", ("role", "version"), **own
+        )
+        self._swaps = Counter(
+            "swaps", "Versions taken over or refused while serving", ("role", "result"), **own
+        )
+        self._reachable = Gauge(
+            "registry_reachable",
+            "1 where the last reading of the alias succeeded, else 0, by role",
+            ("role",),
+            **own,
+        )
+        self._read = Gauge(
+            "registry_read_timestamp_seconds",
+            "When the alias was last read, in Unix time, by role",
+            ("role",),
+            **own,
+        )
+        self._read_failures = Counter(
+            "registry_read_failures", "Readings of the alias that failed, by role", ("role",), **own
+        )
+        self._task_failures = Counter(
+            "task_failures", "Background tasks that raised an exception, by task", ("task",), **own
+        )
+        self._compared = Counter(
+            "shadow_texts",
+            "Texts that the shadow scored too: with the same verdict or another",
+            ("verdict",),
+            **own,
+        )
+        self._difference = Histogram(
+            "shadow_difference", "Difference of the shadow's score", buckets=_DIFFERENCE, **own
+        )
         # labels() costs more than counting
         self._by_route: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._by_version: dict[str, tuple[Counter, Histogram]] = {}

@@ -1,4 +1,5 @@
-"""What stands behind the routes: the version that serves, a canary and a shadow beside it where they are set. No HTTP and no Ray in it.
+"""What stands behind the routes: the version that serves, a canary and a shadow beside it where they are set.
+No HTTP and no Ray in it.
 
 service = Service(settings)
 service.load()                                      # blocks; raises one line where the version cannot be served
@@ -30,14 +31,20 @@ _SHADOW_WAITING = 8  # requests that may wait for the shadow: beyond that it has
 class Service:
     """Not ready until `load` has returned, and not any more once `close` is called."""
 
-    def __init__(self, settings: Settings, beside: Callable[[Metrics], Coroutine[Any, Any, None]] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, beside: Callable[[Metrics], Coroutine[Any, Any, None]] | None = None
+    ) -> None:
         """`beside` is run from `start` to `close`, with the metrics."""
         self._settings = settings
         self._beside = beside
         self.metrics = Metrics()
         self._main = Follower("main", settings.model, settings, self.metrics)
-        self._canary = Follower("canary", settings.canary, settings, self.metrics) if settings.canary else None
-        self._shadow = Follower("shadow", settings.shadow, settings, self.metrics) if settings.shadow else None
+        self._canary = (
+            Follower("canary", settings.canary, settings, self.metrics) if settings.canary else None
+        )
+        self._shadow = (
+            Follower("shadow", settings.shadow, settings, self.metrics) if settings.shadow else None
+        )
         self._followers = [one for one in (self._main, self._canary, self._shadow) if one]
         self._background = Background(self.metrics.task_failed)
 
@@ -53,14 +60,19 @@ class Service:
 
     @property
     def work_s(self) -> float:
-        """Seconds of work that was accepted and is not computed yet, estimated: of the main version and the canary."""
-        return sum(follower.engine.work_s for follower in (self._main, self._canary) if follower and follower.engine)
+        """Seconds of work that was accepted and is not computed yet, estimated: of the main version and the
+        canary.
+        """
+        return sum(
+            follower.engine.work_s for follower in (self._main, self._canary) if follower and follower.engine
+        )
 
     def load(self) -> None:
         """Loads every role's version.
 
         Raises:
-            ClickbaitError: the main version cannot be served. A canary or shadow that cannot is logged, and tried again later.
+            ClickbaitError: the main version cannot be served. A canary or shadow that cannot is logged, and
+                tried again later.
         """
         self._main.load()
         for follower in self._followers[1:]:
@@ -78,14 +90,21 @@ class Service:
             self._background.keep("beside", partial(self._beside, self.metrics))
 
     async def score(self, texts: list[str], deadline: float, *, version: str | None = None) -> Answer:
-        """The texts' scores. `deadline` is a time of the running loop's clock. With `version` no other one computes them, and no canary.
+        """The texts' scores. `deadline` is a time of the running loop's clock. With `version` no other one
+        computes them, and no canary.
 
         Raises:
-            UnknownModel: `version` is not the one that is served, or not any more: another took its place before this was computed.
+            UnknownModel: `version` is not the one that is served, or not any more: another took its place
+                before this was computed.
             NotReady, Overloaded, DeadlineExceeded: as `Batcher.submit`.
         """
         follower = self._main
-        if version is None and self._canary and self._canary.engine and random.random() < self._settings.canary_share:  # noqa: S311
+        if (
+            version is None
+            and self._canary
+            and self._canary.engine
+            and random.random() < self._settings.canary_share  # noqa: S311
+        ):
             follower = self._canary
         while True:
             engine = follower.engine
@@ -163,7 +182,13 @@ class Service:
             other += not same
             self.metrics.compared(same, abs(ours - shadow))
         if other:
-            log.info("shadow: %s says otherwise than %s of %d of %d texts", engine.version, answer.scorer.version, other, len(texts))
+            log.info(
+                "shadow: %s says otherwise than %s of %d of %d texts",
+                engine.version,
+                answer.scorer.version,
+                other,
+                len(texts),
+            )
 
 
 def not_served() -> UnknownModel:

@@ -1,1 +1,3 @@
-"""From the bytes of a request to the bytes of an answer: routes, parsing, the protocols, pages, keys. No Ray."""
+"""From the bytes of a request to the bytes of an answer: routes, parsing, the protocols, pages, keys. No
+Ray.
+"""

@@ -1,10 +1,11 @@
-"""The HTTP api: which request goes where, and one table from exception to status. The same under uvicorn and in a Ray Serve replica.
+"""The HTTP api: which request goes where, and one table from exception to status. The same under uvicorn and
+in a Ray Serve replica.
 
     GET /  /healthz  /readyz  /model  /metrics  /docs      POST /classify {"text"}  /classify/batch {"texts"}  /predict {"inputs"}
     GET /v2  /v2/health/live  /v2/health/ready  /v2/models/...      POST /explain {"text"}  /v2/models/NAME/infer
 
-The POST routes (`serve.http.routes`) are dispatched before FastAPI sees them, and everything else is FastAPI's (`serve.http.pages`). `serve.http.openapi`
-documents both.
+The POST routes (`serve.http.routes`) are dispatched before FastAPI sees them, and everything else is
+FastAPI's (`serve.http.pages`). `serve.http.openapi` documents both.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ STATUS: dict[type[Exception], int] = {
 }
 """Whatever is not here is a 500, and says nothing of what it was."""
 
-_TOLD = {404: "no such route: /docs lists them", 405: "the route does not take this method: /docs shows which"}
+_TOLD = {
+    404: "no such route: /docs lists them",
+    405: "the route does not take this method: /docs shows which",
+}
 _RETRY = frozenset({429, 503})
 _REQUEST_ID = b"x-request-id"
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -67,10 +71,11 @@ _INTERNAL = (500, "InternalError", "the server failed: report it with the reques
 
 
 def create_app(service: Service, settings: Settings, *, under_ray: bool = False) -> Api:
-    """The application. `service` may still be loading: until it is ready, /readyz and the POST routes answer 503.
+    """The application. `service` may still be loading: until it is ready, /readyz and the POST routes answer
+    503.
 
-    Its lifespan starts the service's polling and closes the service. `under_ray`: Ray Serve itself returns the x-request-id header, but for
-    what `serve.on_ray.ingress` takes past it.
+    Its lifespan starts the service's polling and closes the service. `under_ray`: Ray Serve itself returns
+    the x-request-id header, but for what `serve.on_ray.ingress` takes past it.
 
     Raises:
         ConfigError: the keys that clients must send cannot be had.
@@ -79,7 +84,9 @@ def create_app(service: Service, settings: Settings, *, under_ray: bool = False)
 
 
 class Api:
-    """The ASGI application: gives each request its id, asks for its key, finds its route, makes an answer of every exception, counts it."""
+    """The ASGI application: gives each request its id, asks for its key, finds its route, makes an answer of
+    every exception, counts it.
+    """
 
     def __init__(self, service: Service, settings: Settings, *, under_ray: bool) -> None:
         self._keys = Keys(settings)
@@ -89,7 +96,9 @@ class Api:
         self._retry_after_s = settings.retry_after_s
         self._echo_id = not under_ray
         server = secrets.token_hex(8).encode()
-        self._ids = (b"%b%08x" % (server, number) for number in itertools.count())  # nobody else's, and a uuid costs ten times as much
+        self._ids = (
+            b"%b%08x" % (server, number) for number in itertools.count()
+        )  # nobody else's, and a uuid costs ten times as much
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -99,7 +108,9 @@ class Api:
         headers = headers_of(scope)
         given = headers.get(_REQUEST_ID)
         request_id = given if given is not None and _GOOD_ID.fullmatch(given) else next(self._ids)
-        request = Incoming(scope["path"].removeprefix(scope.get("root_path", "")), headers, request_id, started)
+        request = Incoming(
+            scope["path"].removeprefix(scope.get("root_path", "")), headers, request_id, started
+        )
         told = scope.get(TOLD)
         echoed = [(_REQUEST_ID, request_id)] if self._echo_id or told else []
         post = self._posts.get(request.path) or (self._posts[v2.INFER] if v2.is_infer(request.path) else None)
@@ -119,7 +130,9 @@ class Api:
                 await post(request, receive, send, echoed)
                 status = 200
             except (ClientGone, asyncio.CancelledError) as gone:
-                self._metrics.count_unanswered(name, CLIENT_GONE if isinstance(gone, ClientGone) else CANCELLED)
+                self._metrics.count_unanswered(
+                    name, CLIENT_GONE if isinstance(gone, ClientGone) else CANCELLED
+                )
                 if told:
                     told.route = name  # its status says already that nobody was answered
                 if isinstance(gone, ClientGone):
@@ -131,7 +144,16 @@ class Api:
         if told:
             told.route, told.status = name, status
 
-    async def _get(self, request: Incoming, scope: Scope, receive: Receive, send: Send, echoed: list[Header], *, post_only: bool) -> int:
+    async def _get(
+        self,
+        request: Incoming,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        echoed: list[Header],
+        *,
+        post_only: bool,
+    ) -> int:
         """Answers what is not posted to a POST route; returns the status."""
         status = 0
 
@@ -144,7 +166,9 @@ class Api:
 
         try:
             if post_only:
-                raise HTTPException(405, headers={"allow": "GET, HEAD, POST" if request.path == "/" else "POST"})
+                raise HTTPException(
+                    405, headers={"allow": "GET, HEAD, POST" if request.path == "/" else "POST"}
+                )
             if self._keys and needs_key(request.path):
                 self._keys.check(request.headers)
             await self._pages(scope, receive, sending)
@@ -163,7 +187,10 @@ class Api:
         if isinstance(error, HTTPException):
             status, kind = error.status_code, HTTPStatus(error.status_code).phrase.title().replace(" ", "")
             told = _TOLD.get(status, kind)
-            more = [(name.lower().encode(), _with_head(value).encode()) for name, value in (error.headers or {}).items()]
+            more = [
+                (name.lower().encode(), _with_head(value).encode())
+                for name, value in (error.headers or {}).items()
+            ]
         elif found := next((STATUS[base] for base in type(error).__mro__ if base in STATUS), None):
             status, kind, told = found, type(error).__name__, str(error)
         else:

@@ -1,7 +1,9 @@
-"""`POST /explain`: which words pushed the score, by occlusion: the text is scored whole and once without each of its words, all at once.
+"""`POST /explain`: which words pushed the score, by occlusion: the text is scored whole and once without each
+of its words, all at once.
 
-A word's weight is the score of the text less that of the text without it (Zeiler and Fergus 2014, on words): above 0 it pushed towards
-clickbait. Two words that only act together both get it all, and two that stand in for each other get none.
+A word's weight is the score of the text less that of the text without it (Zeiler and Fergus 2014, on words):
+above 0 it pushed towards clickbait. Two words that only act together both get it all, and two that stand in
+for each other get none.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ def explanation(answer: Answer, words: list[Word]) -> dict[str, Any]:
     whole, *without = answer.scores
     weights = [round(float(whole) - float(score), 6) for score in without]
     found = [
-        {"word": word, "start": start, "end": end, "weight": weight} for (word, start, end), weight in zip(words, weights, strict=True)
+        {"word": word, "start": start, "end": end, "weight": weight}
+        for (word, start, end), weight in zip(words, weights, strict=True)
     ]
     return {**answer.scorer.result(whole), "words": found}

@@ -1,7 +1,7 @@
 """API keys: which requests need one, and whether one that was sent is among those that are set.
 
-Keys come from the settings (`api_keys`, `api_key_digests`) and from a file that may change while the server runs (`api_keys_file`). Only
-their SHA-256 digests are kept.
+Keys come from the settings (`api_keys`, `api_key_digests`) and from a file that may change while the server
+runs (`api_keys_file`). Only their SHA-256 digests are kept.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Keys:
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
         sent = [headers.get(b"x-api-key", b""), key if scheme.lower() == b"bearer" else b""]
         digests = [digest(one.strip()) for one in sent]
-        # Every pair is compared, and digests are of one length: the time says neither which key was near nor how long it is.
+        # Every pair is compared, and digests are of one length: the time says neither which key was near nor
+        # how long it is.
         known = [hmac.compare_digest(one, other) for one in digests for other in self._digests()]
         return any(known)
 
@@ -79,7 +80,9 @@ class _File:
         self._look_at = monotonic() + _LOOK_S
 
     def digests(self) -> frozenset[str]:
-        """Of the keys as they were at most a second ago. Where the file is missing or bad, of the last good ones; the log says so."""
+        """Of the keys as they were at most a second ago. Where the file is missing or bad, of the last good
+        ones; the log says so.
+        """
         now = monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK_S
@@ -95,7 +98,9 @@ class _File:
         return self._keys
 
     def _state(self) -> tuple[int, ...] | None:
-        """What changes with the file; None where there is none. Kubernetes changes a mounted secret by pointing a link elsewhere."""
+        """What changes with the file; None where there is none. Kubernetes changes a mounted secret by
+        pointing a link elsewhere.
+        """
         try:
             status = self._path.stat()
         except OSError:
@@ -109,9 +114,14 @@ class _File:
                     raise ConfigError(f"api_keys_file {self._path}: it is no regular file")
                 data = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
-            raise ConfigError(f"api_keys_file {self._path}: {error.strerror}: give a file with one key per line") from None
+            raise ConfigError(
+                f"api_keys_file {self._path}: {error.strerror}: give a file with one key per line"
+            ) from None
         if len(data) > MAX_FILE_BYTES:
-            raise ConfigError(f"api_keys_file {self._path}: it has more than {MAX_FILE_BYTES} bytes: give a file with one key per line")
+            raise ConfigError(
+                f"api_keys_file {self._path}: it has more than {MAX_FILE_BYTES} bytes: give a file with one "
+                f"key per line"
+            )
         keys = split(data.removeprefix(codecs.BOM_UTF8))
         if not keys:
             raise ConfigError(f"api_keys_file {self._path}: there is no key in it: write one key per line")

@@ -1,4 +1,6 @@
-"""The OpenAPI page: FastAPI's document of its own routes, and what `serve.http.routes` takes, gives, and every status that it answers."""
+"""The OpenAPI page: FastAPI's document of its own routes, and what `serve.http.routes` takes, gives, and
+every status that it answers.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
             _say_headers(operation)
             # FastAPI's own, of path parameters: any string is one, and a model that is not served is a 404
             operation["responses"] = {
-                status: answer for status, answer in operation["responses"].items() if _schema_of(answer) != "HTTPValidationError"
+                status: answer
+                for status, answer in operation["responses"].items()
+                if _schema_of(answer) != "HTTPValidationError"
             }
     for name in ("HTTPValidationError", "ValidationError"):
         page["components"]["schemas"].pop(name, None)
@@ -74,11 +78,19 @@ def _posts(settings: Settings) -> dict[str, dict[str, Any]]:
     lists = {**texts, "items": {"type": "array", "items": text, "minItems": 1, "maxItems": 1}}
     labels = {"type": "array", "items": {"$ref": _REF.format(model="Label")}}
     ranked = {"anyOf": [labels, {"type": "array", "items": labels}]}
-    parameters = _object({"top_k": {"type": ["integer", "null"], "minimum": 1}, "function_to_apply": {"enum": ["softmax", None]}})
+    parameters = _object(
+        {
+            "top_k": {"type": ["integer", "null"], "minimum": 1},
+            "function_to_apply": {"enum": ["softmax", None]},
+        }
+    )
     inputs = {
         "inputs": {"anyOf": [text, texts, lists]},
         "parameters": {"anyOf": [parameters, {"type": "null"}]},
-        "truncate": {"type": ["boolean", "null"], "description": "A text longer than the model reads is cut either way."},
+        "truncate": {
+            "type": ["boolean", "null"],
+            "description": "A text longer than the model reads is cut either way.",
+        },
         "truncation_direction": {"enum": ["Right", "right", None]},
         "raw_scores": {"const": False},
     }
@@ -86,27 +98,66 @@ def _posts(settings: Settings) -> dict[str, dict[str, Any]]:
     infer = _infer(settings, text)
     example = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": [_OTHER]}]}
     return {
-        "/classify": _post("Classify one headline", _object({"text": text}, "text"), {"text": _ONE}, "Result"),
-        "/classify/batch": _post("Classify many headlines", _object({"texts": texts}, "texts"), {"texts": [_ONE, _OTHER]}, "Results"),
-        "/explain": _post("Which words pushed the score", _object({"text": text}, "text"), {"text": _ONE}, "Explanation"),
-        "/predict": _post("As text-embeddings-inference classifies", predict, {"inputs": _ONE}, ranked, "predict"),
+        "/classify": _post(
+            "Classify one headline", _object({"text": text}, "text"), {"text": _ONE}, "Result"
+        ),
+        "/classify/batch": _post(
+            "Classify many headlines",
+            _object({"texts": texts}, "texts"),
+            {"texts": [_ONE, _OTHER]},
+            "Results",
+        ),
+        "/explain": _post(
+            "Which words pushed the score", _object({"text": text}, "text"), {"text": _ONE}, "Explanation"
+        ),
+        "/predict": _post(
+            "As text-embeddings-inference classifies", predict, {"inputs": _ONE}, ranked, "predict"
+        ),
         "/": _post(
-            "As Hugging Face's inference API classifies", predict, {"inputs": _ONE}, {"type": "array", "items": labels}, "predict_root"
+            "As Hugging Face's inference API classifies",
+            predict,
+            {"inputs": _ONE},
+            {"type": "array", "items": labels},
+            "predict_root",
         ),
         v2.INFER: _infer_post("Inference protocol: infer", infer, example, "infer", "name"),
-        v2.INFER_VERSION: _infer_post("Inference protocol: infer by a version", infer, example, "infer_version", "name", "version"),
+        v2.INFER_VERSION: _infer_post(
+            "Inference protocol: infer by a version", infer, example, "infer_version", "name", "version"
+        ),
     }
 
 
 def _infer(settings: Settings, text: dict[str, Any]) -> dict[str, Any]:
     parameters = {"type": "object"}
     size = {"type": "integer", "minimum": 0, "maximum": settings.max_texts}
-    shape = {"type": "array", "prefixItems": [size, {"const": 1}], "items": False, "minItems": 1, "maxItems": 2}
-    data = {"type": "array", "items": {"anyOf": [text, {"type": "array", "items": text, "minItems": 1, "maxItems": 1}]}}
-    tensor = _object({"name": {"const": "text"}, "datatype": {"const": "BYTES"}, "shape": shape, "data": data}, "name", "datatype", "shape")
+    shape = {
+        "type": "array",
+        "prefixItems": [size, {"const": 1}],
+        "items": False,
+        "minItems": 1,
+        "maxItems": 2,
+    }
+    data = {
+        "type": "array",
+        "items": {"anyOf": [text, {"type": "array", "items": text, "minItems": 1, "maxItems": 1}]},
+    }
+    tensor = _object(
+        {"name": {"const": "text"}, "datatype": {"const": "BYTES"}, "shape": shape, "data": data},
+        "name",
+        "datatype",
+        "shape",
+    )
     tensor["properties"]["parameters"] = parameters
-    form = {"type": "object", "properties": {"binary_data": {"type": "boolean"}}, "additionalProperties": False}
-    output = {"type": "object", "properties": {"name": {"enum": ["score", "label"]}, "parameters": form}, "required": ["name"]}
+    form = {
+        "type": "object",
+        "properties": {"binary_data": {"type": "boolean"}},
+        "additionalProperties": False,
+    }
+    output = {
+        "type": "object",
+        "properties": {"name": {"enum": ["score", "label"]}, "parameters": form},
+        "required": ["name"],
+    }
     return _object(
         {
             "id": {"type": ["string", "null"], "description": "Comes back in the answer."},
@@ -121,17 +172,34 @@ def _infer(settings: Settings, text: dict[str, Any]) -> dict[str, Any]:
 
 
 def _object(properties: dict[str, Any], *required: str) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
 
 
 def _post(
-    summary: str, body: dict[str, Any], example: dict[str, Any], result: str | dict[str, Any], name: str | None = None
+    summary: str,
+    body: dict[str, Any],
+    example: dict[str, Any],
+    result: str | dict[str, Any],
+    name: str | None = None,
 ) -> dict[str, Any]:
     schema = {"$ref": _REF.format(model=result)} if isinstance(result, str) else result
-    timing = {"description": "Milliseconds to parse, in the queue, on the engine, and in all", "schema": {"type": "string"}}
-    answers: dict[str, Any] = {"200": {"description": "Computed", "headers": {"server-timing": timing}, "content": _content(schema)}}
+    timing = {
+        "description": "Milliseconds to parse, in the queue, on the engine, and in all",
+        "schema": {"type": "string"},
+    }
+    answers: dict[str, Any] = {
+        "200": {"description": "Computed", "headers": {"server-timing": timing}, "content": _content(schema)}
+    }
     for status in POST:
-        answers[str(status)] = {"description": REASONS[status], "content": _content({"$ref": _REF.format(model="Error")})}
+        answers[str(status)] = {
+            "description": REASONS[status],
+            "content": _content({"$ref": _REF.format(model="Error")}),
+        }
     return {
         "summary": summary,
         "operationId": name or f"post_{result}".lower(),
@@ -141,28 +209,48 @@ def _post(
     }
 
 
-def _infer_post(summary: str, body: dict[str, Any], example: dict[str, Any], name: str, *in_path: str) -> dict[str, Any]:
+def _infer_post(
+    summary: str, body: dict[str, Any], example: dict[str, Any], name: str, *in_path: str
+) -> dict[str, Any]:
     operation = _post(summary, body, example, "Inferred", name)
     answers = operation["responses"]
     answers["200"]["content"][_BINARY] = {"schema": {"type": "string", "format": "binary"}}
     answers["404"] = {"description": REASONS[404], "content": _content({"$ref": _REF.format(model="Error")})}
-    operation["parameters"] += [{"name": one, "in": "path", "required": True, "schema": {"type": "string"}} for one in in_path]
+    operation["parameters"] += [
+        {"name": one, "in": "path", "required": True, "schema": {"type": "string"}} for one in in_path
+    ]
     length = "Where tensors are bytes behind the JSON: the JSON's length; the content type is then application/octet-stream."
     operation["parameters"].append(
-        {"name": "inference-header-content-length", "in": "header", "required": False, "description": length, "schema": {"type": "integer"}}
+        {
+            "name": "inference-header-content-length",
+            "in": "header",
+            "required": False,
+            "description": length,
+            "schema": {"type": "integer"},
+        }
     )
     return operation
 
 
 def _say_headers(operation: dict[str, Any]) -> None:
     """The request id of every answer, the Retry-After of some."""
-    request_id = {"x-request-id": {"description": "The request's own, or one made for it", "schema": {"type": "string"}}}
+    request_id = {
+        "x-request-id": {"description": "The request's own, or one made for it", "schema": {"type": "string"}}
+    }
     retry = {"retry-after": {"description": "Seconds", "schema": {"type": "integer"}}}
     for status, answer in operation["responses"].items():
-        answer["headers"] = answer.get("headers", {}) | request_id | (retry if status in ("429", "503") else {})
+        answer["headers"] = (
+            answer.get("headers", {}) | request_id | (retry if status in ("429", "503") else {})
+        )
     given = "Up to 128 of A-Z a-z 0-9 . _ -; another is replaced"
     operation.setdefault("parameters", []).append(
-        {"name": "x-request-id", "in": "header", "required": False, "description": given, "schema": {"type": "string"}}
+        {
+            "name": "x-request-id",
+            "in": "header",
+            "required": False,
+            "description": given,
+            "schema": {"type": "string"},
+        }
     )
 
 
@@ -176,7 +264,10 @@ def _ask_for_keys(page: dict[str, Any]) -> None:
         for method, operation in operations.items():
             if method == "post" or needs_key(path):
                 operation["security"] = [{"bearer": []}, {"key": []}]
-                operation["responses"]["401"] = {**refused, "headers": {"www-authenticate": {"schema": {"type": "string"}}}}
+                operation["responses"]["401"] = {
+                    **refused,
+                    "headers": {"www-authenticate": {"schema": {"type": "string"}}},
+                }
 
 
 def _schema_of(answer: dict[str, Any]) -> str:

@@ -1,4 +1,6 @@
-"""What FastAPI serves: health, the model, metrics, the inference protocol's metadata, the docs. `serve.http.api` stands in front of it."""
+"""What FastAPI serves: health, the model, metrics, the inference protocol's metadata, the docs.
+`serve.http.api` stands in front of it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,18 @@ _RAISED = "clickbait.raised"  # in the ASGI scope
 _METRICS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format"}
 }
-_NAMES = ("/", "/healthz", "/readyz", "/model", "/metrics", "/v2", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json")
+_NAMES = (
+    "/",
+    "/healthz",
+    "/readyz",
+    "/model",
+    "/metrics",
+    "/v2",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/docs",
+    "/openapi.json",
+)
 
 
 def create(service: Service, settings: Settings, keys: Keys) -> FastAPI:
@@ -48,7 +61,11 @@ def create(service: Service, settings: Settings, keys: Keys) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     # A redirect for OAuth, which there is none of.
-    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != app.swagger_ui_oauth2_redirect_url]
+    app.router.routes[:] = [
+        route
+        for route in app.router.routes
+        if getattr(route, "path", "") != app.swagger_ui_oauth2_redirect_url
+    ]
     _add_health(app, service, keys)
     _add_inference_protocol(app, service)
 
@@ -92,7 +109,9 @@ class _Keep:
 
 def _add_health(app: FastAPI, service: Service, keys: Keys) -> None:
     def health(request: Request, **instead: str) -> Health:
-        """The state; who has a key learns the rest too. The reason of a refusal names the registry's bucket, which is nobody else's."""
+        """The state; who has a key learns the rest too. The reason of a refusal names the registry's bucket,
+        which is nobody else's.
+        """
         message = "Clickbait detector: POST a headline to /classify; /docs shows how"
         found = service.health()
         if not keys.among(headers_of(request.scope)):
@@ -103,11 +122,18 @@ def _add_health(app: FastAPI, service: Service, keys: Keys) -> None:
     async def root(request: Request) -> Health:
         return health(request)
 
-    @app.get("/healthz", summary="The process is alive", responses=errors(500), response_model_exclude_unset=True)
+    @app.get(
+        "/healthz", summary="The process is alive", responses=errors(500), response_model_exclude_unset=True
+    )
     async def healthz(request: Request) -> Health:
         return health(request, status="alive")
 
-    @app.get("/readyz", summary="A model is loaded and warmed", responses=errors(500, 503), response_model_exclude_unset=True)
+    @app.get(
+        "/readyz",
+        summary="A model is loaded and warmed",
+        responses=errors(500, 503),
+        response_model_exclude_unset=True,
+    )
     async def readyz(request: Request) -> Health:
         _check_ready(service)
         return health(request)
@@ -116,7 +142,12 @@ def _add_health(app: FastAPI, service: Service, keys: Keys) -> None:
     async def model() -> Model:
         return Model.model_validate(service.summary())
 
-    @app.get("/metrics", summary="What the server counts", response_class=Response, responses={**errors(500), **_METRICS})
+    @app.get(
+        "/metrics",
+        summary="What the server counts",
+        response_class=Response,
+        responses={**errors(500), **_METRICS},
+    )
     async def metrics() -> Response:
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
@@ -141,7 +172,9 @@ def _add_inference_protocol(app: FastAPI, service: Service) -> None:
     async def model_metadata(name: str) -> ModelMetadata:
         return ModelMetadata.model_validate(v2.metadata(service, name, None))
 
-    @app.get("/v2/models/{name}/versions/{version}", summary="Inference protocol: a version", responses=of_model)
+    @app.get(
+        "/v2/models/{name}/versions/{version}", summary="Inference protocol: a version", responses=of_model
+    )
     async def version_metadata(name: str, version: str) -> ModelMetadata:
         return ModelMetadata.model_validate(v2.metadata(service, name, version))
 
@@ -150,7 +183,11 @@ def _add_inference_protocol(app: FastAPI, service: Service) -> None:
         v2.check_model(service, name, None)
         return ModelReady(name=name, ready=True)
 
-    @app.get("/v2/models/{name}/versions/{version}/ready", summary="Inference protocol: a version is loaded", responses=of_model)
+    @app.get(
+        "/v2/models/{name}/versions/{version}/ready",
+        summary="Inference protocol: a version is loaded",
+        responses=of_model,
+    )
     async def version_ready(name: str, version: str) -> ModelReady:
         v2.check_model(service, name, version)
         return ModelReady(name=name, ready=True)

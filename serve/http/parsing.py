@@ -1,4 +1,6 @@
-"""From the bytes of a request to texts, by hand: what the hot path takes, within its limits. Nothing of the input is ever in a message."""
+"""From the bytes of a request to texts, by hand: what the hot path takes, within its limits. Nothing of the
+input is ever in a message.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,23 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope
 
-from clickbait.errors import BadRequest, BodyTooLarge, DeadlineExceeded, InvalidText, TooManyTexts, UnsupportedMediaType
+from clickbait.errors import (
+    BadRequest,
+    BodyTooLarge,
+    DeadlineExceeded,
+    InvalidText,
+    TooManyTexts,
+    UnsupportedMediaType,
+)
 from clickbait.text import clean, raw_bound
 from serve.settings import Settings
 
 JSON_TYPES = frozenset({b"application/json"})
 _UTF_8 = frozenset({"utf-8", "utf8"})
 _TYPE = re.compile(r"[a-z0-9.+-]+/[a-z0-9.+-]+")
-_MAX_TYPE = 256  # bytes of a content-type header: its parser takes the square of the count of parameters, and no client sends so many
+# bytes of a content-type header: its parser takes the square of the count of parameters, and no client sends
+# so many
+_MAX_TYPE = 256
 _COLON, _QUOTE = ord(":"), ord('"')
 _READ = frozenset(
     {
@@ -39,7 +50,9 @@ TOLD = "clickbait.told"
 
 
 class Told:
-    """What the server wants to know of a request once it is over. `full`: there are as many as may be, and this one is to be refused."""
+    """What the server wants to know of a request once it is over. `full`: there are as many as may be, and
+    this one is to be refused.
+    """
 
     __slots__ = ("full", "route", "status")
 
@@ -72,7 +85,9 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
     return {name: value for name, value in scope["headers"] if name in _READ}
 
 
-def check_headers(headers: dict[bytes, bytes], max_body_bytes: int, types: frozenset[bytes] = JSON_TYPES) -> None:
+def check_headers(
+    headers: dict[bytes, bytes], max_body_bytes: int, types: frozenset[bytes] = JSON_TYPES
+) -> None:
     """Refuses a body by its headers, before it is read.
 
     Raises:
@@ -89,7 +104,9 @@ def check_headers(headers: dict[bytes, bytes], max_body_bytes: int, types: froze
 
 
 def media_type(kind: bytes) -> bytes | None:
-    """The type in a content-type header, in lower case, whatever its other parameters. None where it is none, or not in UTF-8."""
+    """The type in a content-type header, in lower case, whatever its other parameters. None where it is none,
+    or not in UTF-8.
+    """
     return _media_type(kind) if len(kind) <= _MAX_TYPE else None
 
 
@@ -98,7 +115,9 @@ def _media_type(kind: bytes) -> bytes | None:
     message = Message()
     message["content-type"] = kind.decode("latin-1")
     (name, _), *parameters = message.get_params(failobj=[("", "")])
-    charsets = {str(value).strip().lower() for parameter, value in parameters if parameter.lower() == "charset"}
+    charsets = {
+        str(value).strip().lower() for parameter, value in parameters if parameter.lower() == "charset"
+    }
     name = name.strip().lower()
     return name.encode() if charsets <= _UTF_8 and _TYPE.fullmatch(name) else None
 
@@ -152,7 +171,8 @@ def texts_of(body: bytes, settings: Settings) -> list[str]:
     """The texts of {"texts": [...]}.
 
     Raises:
-        BadRequest, InvalidText, TooManyTexts: the statuses are `serve.http.api`'s. One bad text refuses them all, and is named by its index.
+        BadRequest, InvalidText, TooManyTexts: the statuses are `serve.http.api`'s. One bad text refuses them
+            all, and is named by its index.
     """
     texts = _field(body, "texts")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -202,7 +222,10 @@ def check_text(text: str, name: str, max_characters: int) -> None:
     if len(text) <= max_characters and text.isascii() and text.isprintable() and text and not text.isspace():
         return  # cleaning only folds its blanks: most headlines end here, a microsecond earlier
     if len(text) > raw_bound(max_characters):  # first: what cleaning costs is bounded by this
-        raise InvalidText(f"{name}: {len(text)} characters, white space included, where {raw_bound(max_characters)} are taken: shorten it")
+        raise InvalidText(
+            f"{name}: {len(text)} characters, white space included, where {raw_bound(max_characters)} are "
+            f"taken: shorten it"
+        )
     length = len(clean(text))
     if not length:
         raise InvalidText(f"{name}: is blank: send a headline")

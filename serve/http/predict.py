@@ -1,12 +1,13 @@
-"""`POST /predict` as text-embeddings-inference has it, and `POST /` as Hugging Face's inference API has it, for the clients made for those.
+"""`POST /predict` as text-embeddings-inference has it, and `POST /` as Hugging Face's inference API has it,
+for the clients made for those.
 
 {"inputs": "a text"} at /predict             [{"label": "news", "score": 0.9}, {"label": "clickbait", "score": 0.1}]
 {"inputs": "a text"} at /                    a list of one such list: what @huggingface/inference reads
 {"inputs": ["a text"] or [["a text"]]}       a list of such lists
 {"inputs": ..., "parameters": {"top_k": 1}}  a list of such lists, of one text too: what huggingface_hub sends, and reads
 
-Unlike text-embeddings-inference, ["one", "two"] is two texts: a headline has no pair. The labels are sorted by score, whatever the
-model's threshold says.
+Unlike text-embeddings-inference, ["one", "two"] is two texts: a headline has no pair. The labels are sorted
+by score, whatever the model's threshold says.
 """
 
 from __future__ import annotations
@@ -55,9 +56,14 @@ def asked_of(body: bytes, settings: Settings, *, nested: bool) -> Asked:
     if document.get("raw_scores", False) is not False:
         raise BadRequest('"raw_scores" must be false: scores are probabilities')
     if not isinstance(document.get("truncate"), bool | None):
-        raise BadRequest('"truncate" must be true or false: a text that is longer than the model reads is cut either way')
+        raise BadRequest(
+            '"truncate" must be true or false: a text that is longer than the model reads is cut either way'
+        )
     if document.get("truncation_direction") not in (None, "Right", "right"):
-        raise BadRequest('"truncation_direction" must be "Right": a text that is longer than the model reads is cut at its end')
+        raise BadRequest(
+            '"truncation_direction" must be "Right": a text that is longer than the model reads is cut at '
+            "its end"
+        )
     parameters = document.get("parameters")
     nested = nested or not isinstance(inputs, str) or parameters is not None
     return Asked(texts, nested=nested, top_k=_top_k(parameters))

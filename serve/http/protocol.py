@@ -1,11 +1,13 @@
-"""HTTP/1.1 for our own listeners: uvicorn's protocol on httptools, with less between the parser and the application, and with bounds.
+"""HTTP/1.1 for our own listeners: uvicorn's protocol on httptools, with less between the parser and the
+application, and with bounds.
 
-uvicorn checks each header of an answer with two regular expressions and writes head and body apart; here an answer that is whole is
-composed, checked and written at once. uvicorn bounds neither the bytes of a request's head nor how long one may take; here both are
-bounded, so half-open connections end by themselves. Requests that are no HTTP are refused with the api's own error body.
+uvicorn checks each header of an answer with two regular expressions and writes head and body apart; here an
+answer that is whole is composed, checked and written at once. uvicorn bounds neither the bytes of a request's
+head nor how long one may take; here both are bounded, so half-open connections end by themselves. Requests
+that are no HTTP are refused with the api's own error body.
 
-No other protocol is served: a request that asks to change to WebSocket or HTTP/2 (`Upgrade`) is answered by HTTP/1.1, body and all,
-as RFC 9110 section 7.8 allows.
+No other protocol is served: a request that asks to change to WebSocket or HTTP/2 (`Upgrade`) is answered by
+HTTP/1.1, body and all, as RFC 9110 section 7.8 allows.
 """
 
 from __future__ import annotations
@@ -25,11 +27,21 @@ MAX_HEAD = 65_536  # bytes of a request line and its headers; browsers and proxi
 LINGER_S = 2.0  # as nginx gives a client to be silent
 HEAD_S = 10.0  # from a connection, or from a request's first byte, to the end of its headers
 _SLICE = 16_384  # bytes parsed at a time: within one, nobody counts where a head begins
-_NOT_HTTP = (400, "BadRequest", "this is not a whole HTTP/1.1 request: check the request line, the headers and the length of the body")
-_LONG_HEAD = (431, "HeadTooLarge", f"the request line and the headers have more than {MAX_HEAD} bytes: send fewer headers, or shorter ones")
+_NOT_HTTP = (
+    400,
+    "BadRequest",
+    "this is not a whole HTTP/1.1 request: check the request line, the headers and the length of the body",
+)
+_LONG_HEAD = (
+    431,
+    "HeadTooLarge",
+    f"the request line and the headers have more than {MAX_HEAD} bytes: send fewer headers, or shorter ones",
+)
 _FAILED = (500, "InternalError", "the server failed: report it with the request_id")
 _UPGRADE = frozenset({b"connection", b"upgrade", b"http2-settings"})
-_ids = (b"%b%08x" % (server, number) for server in [secrets.token_hex(8).encode()] for number in itertools.count())
+_ids = (
+    b"%b%08x" % (server, number) for server in [secrets.token_hex(8).encode()] for number in itertools.count()
+)
 
 
 class Protocol(HttpToolsProtocol):
@@ -55,7 +67,9 @@ class Protocol(HttpToolsProtocol):
         self._hurry()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """No timer outlives it, and no request: uvicorn tells only the last one, and others may be in front of it."""
+        """No timer outlives it, and no request: uvicorn tells only the last one, and others may be in front
+        of it.
+        """
         self._patient()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
@@ -95,23 +109,35 @@ class Protocol(HttpToolsProtocol):
                 self._hurry()
 
     def _without_upgrade(self) -> bytes:
-        """The head that was just parsed without its `Upgrade`, for a new parser: the old one would take no body behind it.
+        """The head that was just parsed without its `Upgrade`, for a new parser: the old one would take no
+        body behind it.
 
         The old one has taken the head as whole and well-formed, and it is written as it was read.
         """
         headers = [(name, value) for name, value in self.headers if name not in _UPGRADE]
-        options = [option.strip().lower() for name, value in self.headers if name == b"connection" for option in value.split(b",")]
+        options = [
+            option.strip().lower()
+            for name, value in self.headers
+            if name == b"connection"
+            for option in value.split(b",")
+        ]
         headers += [(b"connection", option) for option in options if option not in _UPGRADE]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
         self._upgrading = False
-        request_line = b"%b %b HTTP/%b\r\n" % (self.scope["method"].encode(), self.url, self.scope["http_version"].encode())
+        request_line = b"%b %b HTTP/%b\r\n" % (
+            self.scope["method"].encode(),
+            self.url,
+            self.scope["http_version"].encode(),
+        )
         return request_line + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n"
 
     def on_message_begin(self) -> None:
         """A new request's first bytes."""
         super().on_message_begin()
-        if self.timeout_keep_alive_task is not None:  # not at any byte: blank lines are no request, and would keep the connection for ever
+        if (
+            self.timeout_keep_alive_task is not None
+        ):  # not at any byte: blank lines are no request, and would keep the connection for ever
             self._unset_keepalive_if_required()
         self._in_head, self._head = True, -self._slice  # what is before it in this slice is another request's
 
@@ -130,7 +156,9 @@ class Protocol(HttpToolsProtocol):
             return
         self._in_head, self._head = False, 0
         self._patient()
-        if self.timeout_keep_alive_task is not None:  # the answer before this request came after the request's first bytes
+        if (
+            self.timeout_keep_alive_task is not None
+        ):  # the answer before this request came after the request's first bytes
             self._unset_keepalive_if_required()
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
@@ -172,7 +200,9 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def on_response_complete(self) -> None:
-        """Starts the next request in the queue, or sends the refusal behind the last one, or waits for more."""
+        """Starts the next request in the queue, or sends the refusal behind the last one, or waits for
+        more.
+        """
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -183,10 +213,14 @@ class Protocol(HttpToolsProtocol):
         elif self._refused is not None:
             self._write_refusal()
         else:
-            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _refuse(self, status: int, kind: str, told: str) -> None:
-        """Ends the connection with an error's answer, behind the answers to the requests that came whole before it."""
+        """Ends the connection with an error's answer, behind the answers to the requests that came whole
+        before it.
+        """
         if self._ended:  # its last answer is out
             self.transport.close()
             return
@@ -220,14 +254,18 @@ class Protocol(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def end(self, more_body: bool) -> None:
-        """Closes the connection behind an answer; `more_body`: the client has not sent all of that request."""
+        """Closes the connection behind an answer; `more_body`: the client has not sent all of that
+        request.
+        """
         if more_body:
             self._linger()
         else:
             self.transport.close()
 
     def _linger(self) -> None:
-        """Closes, but not before the client has had a moment to send its rest: a reset could take the answer with it."""
+        """Closes, but not before the client has had a moment to send its rest: a reset could take the answer
+        with it.
+        """
         self._patient()
         if self.transport.can_write_eof():
             self._ended = True
@@ -266,17 +304,25 @@ class _Cycle(RequestResponseCycle):
     async def send(self, message: Any) -> None:
         """As ASGI has it."""
         start = self._start
-        if start is None or message["type"] == "http.response.start":  # a second one: the application failed, and uvicorn says so
+        if (
+            start is None or message["type"] == "http.response.start"
+        ):  # a second one: the application failed, and uvicorn says so
             if message["type"] != "http.response.start" or self.response_started or self.access_log:
                 await super().send(message)
             else:
                 self._start = message
             return
         self._start = None
-        if self.more_body:  # it answers before it has read all: what is still to come is not worth the connection
+        if (
+            self.more_body
+        ):  # it answers before it has read all: what is still to come is not worth the connection
             self.keep_alive = False
         body = message.get("body", b"")
-        head = None if message.get("more_body", False) or self.flow.write_paused else self._whole(start, len(body))
+        head = (
+            None
+            if message.get("more_body", False) or self.flow.write_paused
+            else self._whole(start, len(body))
+        )
         if head is None:
             await super().send(start)
             await super().send(message)
@@ -294,12 +340,24 @@ class _Cycle(RequestResponseCycle):
         status, kind, told = _FAILED
         request_id = next(_ids)
         body = orjson.dumps({"error": told, "error_type": kind, "request_id": request_id.decode()})
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id)]
-        await self.send({"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]})
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", request_id),
+        ]
+        await self.send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*headers, (b"connection", b"close")],
+            }
+        )
         await self.send({"type": "http.response.body", "body": body})
 
     def _whole(self, start: Any, length: int) -> bytes | None:
-        """The head of an answer whose body is there; None leaves it to uvicorn, and so does a line end where none may be."""
+        """The head of an answer whose body is there; None leaves it to uvicorn, and so does a line end where
+        none may be.
+        """
         lines = [STATUS_LINE[start["status"]]]
         headers = [*self.default_headers, *start.get("headers", ())]
         if not self.keep_alive:

@@ -1,7 +1,8 @@
-"""The POST routes, from bytes to bytes, without FastAPI: its layers and Starlette's cost more than all of this (docs/http.md: a table).
+"""The POST routes, from bytes to bytes, without FastAPI: its layers and Starlette's cost more than all of
+this (docs/http.md: a table).
 
-Each route is a `Post`: headers, body, `read` (the texts, and how to answer), the engine, two messages to the server. What goes wrong is
-raised, and `serve.http.api` answers it.
+Each route is a `Post`: headers, body, `read` (the texts, and how to answer), the engine, two messages to the
+server. What goes wrong is raised, and `serve.http.api` answers it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class Post:
         self._types = types
 
     async def __call__(self, request: Incoming, receive: Receive, send: Send, echoed: list[Header]) -> None:
-        """Answers `request` with 200 and the headers `echoed` among its own, or raises what `serve.http.api` has a status for."""
+        """Answers `request` with 200 and the headers `echoed` among its own, or raises what `serve.http.api`
+        has a status for.
+        """
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         check_headers(request.headers, self._limit, self._types)
         request.body = await read_body(receive, self._limit, deadline)
@@ -70,7 +73,9 @@ class Post:
 
 
 async def _unless_gone(work: Coroutine[Any, Any, Answer], receive: Receive) -> Answer:
-    """What `work` gives; where the client goes first, `work` is cancelled, so that nobody computes for him."""
+    """What `work` gives; where the client goes first, `work` is cancelled, so that nobody computes for
+    him.
+    """
     watch = _Watch(receive)
     try:
         return await work
@@ -83,7 +88,9 @@ async def _unless_gone(work: Coroutine[Any, Any, Answer], receive: Receive) -> A
 
 
 class _Watch:
-    """Cancels the task that made it once the client has gone. It begins after a while: a task a request costs more than parsing it."""
+    """Cancels the task that made it once the client has gone. It begins after a while: a task a request costs
+    more than parsing it.
+    """
 
     def __init__(self, receive: Receive) -> None:
         task = asyncio.current_task()
@@ -125,7 +132,10 @@ def posts(service: Service, settings: Settings) -> dict[str, Post]:
     def explained(request: Incoming) -> Asked:
         text = text_of(request.body, settings)
         words = explain.words_of(text, settings)
-        return explain.occluded(text, words), lambda answer: (orjson.dumps(explain.explanation(answer, words)), JSON)
+        return explain.occluded(text, words), lambda answer: (
+            orjson.dumps(explain.explanation(answer, words)),
+            JSON,
+        )
 
     def inferred(request: Incoming) -> Asked:
         asked = v2.asked_of(request, service, settings)

@@ -1,4 +1,6 @@
-"""What the answers look like, for the OpenAPI page. The POST routes do not build these: they are held against them in tests."""
+"""What the answers look like, for the OpenAPI page. The POST routes do not build these: they are held against
+them in tests.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ class _Answer(BaseModel):
 class Result(_Answer):
     """One headline's verdict."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"label": "clickbait", "score": 0.973, "model": "v3"}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"label": "clickbait", "score": 0.973, "model": "v3"}]}
+    )
 
     label: Literal["news", "clickbait"]
     """The score against the model's threshold."""

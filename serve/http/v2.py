@@ -1,8 +1,10 @@
-"""The Open Inference Protocol v2, which Triton, KServe and their clients speak: health, metadata and infer over HTTP.
+"""The Open Inference Protocol v2, which Triton, KServe and their clients speak: health, metadata and infer
+over HTTP.
 
-One model, named as the bundle's manifest names it. Its input is "text", BYTES of shape [n] or [n, 1]; its outputs are "score", FP32 of
-shape [n], the probability of clickbait, and "label", BYTES of shape [n]. Tensors are JSON or, by Triton's extension, binary: the body
-then is a JSON object of `inference-header-content-length` bytes and behind it the tensors, each text with its length in four bytes.
+One model, named as the bundle's manifest names it. Its input is "text", BYTES of shape [n] or [n, 1]; its
+outputs are "score", FP32 of shape [n], the probability of clickbait, and "label", BYTES of shape [n]. Tensors
+are JSON or, by Triton's extension, binary: the body then is a JSON object of
+`inference-header-content-length` bytes and behind it the tensors, each text with its length in four bytes.
 
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
@@ -29,7 +31,9 @@ INFER = "/v2/models/{name}/infer"
 INFER_VERSION = "/v2/models/{name}/versions/{version}/infer"
 _PATH = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 _OUTPUTS = ("score", "label")
-_KEYS = frozenset({"id", "inputs", "model_name", "model_version", "outputs", "parameters"})  # KServe's client sends the model's name too
+_KEYS = frozenset(
+    {"id", "inputs", "model_name", "model_version", "outputs", "parameters"}
+)  # KServe's client sends the model's name too
 _HEADER_LENGTH = b"inference-header-content-length"
 _LENGTH_BYTES = 4  # before each text of a binary tensor, little-endian
 
@@ -66,7 +70,10 @@ def metadata(service: Service, name: str, version: str | None) -> dict[str, Any]
         "versions": [check_model(service, name, version)],
         "platform": "onnxruntime_onnx",
         "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
-        "outputs": [{"name": "score", "datatype": "FP32", "shape": [-1]}, {"name": "label", "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [
+            {"name": "score", "datatype": "FP32", "shape": [-1]},
+            {"name": "label", "datatype": "BYTES", "shape": [-1]},
+        ],
     }
 
 
@@ -75,7 +82,9 @@ class Asked:
 
     __slots__ = ("_id", "_name", "_outputs", "texts")
 
-    def __init__(self, texts: list[str], name: str, request_id: str | None, outputs: list[tuple[str, bool]]) -> None:
+    def __init__(
+        self, texts: list[str], name: str, request_id: str | None, outputs: list[tuple[str, bool]]
+    ) -> None:
         self.texts = texts
         self._name = name
         self._id = request_id
@@ -84,15 +93,25 @@ class Asked:
     def render(self, answer: Answer) -> tuple[bytes, list[tuple[bytes, bytes]]]:
         """The body, and its headers."""
         results = [answer.scorer.result(score) for score in answer.scores]
-        document: dict[str, Any] = {"model_name": self._name, "model_version": answer.scorer.version, "outputs": []}
+        document: dict[str, Any] = {
+            "model_name": self._name,
+            "model_version": answer.scorer.version,
+            "outputs": [],
+        }
         if self._id is not None:
             document["id"] = self._id
         tensors: list[bytes] = []
         for name, binary in self._outputs:
             values = [result[name] for result in results]
-            tensor: dict[str, Any] = {"name": name, "datatype": "FP32" if name == "score" else "BYTES", "shape": [len(values)]}
+            tensor: dict[str, Any] = {
+                "name": name,
+                "datatype": "FP32" if name == "score" else "BYTES",
+                "shape": [len(values)],
+            }
             if binary:
-                tensors.append(struct.pack(f"<{len(values)}f", *values) if name == "score" else _packed(values))
+                tensors.append(
+                    struct.pack(f"<{len(values)}f", *values) if name == "score" else _packed(values)
+                )
                 tensor["parameters"] = {"binary_data_size": len(tensors[-1])}
             else:
                 tensor["data"] = values
@@ -100,7 +119,10 @@ class Asked:
         head = orjson.dumps(document)
         if not tensors:
             return head, [(b"content-type", b"application/json")]
-        return head + b"".join(tensors), [(b"content-type", b"application/octet-stream"), (_HEADER_LENGTH, b"%d" % len(head))]
+        return head + b"".join(tensors), [
+            (b"content-type", b"application/octet-stream"),
+            (_HEADER_LENGTH, b"%d" % len(head)),
+        ]
 
 
 def asked_of(request: Incoming, service: Service, settings: Settings) -> Asked:
@@ -115,14 +137,22 @@ def asked_of(request: Incoming, service: Service, settings: Settings) -> Asked:
     request.version = path["version"]
     head, binary = _split(request)
     document = object_of(head, _KEYS)
-    if document.get("model_name", path["name"]) != path["name"] or document.get("model_version", path["version"]) != path["version"]:
+    if (
+        document.get("model_name", path["name"]) != path["name"]
+        or document.get("model_version", path["version"]) != path["version"]
+    ):
         raise BadRequest('"model_name" and "model_version" must be the ones in the path, or not there')
     request_id = document.get("id")
     if not isinstance(request_id, str | None):
         raise BadRequest('"id" must be a string')
     texts = _texts(document.get("inputs"), binary, settings)
     check_texts(texts, "text", settings)
-    return Asked(texts, path["name"], request_id, _outputs(document.get("outputs"), _parameters(document).get("binary_data_output", False)))
+    return Asked(
+        texts,
+        path["name"],
+        request_id,
+        _outputs(document.get("outputs"), _parameters(document).get("binary_data_output", False)),
+    )
 
 
 def _split(request: Incoming) -> tuple[bytes, bytes]:
@@ -137,13 +167,23 @@ def _split(request: Incoming) -> tuple[bytes, bytes]:
 
 
 def _texts(inputs: Any, binary: bytes, settings: Settings) -> list[str]:
-    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict) or inputs[0].get("name") != "text":
+    if (
+        not isinstance(inputs, list)
+        or len(inputs) != 1
+        or not isinstance(inputs[0], dict)
+        or inputs[0].get("name") != "text"
+    ):
         raise BadRequest('"inputs" must be a list of one tensor, named "text"')
     tensor = inputs[0]
     if tensor.get("datatype") != "BYTES":
         raise BadRequest('the datatype of "text" must be BYTES')
     shape = tensor.get("shape")
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape) or shape[1:] not in ([], [1]) or not shape:
+    if (
+        not isinstance(shape, list)
+        or not all(type(size) is int and size >= 0 for size in shape)
+        or shape[1:] not in ([], [1])
+        or not shape
+    ):
         raise BadRequest('the shape of "text" must be [n] or [n, 1]')
     count = shape[0]
     check_count(count, "text", settings)
@@ -157,7 +197,9 @@ def _texts(inputs: Any, binary: bytes, settings: Settings) -> list[str]:
         texts = found
     else:
         if "data" in tensor or type(size) is not int or size != len(binary):
-            raise BadRequest('"binary_data_size" must be the count of bytes behind the JSON, and there must be no "data"')
+            raise BadRequest(
+                '"binary_data_size" must be the count of bytes behind the JSON, and there must be no "data"'
+            )
         texts = _unpacked(binary, count)
     if len(texts) != count:
         raise BadRequest('"text" must have as many elements as its shape says')
@@ -172,14 +214,18 @@ def _outputs(asked: Any, binary: Any) -> list[tuple[str, bool]]:
         if asked not in (None, []):
             raise BadRequest('"outputs" must be a list')
         return [(name, binary) for name in _OUTPUTS]
-    if not isinstance(asked, list) or not all(isinstance(one, dict) and one.get("name") in _OUTPUTS for one in asked):
+    if not isinstance(asked, list) or not all(
+        isinstance(one, dict) and one.get("name") in _OUTPUTS for one in asked
+    ):
         raise BadRequest('"outputs" must be a list of "score" and "label"')
     names = [one["name"] for one in asked]
     if len(set(names)) != len(names):
         raise BadRequest('"outputs" must name each output once')
     forms = [_parameters(one) for one in asked]
     if any(form.keys() - {"binary_data"} for form in forms):
-        raise BadRequest('an output takes no other parameter than "binary_data": no classification, no shared memory')
+        raise BadRequest(
+            'an output takes no other parameter than "binary_data": no classification, no shared memory'
+        )
     chosen = [form.get("binary_data", binary) for form in forms]
     if not all(type(one) is bool for one in chosen):
         raise BadRequest('"binary_data" must be true or false')
@@ -206,7 +252,9 @@ def _unpacked(data: bytes, count: int) -> list[str]:
     except (struct.error, UnicodeDecodeError):
         position = -1
     if position != len(data):
-        raise BadRequest("a binary text must be its length in four bytes, little-endian, and as many bytes of UTF-8")
+        raise BadRequest(
+            "a binary text must be its length in four bytes, little-endian, and as many bytes of UTF-8"
+        )
     return texts
 
 

@@ -1,9 +1,12 @@
-"""Ray Serve behind HAProxy and in throughput mode: on wherever `ray[serve]` brings an HAProxy (Linux), with no switch to remember.
+"""Ray Serve behind HAProxy and in throughput mode: on wherever `ray[serve]` brings an HAProxy (Linux), with
+no switch to remember.
 
-Ray reads these variables in the processes of its own controller, proxies and replicas. They are set in three ways, for three ways to
-start: importing `serve.app` sets them for a Ray that this process starts (`serve run serve.app:build`, `make serve`); `configs/serve.yaml`
-and `serve.app.serve_on_ray` hand them to the controller, from which proxies and replicas have them (any Ray that runs already); the KubeRay
-manifests set them on every pod. A variable that is set already wins: RAY_SERVE_ENABLE_HA_PROXY=0 goes back to Ray's own proxy.
+Ray reads these variables in the processes of its own controller, proxies and replicas. They are set in three
+ways, for three ways to start: importing `serve.app` sets them for a Ray that this process starts (`serve run
+serve.app:build`, `make serve`); `configs/serve.yaml` and `serve.app.serve_on_ray` hand them to the
+controller, from which proxies and replicas have them (any Ray that runs already); the KubeRay manifests set
+them on every pod. A variable that is set already wins: RAY_SERVE_ENABLE_HA_PROXY=0 goes back to Ray's own
+proxy.
 
 HAProxy itself is started by `serve/on_ray/haproxy-launcher`, which serve/on_ray/haproxy_process.py describes.
 """
@@ -18,19 +21,27 @@ from pathlib import Path
 ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",  # HAProxy learns within one that a replica goes; 30 is for slower balancers
+    # HAProxy learns within one that a replica goes; 30 is for slower balancers
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
     # A replica that died or hangs: another one is asked. To score a headline twice harms nobody.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response response-timeout",
-    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "32768",  # of a request that can be sent again; Ray's 16384 are less than 256 headlines
-    "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "10",  # twice timeout_s, after which a replica itself has answered 504; Ray has no limit
-    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",  # a client that sends or takes nothing; Ray's default is an hour
-    # A replica that hangs is found in 3 to 5 s: three health checks that take longer than a second. Ray's defaults need 11.
+    # of a request that can be sent again; Ray's 16384 are less than 256 headlines
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "32768",
+    # twice timeout_s, after which a replica itself has answered 504; Ray has no limit
+    "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "10",
+    # a client that sends or takes nothing; Ray's default is an hour
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",
+    # A replica that hangs is found in 3 to 5 s: three health checks that take longer than a second. Ray's
+    # defaults need 11.
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "3",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",  # a dead HAProxy is one after three checks; Ray's default of 10 makes that 30 s
-    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",  # Ray's default of 10 comes on top of upscale_delay_s
+    # a dead HAProxy is one after three checks; Ray's default of 10 makes that 30 s
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    # Ray's default of 10 comes on top of upscale_delay_s
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # four, the default, would share the replicas' cores
-    # Between two looks of the controller: Ray's default of 0.1 takes 4% of a core, and 1% in its store, for what may wait half a second.
+    # Between two looks of the controller: Ray's default of 0.1 takes 4% of a core, and 1% in its store, for
+    # what may wait half a second.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
 }
 LAUNCHER = Path(__file__).with_name("haproxy-launcher")
@@ -57,7 +68,9 @@ def set_defaults() -> None:
 
 
 def allow(timeout_s: float) -> None:
-    """Has HAProxy of a Ray that this process starts wait for a replica with this limit, unless somebody chose another time."""
+    """Has HAProxy of a Ray that this process starts wait for a replica with this limit, unless somebody chose
+    another time.
+    """
     if os.environ.get(_TIMEOUT) == ENVIRONMENT[_TIMEOUT]:
         os.environ[_TIMEOUT] = _wait(timeout_s)
 

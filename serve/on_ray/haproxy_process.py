@@ -1,15 +1,18 @@
 """Starts HAProxy for Ray Serve: edits the configuration that Ray wrote, and serves on when HAProxy is killed.
 
-Ray's proxy actor runs `serve/on_ray/haproxy-launcher` as if it were HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH). This file becomes HAProxy by exec,
-so Ray keeps the process that it started. Two things happen before:
+Ray's proxy actor runs `serve/on_ray/haproxy-launcher` as if it were HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH).
+This file becomes HAProxy by exec, so Ray keeps the process that it started. Two things happen before:
 
-- `edit` changes the configuration. HAProxy's own refusals are JSON like ours, methods in metrics come from a closed list, `Upgrade` is
-  not passed on, a request's head has a time limit, and the statistics listen on 127.0.0.1. Ray has no setting for any of these.
-- A watcher is forked. Ray notices only after three failed health checks that HAProxy is dead, then starts a new proxy actor. Meanwhile the
-  watcher runs HAProxy with the same configuration (the stand-in). The new actor's HAProxy takes its sockets over.
+- `edit` changes the configuration. HAProxy's own refusals are JSON like ours, methods in metrics come from a
+  closed list, `Upgrade` is not passed on, a request's head has a time limit, and the statistics listen on
+  127.0.0.1. Ray has no setting for any of these.
+- A watcher is forked. Ray notices only after three failed health checks that HAProxy is dead, then starts a
+  new proxy actor. Meanwhile the watcher runs HAProxy with the same configuration (the stand-in). The new
+  actor's HAProxy takes its sockets over.
 
-`edit` knows the template of one version of Ray. With another Ray, or where HAProxy does not accept the result, the configuration stays as
-Ray wrote it. Standard library only: it runs wherever Ray runs a proxy, under any Python from 3.9.
+`edit` knows the template of one version of Ray. With another Ray, or where HAProxy does not accept the
+result, the configuration stays as Ray wrote it. Standard library only: it runs wherever Ray runs a proxy,
+under any Python from 3.9.
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ KEEP_ALIVE_S = 75  # as serve/on_ray/shared_port.py
 _RAYS_KEEP_ALIVE_S = 90  # Ray's default, which nobody chose
 
 _SHUTDOWN_S = 0.5  # Ray ends the actor so soon after it has killed HAProxy, where it shuts down
-_SUCCESSOR_S = 60.0  # within which Ray starts a new proxy actor; some 5 s, but 30 s on a machine that has too much to do
+_SUCCESSOR_S = (
+    60.0  # within which Ray starts a new proxy actor; some 5 s, but 30 s on a machine that has too much to do
+)
 _SOFT_STOP_S = 10.0
 _LOOK_S = 0.25
 
@@ -56,12 +61,16 @@ _ERRORS = {
 
 
 def _refusal(status: int, kind: str, message: str, more: str = "") -> str:
-    """A status and a JSON body for `http-error` and `http-request return`. %[...] is a variable of the request, quotes are escaped."""
+    """A status and a JSON body for `http-error` and `http-request return`. %[...] is a variable of the
+    request, quotes are escaped.
+    """
     body = f'{{\\"error\\":\\"{message}\\",\\"error_type\\":\\"{kind}\\",\\"request_id\\":\\"%[var(txn.request_id)]\\"}}'
     return f'status {status} content-type application/json lf-string "{body}" hdr x-request-id %[var(txn.request_id)]{more}'
 
 
-_NO_APPLICATION = _refusal(503, "NotReady", "no application is deployed: try again after Retry-After seconds", " hdr retry-after 1")
+_NO_APPLICATION = _refusal(
+    503, "NotReady", "no application is deployed: try again after Retry-After seconds", " hdr retry-after 1"
+)
 """While Ray Serve starts, and once its last application is deleted."""
 
 
@@ -74,7 +83,9 @@ def _defaults() -> str:
 
 def _frontend() -> str:
     """What is done with a request before anything else."""
-    refusal = _refusal(405, "MethodNotAllowed", "no route has this method", f' hdr allow "{", ".join(METHODS)}"')
+    refusal = _refusal(
+        405, "MethodNotAllowed", "no route has this method", f' hdr allow "{", ".join(METHODS)}"'
+    )
     lines = [
         "acl good_request_id req.hdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,128}$",
         f"acl known_method method {' '.join(METHODS)}",
@@ -87,8 +98,10 @@ def _frontend() -> str:
         f"http-request return {refusal} if !known_method",
         # What is here as a whole can be sent to another replica: to score a headline twice harms nobody.
         f"http-request wait-for-body time {HEAD_S}s",
-        # Ray's own proxy, which takes what no replica is there for, has a text of its own for an application that starts or goes.
-        f"http-response return {_NO_APPLICATION} if {{ status 404 }} {{ res.hdr(content-type) -m beg text/plain }}",
+        # Ray's own proxy, which takes what no replica is there for, has a text of its own for an application
+        # that starts or goes.
+        f"http-response return {_NO_APPLICATION} if {{ status 404 }} {{ res.hdr(content-type) -m beg "
+        f"text/plain }}",
     ]
     return "".join(f"\n    {line}" for line in lines)
 
@@ -114,16 +127,29 @@ def edit(text: str) -> str:
         text, count = re.subn(pattern, replacement.replace("\\", r"\\"), text, flags=re.MULTILINE)
         if count != 1:
             raise UnknownTemplate(f"{count} places match {pattern}")
-    text = re.sub(r"(?<=^backend http-)$", lambda _: f"\n    http-request return {_NO_APPLICATION}", text, flags=re.MULTILINE)
+    text = re.sub(
+        r"(?<=^backend http-)$",
+        lambda _: f"\n    http-request return {_NO_APPLICATION}",
+        text,
+        flags=re.MULTILINE,
+    )
     # A replica that stops answering health checks loses its requests to another one.
     text = re.sub(
-        r"^    default-server .*(?= check$)", lambda found: f"{found[0]} on-marked-down shutdown-sessions", text, flags=re.MULTILINE
+        r"^    default-server .*(?= check$)",
+        lambda found: f"{found[0]} on-marked-down shutdown-sessions",
+        text,
+        flags=re.MULTILINE,
     )
-    return text.replace(f"    timeout http-keep-alive {_RAYS_KEEP_ALIVE_S}s\n", f"    timeout http-keep-alive {KEEP_ALIVE_S}s\n")
+    return text.replace(
+        f"    timeout http-keep-alive {_RAYS_KEEP_ALIVE_S}s\n",
+        f"    timeout http-keep-alive {KEEP_ALIVE_S}s\n",
+    )
 
 
 def serves(text: str) -> bool:
-    """Whether a configuration has an application. The backend `http-` is Ray's own proxy, for when there is none."""
+    """Whether a configuration has an application. The backend `http-` is Ray's own proxy, for when there is
+    none.
+    """
     return re.search(r"^    use_backend (?!http- )", text, re.MULTILINE) is not None
 
 
@@ -137,7 +163,9 @@ class Place:
             raise UnknownTemplate("no stats socket")
         self.config = config
         self.socket = found[1]
-        self.stand_in_socket = f"{found[1]}2"  # two sockets, so that Ray's health check fails and Ray starts a new proxy actor
+        self.stand_in_socket = (
+            f"{found[1]}2"  # two sockets, so that Ray's health check fails and Ray starts a new proxy actor
+        )
         self.last = f"{config}.last"  # what the last HAProxy with an application was started with
         self.stand_in = f"{config}.stand-in"
         self.started = f"{config}.started"
@@ -211,7 +239,9 @@ def watch(place: Place, binary: str) -> None:
         haproxy, manager, raylet = place.newest()
         if ended(haproxy):
             haproxy = answering(place.socket) or 0  # where a reload failed, the one before
-        if stand_in is not None and stand_in.poll() is not None:  # its successor has ended it, or somebody killed it
+        if (
+            stand_in is not None and stand_in.poll() is not None
+        ):  # its successor has ended it, or somebody killed it
             stand_in = None
         if not ended(manager):
             alone_since = None
@@ -231,7 +261,9 @@ def watch(place: Place, binary: str) -> None:
 
 
 def _is_lost(place: Place, manager: int) -> bool:
-    """Whether HAProxy was killed by somebody else than Ray, which ends the proxy actor where it ends HAProxy, and while it served."""
+    """Whether HAProxy was killed by somebody else than Ray, which ends the proxy actor where it ends HAProxy,
+    and while it served.
+    """
     return not ended(manager, _SHUTDOWN_S) and answering(place.socket) is None and os.path.exists(place.last)
 
 
@@ -275,7 +307,8 @@ def _edited(text: str, place: Place, binary: str, ray: str | None) -> str:
 
 
 def prepare(args: list[str], binary: str, ray: str | None) -> list[str]:
-    """Edits the configuration, takes over from an HAProxy whose proxy actor has gone, and starts the watcher; returns HAProxy's arguments.
+    """Edits the configuration, takes over from an HAProxy whose proxy actor has gone, and starts the watcher;
+    returns HAProxy's arguments.
 
     Raises:
         UnknownTemplate: this is not a configuration that Ray writes.
@@ -292,7 +325,9 @@ def prepare(args: list[str], binary: str, ray: str | None) -> list[str]:
         for path in (place.stand_in_socket, place.socket):
             if (before := answering(path)) is not None:
                 args = [*args, "-sf", str(before), "-x", path]
-                if not serves(text) and os.path.exists(place.last):  # the new actor has not heard of the applications yet
+                if not serves(text) and os.path.exists(
+                    place.last
+                ):  # the new actor has not heard of the applications yet
                     text = Path(place.last).read_text(encoding="utf-8")
                     _write(place.config, text)
                 break
@@ -332,13 +367,19 @@ def _start_watcher(place: Place, binary: str) -> None:
 
 
 def _ray() -> str | None:
-    """The version of the Ray that started this process; its site-packages join the path, for it may run under another Python."""
+    """The version of the Ray that started this process; its site-packages join the path, for it may run under
+    another Python.
+    """
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{os.getppid()}/maps").read_text(encoding="utf-8").splitlines():
             if line.endswith("/ray/_raylet.so"):
                 site = Path(line[line.index("/") :]).parents[1]
                 sys.path.append(str(site))
-                found = re.search(r'^version = "(.+)"$', (site / "ray" / "_version.py").read_text(encoding="utf-8"), re.MULTILINE)
+                found = re.search(
+                    r'^version = "(.+)"$',
+                    (site / "ray" / "_version.py").read_text(encoding="utf-8"),
+                    re.MULTILINE,
+                )
                 return found[1] if found else None
     return None
 

@@ -1,12 +1,14 @@
-"""A request's way from a replica's HTTP server to the application, past what Ray Serve would do with it in between.
+"""A request's way from a replica's HTTP server to the application, past what Ray Serve would do with it in
+between.
 
-Ray 2.60 makes a context, metadata of a dozen fields, two ids, a semaphore's turn and three wrappers for every request that HAProxy sends
-to a replica (what that costs: docs/http.md). The application needs none of it: it has deadlines, a bounded queue and ids, and sees clients
-that go. What Ray does need is kept: the count of requests under way, which scaling and draining read, and its metrics, which its dashboard
-shows.
+Ray 2.60 makes a context, metadata of a dozen fields, two ids, a semaphore's turn and three wrappers for every
+request that HAProxy sends to a replica (what that costs: docs/http.md). The application needs none of it: it
+has deadlines, a bounded queue and ids, and sees clients that go. What Ray does need is kept: the count of
+requests under way, which scaling and draining read, and its metrics, which its dashboard shows.
 
-A middleware that Ray loads in the replica (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH) is the outermost part of that server, so it chooses.
-Ray's own routes, what is outside the application's prefix, and a replica whose application has an event loop of its own take Ray's way.
+A middleware that Ray loads in the replica (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH) is the outermost part
+of that server, so it chooses. Ray's own routes, what is outside the application's prefix, and a replica whose
+application has an event loop of its own take Ray's way.
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ BOOKS = (
     "record_ingress_request_metrics",
 )
 """What is used of a replica's ReplicaMetricsManager."""
-# On Ray's way: it starts no tasks to watch for a client that goes or to hold a time limit. It takes the last of a name, so a client's own
-# do not count.
+# On Ray's way: it starts no tasks to watch for a client that goes or to hold a time limit. It takes the last
+# of a name, so a client's own do not count.
 _ASKED = [(b"x-request-disconnect-disabled", b"?1"), (b"x-request-timeout-seconds", b"0")]
 
 
@@ -66,13 +68,18 @@ class Straight:
         self._replica: Replica | None = _replica(app)
         if self._replica is None:
             log.warning(
-                "this Ray's replica is not the one that serve/on_ray/ingress.py knows: every request takes Ray's way, which is slower"
+                "this Ray's replica is not the one that serve/on_ray/ingress.py knows: every request takes "
+                "Ray's way, which is slower"
             )
-        self._metadata = RequestMetadata("", "", is_streaming=True, _request_protocol=RequestProtocol.HTTP, is_direct_ingress=True)
+        self._metadata = RequestMetadata(
+            "", "", is_streaming=True, _request_protocol=RequestProtocol.HTTP, is_direct_ingress=True
+        )
         _look_who_reaches(getattr(getattr(self._replica, "_http_options", None), "host", None))
         if self._replica is not None and _shared:
             replica, shared = self._replica, _shared.pop()
-            _background.keep("shared port", lambda: shared_port.serve(self, *shared, lambda: replica._shutting_down))
+            _background.keep(
+                "shared port", lambda: shared_port.serve(self, *shared, lambda: replica._shutting_down)
+            )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         replica = self._replica
@@ -116,11 +123,17 @@ class Straight:
 
 
 def _look_who_reaches(host: str | None) -> None:
-    """Logs an error where HAProxy on other machines cannot reach this replica. `host`: Ray Serve's http_options.host."""
+    """Logs an error where HAProxy on other machines cannot reach this replica. `host`: Ray Serve's
+    http_options.host.
+    """
     with contextlib.suppress(ValueError):  # a name: whoever gives one knows where it leads
-        if ipaddress.ip_address("127.0.0.1" if host == "localhost" else host or "").is_loopback and _machines() > 1:
+        if (
+            ipaddress.ip_address("127.0.0.1" if host == "localhost" else host or "").is_loopback
+            and _machines() > 1
+        ):
             log.error(
-                "http_options.host is %s, and this Ray has several machines: HAProxy on the others cannot reach this replica; "
+                "http_options.host is %s, and this Ray has several machines: HAProxy on the others cannot "
+                "reach this replica; "
                 "set it to 0.0.0.0 (docs/serving.md)",
                 host,
             )
@@ -128,7 +141,11 @@ def _look_who_reaches(host: str | None) -> None:
 
 def _machines() -> int:
     """How many this Ray has; those of a test that share one are told apart by their addresses."""
-    return len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}) if ray.is_initialized() else 1
+    return (
+        len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
+        if ray.is_initialized()
+        else 1
+    )
 
 
 def _label(method: str) -> str:
@@ -139,21 +156,30 @@ def _label(method: str) -> str:
 def _straight(replica: Replica, scope: Scope) -> bool:
     """Whether the request is the application's, and the application is on this event loop."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    if replica._user_callable_asgi_app is None or replica._user_callable_wrapper._run_user_code_in_separate_thread:
+    if (
+        replica._user_callable_asgi_app is None
+        or replica._user_callable_wrapper._run_user_code_in_separate_thread
+    ):
         return False
     return path.startswith(replica._route_prefix or "/") and path not in ("/-/healthz", "/-/routes")
 
 
 def _replica(app: ASGIApp) -> Replica | None:
-    """Whose method `app` is, below the middleware that Ray itself puts around it; None where anything that is used is not there."""
+    """Whose method `app` is, below the middleware that Ray itself puts around it; None where anything that is
+    used is not there.
+    """
     found = getattr(getattr(app, "_app", app), "__self__", None)
     manager = getattr(found, "_metrics_manager", None)
-    there = all(hasattr(found, name) for name in Replica.__annotations__) and all(hasattr(manager, name) for name in BOOKS)
+    there = all(hasattr(found, name) for name in Replica.__annotations__) and all(
+        hasattr(manager, name) for name in BOOKS
+    )
     return found if there else None
 
 
 def share(host: str, port: int, owner: str, keep_alive_s: int) -> None:
-    """Has this process's replica listen on a shared port too (`serve.on_ray.shared_port`), once Ray starts its HTTP server."""
+    """Has this process's replica listen on a shared port too (`serve.on_ray.shared_port`), once Ray starts
+    its HTTP server.
+    """
     _shared[:] = [(host, port, owner, keep_alive_s)]
 
 

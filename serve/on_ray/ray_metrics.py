@@ -1,7 +1,8 @@
-"""Hands a replica's figures to Ray, whose agent on each machine Prometheus scrapes: a replica's own port is random.
+"""Hands a replica's figures to Ray, whose agent on each machine Prometheus scrapes: a replica's own port is
+random.
 
-Every sample of `serve.core.metrics` becomes a gauge of the same name (Ray puts `ray_` before it) with the replica's id among its tags; counters
-keep their `_total` and may be given to rate().
+Every sample of `serve.core.metrics` becomes a gauge of the same name (Ray puts `ray_` before it) with the
+replica's id among its tags; counters keep their `_total` and may be given to rate().
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ async def mirror(registry: CollectorRegistry, replica: str) -> None:
 def copy(registry: CollectorRegistry, replica: str, gauges: dict[str, Gauge], shown: set[Tags]) -> set[Tags]:
     """Sets one gauge per sample; those made before are in `gauges`, by name.
 
-    A gauge of Ray keeps its value for ever. So a sample in `shown` that has left the registry (a version that is not served now) becomes 0.
-    Returns the samples of the registry, for the next call.
+    A gauge of Ray keeps its value for ever. So a sample in `shown` that has left the registry (a version that
+    is not served now) becomes 0. Returns the samples of the registry, for the next call.
     """
     samples: set[Tags] = set()
     for family in registry.collect():

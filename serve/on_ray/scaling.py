@@ -1,8 +1,10 @@
-"""How many replicas Ray Serve runs: by the seconds of work that wait, not by the number of requests, which may be 1 text or 256.
+"""How many replicas Ray Serve runs: by the seconds of work that wait, not by the number of requests, which
+may be 1 text or 256.
 
-Each replica tells Ray its `WORK_S` (`serve.app.Classifier.record_autoscaling_stats`). Ray's controller averages it over
-`look_back_period_s`, asks `QueuedWork`, and applies the delays and bounds of `autoscaling_config`. The controller gets this module by
-value, so it imports nothing of ours. https://docs.ray.io/en/latest/serve/advanced-guides/advanced-autoscaling.html
+Each replica tells Ray its `WORK_S` (`serve.app.Classifier.record_autoscaling_stats`). Ray's controller
+averages it over `look_back_period_s`, asks `QueuedWork`, and applies the delays and bounds of
+`autoscaling_config`. The controller gets this module by value, so it imports nothing of ours.
+https://docs.ray.io/en/latest/serve/advanced-guides/advanced-autoscaling.html
 """
 
 from __future__ import annotations
@@ -27,5 +29,6 @@ class QueuedWork:
         by_replica = (context.aggregated_metrics or {}).get(WORK_S)
         if not by_replica:  # nobody has told yet
             return context.target_num_replicas, {}
-        # One replica computes a request, so more replicas than requests would have nothing to do: one bulk client keeps one replica busy.
+        # One replica computes a request, so more replicas than requests would have nothing to do: one bulk
+        # client keeps one replica busy.
         return min(sum(by_replica.values()) / self._target_s, max(context.total_num_requests, 1.0)), {}

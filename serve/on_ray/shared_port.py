@@ -1,7 +1,9 @@
-"""A port that the replicas of a machine share, past HAProxy: the kernel gives each new connection to one of them (SO_REUSEPORT, Linux).
+"""A port that the replicas of a machine share, past HAProxy: the kernel gives each new connection to one of
+them (SO_REUSEPORT, Linux).
 
-It saves what a proxy costs, and with it what a proxy does: nothing sends a request again whose replica died, and the port answers only on
-machines that have a replica. So it is for whoever has a balancer in front already, or one machine; HAProxy's port stays what it is.
+It saves what a proxy costs, and with it what a proxy does: nothing sends a request again whose replica died,
+and the port answers only on machines that have a replica. So it is for whoever has a balancer in front
+already, or one machine; HAProxy's port stays what it is.
 """
 
 from __future__ import annotations
@@ -29,12 +31,14 @@ log = logging.getLogger(__name__)
 
 _MAX_AGE_S = 60.0  # then a connection is made anew, and a replica that came later gets its share
 _LOOK_S = 0.1
-_LEAVE_S = (
-    3.0  # for clients to hear with an answer that the connection ends; below HAProxy's own time to learn of it (serve/on_ray/haproxy.py)
-)
+# for clients to hear with an answer that the connection ends; below HAProxy's own time to learn of it
+# (serve/on_ray/haproxy.py)
+_LEAVE_S = 3.0
 
 
-async def serve(app: ASGIApp, host: str, port: int, owner: str, keep_alive_s: int, leaving: Callable[[], bool]) -> None:
+async def serve(
+    app: ASGIApp, host: str, port: int, owner: str, keep_alive_s: int, leaving: Callable[[], bool]
+) -> None:
     """Listens until `leaving` says that the replica goes, then answers what was accepted, and returns.
 
     A port that cannot be had is a warning, not an error: the replica is served by HAProxy all the same.
@@ -96,7 +100,9 @@ def _listen(host: str, port: int, owner: str) -> tuple[IO[str], socket.socket]:
     """
     claim = _claim(host, port, owner)
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -112,14 +118,19 @@ def _listen(host: str, port: int, owner: str) -> tuple[IO[str], socket.socket]:
 
 
 def _claim(host: str, port: int, owner: str) -> IO[str]:
-    """A file, locked for as long as it is open, by which replicas know each other: without it those of two Rays would answer in turns.
+    """A file, locked for as long as it is open, by which replicas know each other: without it those of two
+    Rays would answer in turns.
 
     Raises:
         PortInUse: as `_listen`.
     """
     path = Path(tempfile.gettempdir()) / f"clickbait-{os.getuid()}-{port}.port"
     try:
-        claim = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+", encoding="utf-8")
+        claim = os.fdopen(
+            os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600),
+            "r+",
+            encoding="utf-8",
+        )
     except OSError as error:
         raise PortInUse(f"{path}: {error.strerror}: give another shared_port") from None
     try:

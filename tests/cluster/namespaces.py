@@ -7,9 +7,10 @@
 
     python -m tests.cluster.namespaces            says whether this machine can do that
 
-A machine has its own interfaces, addresses, ports and firewall, and its own folder at `network.own`; processor, memory and the rest of the
-disk are the host's, so `network.shared` is what NFS or a bucket is elsewhere. A process of its own, the keeper, waits for us to be gone,
-however we went, then kills by pid what runs in the namespaces and removes them. Needs Linux, root and `ip`.
+A machine has its own interfaces, addresses, ports and firewall, and its own folder at `network.own`;
+processor, memory and the rest of the disk are the host's, so `network.shared` is what NFS or a bucket is
+elsewhere. A process of its own, the keeper, waits for us to be gone, however we went, then kills by pid what
+runs in the namespaces and removes them. Needs Linux, root and `ip`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ def ip(*words: str) -> str:
     except FileNotFoundError:
         raise Unable("ip: not installed: apt-get install iproute2") from None
     except subprocess.CalledProcessError as error:
-        raise Unable(f"ip {' '.join(words)}: {error.stderr.strip()}: root with CAP_NET_ADMIN and CAP_SYS_ADMIN is needed") from None
+        raise Unable(
+            f"ip {' '.join(words)}: {error.stderr.strip()}: root with CAP_NET_ADMIN and CAP_SYS_ADMIN is "
+            f"needed"
+        ) from None
 
 
 class Machine:
@@ -60,14 +64,28 @@ class Machine:
         network.plug(self.namespace, "eth0", self.address, f"port{number}")
 
     def start(self, command: Sequence[str], environment: dict[str, str], log: str) -> subprocess.Popen[bytes]:
-        """Starts a process on it, in a session of its own; its output goes to the file `log` of the machine's folder."""
+        """Starts a process on it, in a session of its own; its output goes to the file `log` of the machine's
+        folder.
+        """
         # Of the mounts too `ip netns exec` makes a namespace: no other process sees this one.
-        mount = ["sh", "-c", 'mount --bind "$0" "$1" && shift && exec "$@"', str(self.folder), str(self.network.own)]
+        mount = [
+            "sh",
+            "-c",
+            'mount --bind "$0" "$1" && shift && exec "$@"',
+            str(self.folder),
+            str(self.network.own),
+        ]
         pin = ["taskset", "--cpu-list", ",".join(map(str, sorted(self._cores)))] if self._cores else []
         whole = ["ip", "netns", "exec", self.namespace, *mount, *pin, *command]
         with (self.folder / log).open("wb") as out:
             process = subprocess.Popen(
-                whole, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT, env=environment, start_new_session=True
+                whole,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=ROOT,
+                env=environment,
+                start_new_session=True,
             )
         self._started.append(process)
         return process
@@ -105,7 +123,8 @@ class Network:
         self.own.mkdir()
         self.prefix = _free_network()
         self.machines: list[Machine] = []
-        # The switch has a namespace too: there no firewall of the host's (Docker's drops what is bridged) comes between the machines.
+        # The switch has a namespace too: there no firewall of the host's (Docker's drops what is bridged)
+        # comes between the machines.
         ip("netns", "add", self._switch)
         ip("-n", self._switch, "link", "add", "switch", "type", "bridge")
         ip("-n", self._switch, "link", "set", "switch", "up")
@@ -147,9 +166,13 @@ def machines() -> Iterator[Network]:
         Unable: no namespaces here.
     """
     name = f"clickbait-{secrets.token_hex(4)}"
-    folder = Path(tempfile.mkdtemp(prefix="cb-"))  # short: Ray's sockets lie below, and a socket's path has 107 characters
+    folder = Path(
+        tempfile.mkdtemp(prefix="cb-")
+    )  # short: Ray's sockets lie below, and a socket's path has 107 characters
     command = [sys.executable, "-m", "tests.cluster.namespaces", "keep", name, str(folder)]
-    keeper = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True)  # a Ctrl-C does not reach it
+    keeper = subprocess.Popen(
+        command, stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True
+    )  # a Ctrl-C does not reach it
     network = None
     try:
         network = Network(name, folder)
@@ -163,10 +186,14 @@ def machines() -> Iterator[Network]:
 
 
 def keep(name: str, folder: Path) -> None:
-    """Waits for the end of stdin, which is the end of who started us; then ends all that runs in namespaces of that name, and them."""
+    """Waits for the end of stdin, which is the end of who started us; then ends all that runs in namespaces
+    of that name, and them.
+    """
     sys.stdin.buffer.read()
     with contextlib.suppress(Unable):  # then there are none
-        for namespace in [words.split()[0] for words in ip("netns", "list").splitlines() if words.startswith(f"{name}-")]:
+        for namespace in [
+            words.split()[0] for words in ip("netns", "list").splitlines() if words.startswith(f"{name}-")
+        ]:
             with contextlib.suppress(TimeoutError):
                 _kill(namespace)
             ip("netns", "del", namespace)  # its interfaces go with it, and the other ends of their wires
@@ -198,7 +225,11 @@ def _free_network() -> str:
     """The first three bytes of a /24 that this machine has no route to but the default one."""
     there = ip("-4", "route", "show")
     start = os.getpid()
-    free = (prefix for prefix in (f"{NETWORK}.{(start + n) % 256}" for n in range(256)) if f"{prefix}." not in there)
+    free = (
+        prefix
+        for prefix in (f"{NETWORK}.{(start + n) % 256}" for n in range(256))
+        if f"{prefix}." not in there
+    )
     return next(free)
 
 

@@ -1,7 +1,8 @@
-"""A service and a training on two machines, and what becomes of both when one of the machines dies: for the test and for the benchmark.
+"""A service and a training on two machines, and what becomes of both when one of the machines dies: for the
+test and for the benchmark.
 
-`deploy` serves on every node, `Clients` ask one of them and count what they lose, `lose_a_node` kills the other one in mid-training, gives
-the cluster a new one, and says what went on from where.
+`deploy` serves on every node, `Clients` ask one of them and count what they lose, `lose_a_node` kills the
+other one in mid-training, gives the cluster a new one, and says what went on from where.
 """
 
 from __future__ import annotations
@@ -29,13 +30,17 @@ from tests.cluster.nodes import UP_S, Cluster, Job
 from tests.tiny import tiny_bundle
 
 PORT = 8000
-CLIENTS, PAUSE_S = 4, 0.05  # at most 80 requests a second: far below what a replica answers, and many in a second
+CLIENTS, PAUSE_S = (
+    4,
+    0.05,
+)  # at most 80 requests a second: far below what a replica answers, and many in a second
 # In the command lines of processes.
 WORKER, RAYLET, HAPROXY = "ray::RayTrainWorker", "/raylet/raylet ", "haproxy"
 
 
 def wait_for(what: Callable[[], Any], why: str, seconds: float = UP_S, job: Job | None = None) -> Any:
-    """The first true value of `what`, asked for over and over; what cannot be reached meanwhile is asked again.
+    """The first true value of `what`, asked for over and over; what cannot be reached meanwhile is asked
+    again.
 
     Raises:
         RuntimeError: none in time, or `job` failed meanwhile.
@@ -62,7 +67,9 @@ def classify(base: str, text: str = "You won't believe this trick") -> dict[str,
     Raises:
         OSError: there is none, or it is no 200.
     """
-    request = urllib.request.Request(f"{base}/classify", json.dumps({"text": text}).encode(), {"content-type": "application/json"})
+    request = urllib.request.Request(
+        f"{base}/classify", json.dumps({"text": text}).encode(), {"content-type": "application/json"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             found: dict[str, Any] = json.loads(answer.read())
@@ -82,7 +89,9 @@ def replicas(ray: Cluster) -> list[dict[str, Any]]:
 
 
 def deploy(ray: Cluster, proxies: str = "EveryNode", **deployment: Any) -> None:
-    """Deploys configs/serve.yaml as a client does, with a small model, on all addresses of the machines; does not wait."""
+    """Deploys configs/serve.yaml as a client does, with a small model, on all addresses of the machines; does
+    not wait.
+    """
     folder = ray.network.shared / "registry"
     registry = Registry(str(folder))
     registry.set_alias(registry.publish(tiny_bundle(ray.network.shared / "bundle")), "production")
@@ -100,7 +109,8 @@ def deploy(ray: Cluster, proxies: str = "EveryNode", **deployment: Any) -> None:
         ray.ask("/api/serve/applications/", config)
         return True
 
-    # A head that has just started closes the connection: its server for this route comes up after the one that is asked about nodes.
+    # A head that has just started closes the connection: its server for this route comes up after the one
+    # that is asked about nodes.
     wait_for(taken, "the head takes no deployment", 60.0)
 
 
@@ -111,18 +121,24 @@ def serving(ray: Cluster, machines: list[Machine]) -> bool:
         OSError: one does not answer.
     """
     there = {replica["node_ip"] for replica in replicas(ray)}
-    return there >= {machine.address for machine in machines} and all(classify(url(machine)) for machine in machines)
+    return there >= {machine.address for machine in machines} and all(
+        classify(url(machine)) for machine in machines
+    )
 
 
 class Clients:
-    """Clients that ask a URL over and over, each on a new connection; none asks twice for an answer that it lost."""
+    """Clients that ask a URL over and over, each on a new connection; none asks twice for an answer that it
+    lost.
+    """
 
     def __init__(self, base: str, pause_s: float = PAUSE_S) -> None:
         self._base, self._pause_s, self._ended = base, pause_s, threading.Event()
         self._texts = [headline for headline, _ in generate(100, seed=0)]
         self.outcomes: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(CLIENTS)]
+        self._threads = [
+            threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(CLIENTS)
+        ]
 
     def __enter__(self) -> Clients:
         for thread in self._threads:
@@ -181,7 +197,8 @@ class Lost:
 
 
 def lose_a_node(ray: Cluster, job: Job, run: Run, epochs: int, cores: set[int] | None = None) -> Lost:
-    """Kills the last machine once `epochs` epochs are done, adds a new one, and returns when training goes on and both serve.
+    """Kills the last machine once `epochs` epochs are done, adds a new one, and returns when training goes on
+    and both serve.
 
     Raises:
         RuntimeError: the training ended or failed before, or does not go on.
@@ -206,12 +223,16 @@ def lose_a_node(ray: Cluster, job: Job, run: Run, epochs: int, cores: set[int] |
         recovered = time.monotonic() - start
         after = len(stays.pids(WORKER)), len(new.pids(WORKER))
         wait_for(lambda: serving(ray, [stays, new]), "the new machine does not serve")
-    return Lost(last.history, last.step, workers, after, noticed, joined, recovered, clients.asked, clients.lost)
+    return Lost(
+        last.history, last.step, workers, after, noticed, joined, recovered, clients.asked, clients.lost
+    )
 
 
 def history(run: Run) -> list[dict[str, float]]:
     """The epochs of a run that is over."""
-    found: list[dict[str, float]] = json.loads((Path(run.uri) / "done.json").read_text(encoding="utf-8"))["history"]
+    found: list[dict[str, float]] = json.loads((Path(run.uri) / "done.json").read_text(encoding="utf-8"))[
+        "history"
+    ]
     return found
 
 

@@ -1,9 +1,10 @@
 """A stand-in for the Terraform providers that cannot be downloaded here: their schemas, and no cloud.
 
-It keeps of the real ones what `terraform validate` and `terraform test` with `mock_provider` ask: the name, the type, and whether it is
-required, of every attribute and block (provider_schema.json). It finds no fault with any value, and creates nothing. Terraform attaches to
-it by TF_REATTACH_PROVIDERS instead of starting a binary (https://developer.hashicorp.com/terraform/plugin/debugging). The few messages it
-needs of Terraform's plugin protocol 6 (tfplugin6.proto) are written out by hand below.
+It keeps of the real ones what `terraform validate` and `terraform test` with `mock_provider` ask: the name,
+the type, and whether it is required, of every attribute and block (provider_schema.json). It finds no fault
+with any value, and creates nothing. Terraform attaches to it by TF_REATTACH_PROVIDERS instead of starting a
+binary (https://developer.hashicorp.com/terraform/plugin/debugging). The few messages it needs of Terraform's
+plugin protocol 6 (tfplugin6.proto) are written out by hand below.
 """
 
 from __future__ import annotations
@@ -22,8 +23,14 @@ SCHEMAS = Path(__file__).parent / "provider_schema.json"
 Json = dict[str, Any]
 # The providers' own settings, as far as versions.tf uses them; the bindings describe these less well.
 OWN: dict[str, Json] = {
-    "google": {"attributes": {"project": ["string", "optional"], "region": ["string", "optional"]}, "blocks": {}},
-    "helm": {"attributes": {"kubernetes": [["object", {"host": "string", "token": "string"}], "optional"]}, "blocks": {}},
+    "google": {
+        "attributes": {"project": ["string", "optional"], "region": ["string", "optional"]},
+        "blocks": {},
+    },
+    "helm": {
+        "attributes": {"kubernetes": [["object", {"host": "string", "token": "string"}], "optional"]},
+        "blocks": {},
+    },
 }
 _LIST = 2  # NestingMode
 
@@ -48,7 +55,11 @@ def _block(block: Json) -> bytes:
     """Schema.Block."""
     out = b""
     for name, (type_, needed) in sorted(block["attributes"].items()):
-        flags = _field(4, True) if needed == "required" else _field(6, True) + (_field(5, True) if needed == "optional" else b"")
+        flags = (
+            _field(4, True)
+            if needed == "required"
+            else _field(6, True) + (_field(5, True) if needed == "optional" else b"")
+        )
         out += _field(2, _field(1, name) + _field(2, json.dumps(type_)) + flags)
     for name, nested in sorted(block["blocks"].items()):
         bounds = (_field(4, 1) if nested["required"] else b"") + (_field(5, 1) if nested["single"] else b"")
@@ -75,7 +86,9 @@ class _Provider(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         service, _, method = handler_call_details.method.strip("/").rpartition("/")
-        if service == "tfplugin6.Provider" and (method == "GetProviderSchema" or method.startswith("Validate")):
+        if service == "tfplugin6.Provider" and (
+            method == "GetProviderSchema" or method.startswith("Validate")
+        ):
             answer = self._schema if method == "GetProviderSchema" else b""  # nothing to object to
             return grpc.unary_unary_rpc_method_handler(lambda request, context: answer)
         return None
@@ -93,7 +106,13 @@ def served(folder: Path) -> Iterator[dict[str, str]]:
         server.start()
         servers.append(server)
         where = {"Network": "unix", "String": address}
-        attach[f"hashicorp/{name}"] = {"Protocol": "grpc", "ProtocolVersion": 6, "Pid": os.getpid(), "Test": True, "Addr": where}
+        attach[f"hashicorp/{name}"] = {
+            "Protocol": "grpc",
+            "ProtocolVersion": 6,
+            "Pid": os.getpid(),
+            "Test": True,
+            "Addr": where,
+        }
     try:
         yield {"TF_REATTACH_PROVIDERS": json.dumps(attach)}
     finally:

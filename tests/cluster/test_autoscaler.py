@@ -1,10 +1,12 @@
-"""Ray's autoscaler (v2) under a Serve load: the service asks for a replica more, the cluster for a node, and both go after it.
+"""Ray's autoscaler (v2) under a Serve load: the service asks for a replica more, the cluster for a node, and
+both go after it.
 
     make test ARGS=tests/cluster/test_autoscaler.py
 
-The autoscaler, its scheduler and its instance manager are real; so are the nodes' raylets. Fake is the cloud: Ray's own
-FakeMultiNodeProvider starts a node as processes beside the head, in the head's network namespace. (Ray's AutoscalingCluster would do the
-same, but begins with `ray stop --force`, which ends every Ray on the machine.)
+The autoscaler, its scheduler and its instance manager are real; so are the nodes' raylets. Fake is the cloud:
+Ray's own FakeMultiNodeProvider starts a node as processes beside the head, in the head's network namespace.
+(Ray's AutoscalingCluster would do the same, but begins with `ray stop --force`, which ends every Ray on the
+machine.)
 """
 
 from __future__ import annotations
@@ -23,9 +25,15 @@ from tests.cluster.nodes import Cluster, cluster
 pytestmark = pytest.mark.timeout(1200)
 
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
-# A headline takes the small model a millisecond or two, so a target far below 1 stands for the load that a real one has. The delays follow
-# configs/serve.yaml's rule: none below the look-back.
-SCALING = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 0.1, "metrics_interval_s": 0.5, "look_back_period_s": 2}
+# A headline takes the small model a millisecond or two, so a target far below 1 stands for the load that a
+# real one has. The delays follow configs/serve.yaml's rule: none below the look-back.
+SCALING = {
+    "min_replicas": 1,
+    "max_replicas": 2,
+    "target_ongoing_requests": 0.1,
+    "metrics_interval_s": 0.5,
+    "look_back_period_s": 2,
+}
 SCALING |= {"upscale_delay_s": 2, "downscale_delay_s": 5}
 IDLE_MINUTES = 0.1  # until a node that nobody uses goes
 
@@ -51,7 +59,9 @@ class Story:
 
 
 def config(network: Network, head_id: str) -> dict[str, Any]:
-    """What `ray up` would be given; of the type external, since the wheel leaves out the fake provider's own example.yaml."""
+    """What `ray up` would be given; of the type external, since the wheel leaves out the fake provider's own
+    example.yaml.
+    """
     kind: dict[str, Any] = {"resources": {"CPU": 1}, "node_config": {}}
     return {
         "cluster_name": "fake",
@@ -75,7 +85,10 @@ def config(network: Network, head_id: str) -> dict[str, Any]:
         **{f"{part}setup_commands": [] for part in ("", "head_", "worker_")},
         # What `ray up` would fill in; Ray asks for them by name.
         **{f"{part}_start_ray_commands": [] for part in ("head", "worker")},
-        **{name: [] for name in ("initialization_commands", "cluster_synced_files", "rsync_exclude", "rsync_filter")},
+        **{
+            name: []
+            for name in ("initialization_commands", "cluster_synced_files", "rsync_exclude", "rsync_filter")
+        },
         **{name: {} for name in ("auth", "docker", "file_mounts")},
         "file_mounts_sync_continuously": False,
     }
@@ -92,8 +105,15 @@ def story() -> Story:
         with machines() as network:
             file = network.shared / "autoscaling.yaml"  # JSON is YAML
             file.write_text(json.dumps(config(network, FAKE_HEAD_NODE_ID)), encoding="utf-8")
-            environment = {"RAY_enable_autoscaler_v2": "1", "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
-            environment |= {"RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID}
+            environment = {
+                "RAY_enable_autoscaler_v2": "1",
+                "RAY_FAKE_CLUSTER": "1",
+                "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            }
+            environment |= {
+                "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+                "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+            }
             with cluster(network, f"--autoscaling-config={file}", num_cpus=1, more=environment) as ray:
                 return _live(ray)
     except Unable as error:
@@ -105,18 +125,28 @@ def _live(ray: Cluster) -> Story:
     recovery.deploy(ray, "HeadOnly", autoscaling_config=SCALING)
     base = recovery.url(ray.nodes[0])
     recovery.wait_for(lambda: recovery.classify(base), "it serves")
-    monitors = [title for title in ray.nodes[0].running().values() if "monitor.py" in title and "autoscaler" in title]
+    monitors = [
+        title for title in ray.nodes[0].running().values() if "monitor.py" in title and "autoscaler" in title
+    ]
     before = _see(ray)
     with recovery.Clients(base, pause_s=0.0) as load:
-        recovery.wait_for(lambda: len(_see(ray).nodes) == len(_see(ray).replicas) == 2, "no second node with a replica under load")
+        recovery.wait_for(
+            lambda: len(_see(ray).nodes) == len(_see(ray).replicas) == 2,
+            "no second node with a replica under load",
+        )
         during = _see(ray)
     with recovery.Clients(base, pause_s=2.0) as trickle:  # somebody always asks while it shrinks
-        recovery.wait_for(lambda: len(_see(ray).nodes) == len(_see(ray).replicas) == 1, "the second node stays after the load")
+        recovery.wait_for(
+            lambda: len(_see(ray).nodes) == len(_see(ray).replicas) == 1,
+            "the second node stays after the load",
+        )
     return Story(monitors, before, during, _see(ray), load.asked + trickle.asked, load.lost | trickle.lost)
 
 
 def _see(ray: Cluster) -> Seen:
-    return Seen({node["node_id"] for node in ray.alive()}, [replica["node_id"] for replica in recovery.replicas(ray)])
+    return Seen(
+        {node["node_id"] for node in ray.alive()}, [replica["node_id"] for replica in recovery.replicas(ray)]
+    )
 
 
 def test_the_autoscaler_is_the_second_one(story: Story) -> None:

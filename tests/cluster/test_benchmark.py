@@ -27,7 +27,9 @@ def server() -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             with lock:
-                seen.append((json.loads(body)["text"], {key.lower(): value for key, value in self.headers.items()}))
+                seen.append(
+                    (json.loads(body)["text"], {key.lower(): value for key, value in self.headers.items()})
+                )
                 status = 503 if self.path == "/full" and len(seen) % 10 == 0 else 200
             answer = json.dumps({"label": "news", "score": 0.1, "model": "v7"}).encode()
             self.send_response(status)
@@ -54,9 +56,16 @@ def test_the_benchmark_sends_as_many_as_it_says_and_reports_what_came_back(
     monkeypatch.setenv(benchmark.KEY, "a-key")
     monkeypatch.setenv(benchmark.TOKEN, "a-token")
     output = tmp_path / "deep" / "figures.json"
-    assert benchmark.main(["--url", url, "--requests", "50", "--concurrency", "4", "--output", str(output)]) == 0
+    assert (
+        benchmark.main(["--url", url, "--requests", "50", "--concurrency", "4", "--output", str(output)]) == 0
+    )
     found = json.loads(output.read_text(encoding="utf-8"))
-    assert (found["requests"], found["answered"], found["statuses"], found["models"]) == (50, 50, {"200": 50}, ["v7"])
+    assert (found["requests"], found["answered"], found["statuses"], found["models"]) == (
+        50,
+        50,
+        {"200": 50},
+        ["v7"],
+    )
     assert len(seen) == 50 + 4  # and one that is not counted on each connection
     assert len({text for text, _ in seen}) == 50
     assert {headers["x-api-key"] for _, headers in seen} == {"a-key"}
@@ -65,14 +74,19 @@ def test_the_benchmark_sends_as_many_as_it_says_and_reports_what_came_back(
     assert found["requests_per_second"] == pytest.approx(50 / found["seconds"], rel=0.05)
 
 
-def test_the_benchmark_fails_where_an_answer_was_not_200(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_benchmark_fails_where_an_answer_was_not_200(
+    server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     url, _ = server
     assert benchmark.main(["--url", url, "--path", "/full", "--requests", "50", "--concurrency", "2"]) == 1
     assert "status 503" in capsys.readouterr().out
 
 
 def test_the_figures_are_those_of_the_good_answers() -> None:
-    answers = [Answer(n / 1000, "200") for n in range(1, 101)] + [Answer(9.0, "503"), Answer(9.0, "TimeoutError")]
+    answers = [Answer(n / 1000, "200") for n in range(1, 101)] + [
+        Answer(9.0, "503"),
+        Answer(9.0, "TimeoutError"),
+    ]
     found = benchmark.figures(Target("http://x"), answers, seconds=10.0)
     assert (found.mean_ms, found.median_ms, found.p95_ms, found.max_ms) == (50.5, 50.5, 95.0, 100.0)
     assert (found.requests_per_second, found.statuses) == (10.0, {"200": 100, "503": 1, "TimeoutError": 1})

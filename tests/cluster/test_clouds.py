@@ -1,4 +1,6 @@
-"""The documents for Vertex AI and Cloud Run are what Google's discovery documents describe; the tasks stop before they change anything."""
+"""The documents for Vertex AI and Cloud Run are what Google's discovery documents describe; the tasks stop
+before they change anything.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,9 @@ def faults(schemas: Json, schema: Json, value: Any, where: str = "") -> Iterator
 
 
 def vertex(*, gpu: bool) -> Json:
-    document: Json = yaml.safe_load(job.spec(PLACE, "4f2a91c", f"{PLACE.data}/datasets/latest", "nightly", gpu=gpu))
+    document: Json = yaml.safe_load(
+        job.spec(PLACE, "4f2a91c", f"{PLACE.data}/datasets/latest", "nightly", gpu=gpu)
+    )
     return document
 
 
@@ -119,7 +123,11 @@ def test_the_cloud_run_service_is_a_service(name: str) -> None:
     ("there", "instead", "said"),
     [
         ("workerPoolSpecs", "worker_pool_specs", ".worker_pool_specs: no such field"),
-        ("acceleratorType: NVIDIA_L4", "acceleratorType: nvidia-l4", ".acceleratorType: 'nvidia-l4' is none of its values"),
+        (
+            "acceleratorType: NVIDIA_L4",
+            "acceleratorType: nvidia-l4",
+            ".acceleratorType: 'nvidia-l4' is none of its values",
+        ),
         ("replicaCount: '1'", "replicaCount: 1", ".replicaCount: 1 is no string"),
         ("timeout: 21600s", "timeout: 6h", ".timeout: '6h' is no duration"),
         ("- '200'", "- 200", "args[10]: 200 is no string"),
@@ -182,22 +190,35 @@ def test_a_service_has_one_port_for_clients_and_probes(name: str) -> None:
     one = container(name)
     (port,) = {entry["containerPort"] for entry in one["ports"]}
     probes = [one[probe] for probe in ("startupProbe", "livenessProbe") if probe in one]
-    assert {next(iter(value["port"] for key, value in probe.items() if key in ("httpGet", "tcpSocket"))) for probe in probes} == {port}
+    assert {
+        next(iter(value["port"] for key, value in probe.items() if key in ("httpGet", "tcpSocket")))
+        for probe in probes
+    } == {port}
     assert cloudrun(name)["metadata"]["name"] == f"clickbait-{name}"
 
 
 def test_no_service_asks_for_a_gpu_without_the_cores_and_memory_for_one() -> None:
     for name in SERVICES:
         limits = container(name)["resources"]["limits"]
-        assert "nvidia.com/gpu" not in limits or (int(limits["cpu"]) >= 4 and int(limits["memory"].removesuffix("Gi")) >= 8)
+        assert "nvidia.com/gpu" not in limits or (
+            int(limits["cpu"]) >= 4 and int(limits["memory"].removesuffix("Gi")) >= 8
+        )
 
 
 def test_the_accounts_and_the_secret_are_terraforms() -> None:
     text = (ROOT / "cluster" / "terraform" / "iam.tf").read_text(encoding="utf-8")
     made = {PLACE.account(name) for name in re.findall(r'account_id\s+= "([\w-]+)"', text)}
-    used = {vertex(gpu=True)["serviceAccount"], *(cloudrun(name)["spec"]["template"]["spec"]["serviceAccountName"] for name in SERVICES)}
+    used = {
+        vertex(gpu=True)["serviceAccount"],
+        *(cloudrun(name)["spec"]["template"]["spec"]["serviceAccountName"] for name in SERVICES),
+    }
     assert used <= made
-    secrets = {one["valueFrom"]["secretKeyRef"]["name"] for name in SERVICES for one in container(name)["env"] if "valueFrom" in one}
+    secrets = {
+        one["valueFrom"]["secretKeyRef"]["name"]
+        for name in SERVICES
+        for one in container(name)["env"]
+        if "valueFrom" in one
+    }
     storage = (ROOT / "cluster" / "terraform" / "storage.tf").read_text(encoding="utf-8")
     assert secrets == set(re.findall(r'secret_id = "([\w-]+)"', storage))
 
@@ -230,13 +251,13 @@ class Recorder(Context):
 
 @pytest.fixture
 def gcloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in for gcloud: it notes how it is called, and fails where a file of the command's first word says so, with what is in it."""
+    """A stand-in for gcloud: it notes how it is called, and fails where a file of the command's first word
+    says so, with what is in it.
+    """
     tool = tmp_path / "bin" / "gcloud"
     tool.parent.mkdir()
     script = f'#!/bin/sh\necho "$@" >> {shlex.quote(str(tmp_path))}/calls\n'
-    script += (
-        f'if [ -f {shlex.quote(str(tmp_path))}/"$1" ]; then cat {shlex.quote(str(tmp_path))}/"$1" >&2; exit 1; fi\necho secret-token\n'
-    )
+    script += f'if [ -f {shlex.quote(str(tmp_path))}/"$1" ]; then cat {shlex.quote(str(tmp_path))}/"$1" >&2; exit 1; fi\necho secret-token\n'
     tool.write_text(script, encoding="utf-8")
     tool.chmod(0o700)
     monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}/usr/bin{os.pathsep}/bin")
@@ -292,11 +313,16 @@ def test_a_dry_run_asks_nobody_and_prints(gcloud: Path, capsys: pytest.CaptureFi
         ({"tag": ""}, "no image tag: set --tag"),
         ({"tag": "latest"}, "--tag latest: changes under what runs"),
         ({"tag": "a b"}, "--tag a b: not an image tag"),
-        ({"dataset": "artifacts/datasets/latest"}, "--dataset artifacts/datasets/latest: Vertex AI reads from a bucket"),
+        (
+            {"dataset": "artifacts/datasets/latest"},
+            "--dataset artifacts/datasets/latest: Vertex AI reads from a bucket",
+        ),
         ({"name": "../x"}, "--name ../x:"),
     ],
 )
-def test_what_can_be_seen_here_is_refused_before_gcloud_is_asked(gcloud: Path, broken: dict[str, str], line: str) -> None:
+def test_what_can_be_seen_here_is_refused_before_gcloud_is_asked(
+    gcloud: Path, broken: dict[str, str], line: str
+) -> None:
     recorder = Recorder()
     with pytest.raises(Exit) as excinfo:
         cloud.vertex_train(recorder, **{**WHERE, "gpu": True, **broken})
@@ -313,11 +339,21 @@ def test_what_can_be_seen_here_is_refused_before_gcloud_is_asked(gcloud: Path, b
             "ERROR: (gcloud.auth.print-access-token) Reauthentication failed.",
             "no valid login (the token has expired?): gcloud auth login",
         ),
-        ("projects", "ERROR: PERMISSION_DENIED", "--project my-project-123456: not there, or not yours: gcloud projects list"),
-        ("artifacts", "ERROR: Image not found.", "clickbait-standalone:4f2a91c: not in the registry: push it first"),
+        (
+            "projects",
+            "ERROR: PERMISSION_DENIED",
+            "--project my-project-123456: not there, or not yours: gcloud projects list",
+        ),
+        (
+            "artifacts",
+            "ERROR: Image not found.",
+            "clickbait-standalone:4f2a91c: not in the registry: push it first",
+        ),
     ],
 )
-def test_what_gcloud_refuses_stops_the_task_before_it_changes_anything(gcloud: Path, command: str, answer: str, line: str) -> None:
+def test_what_gcloud_refuses_stops_the_task_before_it_changes_anything(
+    gcloud: Path, command: str, answer: str, line: str
+) -> None:
     (gcloud / command).write_text(answer, encoding="utf-8")
     recorder = Recorder()
     with pytest.raises(Exit) as excinfo:
@@ -352,13 +388,20 @@ def test_a_word_that_nothing_fills_in_is_refused_and_what_fills_in_is_never_yaml
 def test_the_job_prints_its_command_without_the_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     args = ["--project", PLACE.project, "--tag", "4f2a91c", "--dataset", f"{PLACE.data}/datasets/latest"]
     assert job.main(args) == 0
-    assert capsys.readouterr().out.startswith("gcloud ai custom-jobs create --project=my-project-123456 --region=europe-west4 ")
+    assert capsys.readouterr().out.startswith(
+        "gcloud ai custom-jobs create --project=my-project-123456 --region=europe-west4 "
+    )
     assert job.main([*args, "--gpu", "--region", "europe-north1"]) == 2
     assert "no L4 GPU there" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(subprocess.run(["which", "gcloud"], capture_output=True, check=False).returncode != 0, reason="gcloud is not on PATH")
-def test_the_real_gcloud_without_a_login_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(
+    subprocess.run(["which", "gcloud"], capture_output=True, check=False).returncode != 0,
+    reason="gcloud is not on PATH",
+)
+def test_the_real_gcloud_without_a_login_is_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("CLOUDSDK_CONFIG", "HOME"):
         monkeypatch.setenv(name, str(tmp_path))  # nobody is logged in there
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)

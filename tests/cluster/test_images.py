@@ -1,4 +1,6 @@
-"""Dockerfile and compose.yaml: linted, whole, and in agreement with pyproject.toml, configs/ and serve/. Without Docker."""
+"""Dockerfile and compose.yaml: linted, whole, and in agreement with pyproject.toml, configs/ and serve/.
+Without Docker.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,14 @@ from tests.conftest import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 STAGES = dockerfile.STAGES
-EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+    "optional-dependencies"
+]
 TARGETS = {"standalone", "serve", "train", "bento", "frontend", "dev"}
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
-# What the Compose specification lets a service have, of what one would use here: a key that is misspelt is refused by Docker too.
+# What the Compose specification lets a service have, of what one would use here: a key that is misspelt is
+# refused by Docker too.
 SERVICE_KEYS = {
     *(
         "build",
@@ -78,7 +83,9 @@ def test_a_target_is_not_root_and_has_a_health_check_a_title_and_the_commit_last
     assert re.findall(r"^USER (.+)$", body, re.MULTILINE) == ["1000:1000"]
     assert len(re.findall(r"^HEALTHCHECK --", body, re.MULTILINE)) == 1
     assert f'org.opencontainers.image.title="clickbait-{target}"' in body
-    assert body.index("COPY --from") < body.index("ARG GIT_COMMIT"), "the commit would rebuild what comes after it"
+    assert body.index("COPY --from") < body.index("ARG GIT_COMMIT"), (
+        "the commit would rebuild what comes after it"
+    )
     assert "RUN" not in body[body.index("USER") :]
 
 
@@ -91,7 +98,9 @@ def test_a_target_installs_extras_that_there_are(target: str) -> None:
 def test_dependencies_are_installed_before_any_code_is_copied() -> None:
     for name, (_, body) in STAGES.items():
         if name.endswith("-environment") or name == "installer":
-            assert not re.search(r"^COPY (?!pyproject|cluster/(pins|install_extras|with_pip_settings))", body, re.MULTILINE), name
+            assert not re.search(
+                r"^COPY (?!pyproject|cluster/(pins|install_extras|with_pip_settings))", body, re.MULTILINE
+            ), name
 
 
 def pinned(name: str) -> dict[str, set[str]]:
@@ -107,11 +116,18 @@ def pinned(name: str) -> dict[str, set[str]]:
 
 
 def test_the_hashes_are_of_the_versions_of_the_lock() -> None:
-    """Of each package that Linux has with the images' Python, on x86-64 or Arm; of uv; of torch's CPU build."""
+    """Of each package that Linux has with the images' Python, on x86-64 or Arm; of uv; of torch's CPU
+    build.
+    """
     version = build_with_buildah.base_image(DOCKERFILE).removeprefix("python:").partition("-")[0]
-    python = {"python_full_version": version, "python_version": version.rpartition(".")[0], "implementation_name": "cpython"}
+    python = {
+        "python_full_version": version,
+        "python_version": version.rpartition(".")[0],
+        "implementation_name": "cpython",
+    }
     environments = [
-        {**default_environment(), **python, "sys_platform": "linux", "platform_machine": machine} for machine in ("x86_64", "aarch64")
+        {**default_environment(), **python, "sys_platform": "linux", "platform_machine": machine}
+        for machine in ("x86_64", "aarch64")
     ]
     wanted = set()
     for line in lock.CONSTRAINTS.read_text(encoding="utf-8").splitlines():
@@ -119,7 +135,9 @@ def test_the_hashes_are_of_the_versions_of_the_lock() -> None:
         if requirement.marker is None or any(requirement.marker.evaluate(dict(one)) for one in environments):
             wanted.add(f"{requirement.name}{requirement.specifier}")
     assert pinned("packages.txt").keys() == wanted
-    makefile = re.search(r"^UV_VERSION := (\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    makefile = re.search(
+        r"^UV_VERSION := (\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert makefile
     assert list(pinned("uv.txt")) == [f"uv=={makefile[1]}"]
     (torch,) = [package for package in wanted if package.startswith("torch==")]
@@ -129,7 +147,9 @@ def test_the_hashes_are_of_the_versions_of_the_lock() -> None:
 def test_whatever_is_installed_in_an_image_is_checked_by_its_hash() -> None:
     script = (ROOT / "cluster" / "install_extras.sh").read_text(encoding="utf-8")
     for text in (DOCKERFILE, script):
-        installs = re.findall(r"pip install (.*)", re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)))
+        installs = re.findall(
+            r"pip install (.*)", re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE))
+        )
         assert len(installs) == 1
         assert "--require-hashes" in installs[0]
         assert "--only-binary=:all:" in installs[0] or "--no-build" in installs[0], "a build runs code"
@@ -153,7 +173,8 @@ def wheel(folder: Path, version: str, code: str = "") -> str:
 
 
 def installed(folder: Path, hashes: dict[str, str], places: str) -> str:
-    """Runs the images' install script on a project that needs torch 1.0; returns the version that it installed.
+    """Runs the images' install script on a project that needs torch 1.0; returns the version that it
+    installed.
 
     Args:
         folder: where the project is made.
@@ -175,7 +196,9 @@ def installed(folder: Path, hashes: dict[str, str], places: str) -> str:
     variables = {"PATH": os.environ["PATH"], "HOME": str(folder), "UV_CACHE_DIR": str(folder / "cache")}
     (folder / "no-index").mkdir()
     variables |= {"PIP_INDEX_URL": (folder / "no-index").as_uri(), "PIP_FIND_LINKS": places}
-    subprocess.run([*UV, "venv", "--quiet", "--python", sys.executable, str(environment)], env=variables, check=True)
+    subprocess.run(
+        [*UV, "venv", "--quiet", "--python", sys.executable, str(environment)], env=variables, check=True
+    )
     extras.install_as_the_image(["jobs"], folder, environment, folder / "bin", variables)
     (info,) = environment.rglob("torch-*.dist-info")
     return info.name.removeprefix("torch-").removesuffix(".dist-info")
@@ -223,7 +246,9 @@ def test_what_serves_has_no_torch(target: str) -> None:
 def test_an_image_with_ray_has_the_variables_of_haproxy(target: str) -> None:
     parent, body = STAGES[target]
     body += STAGES[parent][1]
-    for name, value in (haproxy.ENVIRONMENT | {haproxy.BINARY: f"/app/serve/{haproxy.LAUNCHER.name}"}).items():
+    for name, value in (
+        haproxy.ENVIRONMENT | {haproxy.BINARY: f"/app/serve/{haproxy.LAUNCHER.name}"}
+    ).items():
         assert re.search(rf'\b{name}="?{re.escape(value)}"?(\s|$)', body), name
     config = yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text(encoding="utf-8"))
     assert config["controller_options"]["runtime_env"]["env_vars"] == haproxy.ENVIRONMENT | {
@@ -235,18 +260,26 @@ def test_an_image_with_ray_has_the_variables_of_haproxy(target: str) -> None:
 def test_the_server_in_an_image_listens_to_the_outside(target: str) -> None:
     found = re.search(r"sed --in-place 's/(.+?)/(.+?)/' configs/serve.yaml", STAGES[target][1])
     assert found
-    text, count = re.subn(found[1], found[2], (ROOT / "configs" / "serve.yaml").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text, count = re.subn(
+        found[1], found[2], (ROOT / "configs" / "serve.yaml").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     assert count == 1
     assert yaml.safe_load(text)["http_options"]["host"] == "0.0.0.0"
 
 
 def test_what_is_copied_is_there_and_is_sent() -> None:
-    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line.startswith("!")}
+    sent = {
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line.startswith("!")
+    }
     for _, body in STAGES.values():
         for line in re.findall(r"^COPY (?!--from)(.+)$", body, re.MULTILINE):
             for source in line.split()[:-1]:
                 assert (ROOT / source).exists(), source
-                assert any(source == path or source.startswith(f"{path}/") for path in sent), f"{source}: .dockerignore leaves it out"
+                assert any(source == path or source.startswith(f"{path}/") for path in sent), (
+                    f"{source}: .dockerignore leaves it out"
+                )
     assert not [path for path in sent if re.match(r"(artifacts|\.git|\.venv|wandb|tests)", path)]
 
 
@@ -259,7 +292,9 @@ def test_modules_that_an_image_starts_import_only_what_it_has() -> None:
 
 def test_no_secret_is_in_the_files() -> None:
     for text in (DOCKERFILE, (ROOT / "compose.yaml").read_text(encoding="utf-8")):
-        assert not re.search(r"(?i)\b\w*(password|api_key|secret_key|auth_token)\w*\s*[:=]\s*['\"]?(?!\$)[A-Za-z0-9]{4,}", text)
+        assert not re.search(
+            r"(?i)\b\w*(password|api_key|secret_key|auth_token)\w*\s*[:=]\s*['\"]?(?!\$)[A-Za-z0-9]{4,}", text
+        )
 
 
 def test_every_service_has_only_keys_of_the_specification() -> None:
@@ -270,7 +305,9 @@ def test_every_service_has_only_keys_of_the_specification() -> None:
 
 
 def test_every_service_is_built_from_a_target_that_there_is_or_pinned() -> None:
-    built = {service["image"]: service["build"]["target"] for service in SERVICES.values() if "build" in service}
+    built = {
+        service["image"]: service["build"]["target"] for service in SERVICES.values() if "build" in service
+    }
     for name, service in SERVICES.items():
         image = service["image"]
         if image.startswith("clickbait-"):
@@ -302,7 +339,9 @@ def test_what_is_mounted_is_there() -> None:
             source = volume.split(":")[0]
             if source.startswith("./artifacts"):
                 continue
-            assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"], f"{name}: {source}"
+            assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"], (
+                f"{name}: {source}"
+            )
         for secret in service.get("secrets", []):
             assert secret in COMPOSE["secrets"], name
 
@@ -313,7 +352,9 @@ def test_who_waits_for_a_healthy_service_waits_for_one_that_can_become_so_in_its
             waited = SERVICES[other]
             assert how == {"condition": "service_healthy"}, name
             assert "healthcheck" in waited or waited["build"]["target"] in TARGETS, name
-            assert set(waited.get("profiles", [])) <= set(service.get("profiles", [])), f"{name}: {other} is not started with it"
+            assert set(waited.get("profiles", [])) <= set(service.get("profiles", [])), (
+                f"{name}: {other} is not started with it"
+            )
 
 
 def test_the_ray_cluster_has_a_token_and_every_node_the_same_folder() -> None:
@@ -332,12 +373,18 @@ def test_prometheus_scrapes_services_and_grafana_reads_what_is_mounted() -> None
             assert {target.split(":")[0] for target in part["targets"]} <= set(SERVICES)
         for part in job.get("dns_sd_configs", []):
             assert set(part["names"]) <= set(SERVICES)
-    mounted = {volume.split(":")[1] for name in ("prometheus", "grafana") for volume in SERVICES[name]["volumes"]}
+    mounted = {
+        volume.split(":")[1] for name in ("prometheus", "grafana") for volume in SERVICES[name]["volumes"]
+    }
     assert set(config["rule_files"]) <= mounted
     folder = ROOT / "cluster/compose/grafana/provisioning"
-    provider = yaml.safe_load((folder / "dashboards/clickbait.yml").read_text(encoding="utf-8"))["providers"][0]
+    provider = yaml.safe_load((folder / "dashboards/clickbait.yml").read_text(encoding="utf-8"))["providers"][
+        0
+    ]
     assert provider["options"]["path"] in mounted
-    source = yaml.safe_load((folder / "datasources/prometheus.yml").read_text(encoding="utf-8"))["datasources"][0]
+    source = yaml.safe_load((folder / "datasources/prometheus.yml").read_text(encoding="utf-8"))[
+        "datasources"
+    ][0]
     assert source["url"] == "http://prometheus:9090"
 
 
@@ -346,14 +393,18 @@ def test_a_target_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err.startswith("error: nonsense: no such target; known: ")
 
 
-def test_no_image_is_started_where_there_is_nothing_to_score_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_image_is_started_where_there_is_nothing_to_score_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert try_with_buildah.main(["standalone", "--registry", str(tmp_path)]) == 2
     out, error = capsys.readouterr()
     assert not out
     assert re.fullmatch(r"error: .*\n", error)
 
 
-@pytest.mark.parametrize("name", ["docker_train", "docker_evaluate", "build_api", "run_api_docker", "build_images", "image_sizes"])
+@pytest.mark.parametrize(
+    "name", ["docker_train", "docker_evaluate", "build_api", "run_api_docker", "build_images", "image_sizes"]
+)
 def test_a_task_prints_its_docker_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     from invoke.context import Context
 

@@ -1,4 +1,6 @@
-"""The jobs API lets nobody in without the token: 401 for none, 403 for a wrong one, on each of its routes, and nothing has run then."""
+"""The jobs API lets nobody in without the token: 401 for none, 403 for a wrong one, on each of its routes,
+and nothing has run then.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,13 @@ ROUTES = [
 REFUSED = {"no token": (None, 401), "a wrong token": ("0" * 64, 403)}
 
 
-def ask(cluster: Cluster, method: str, path: str, token: str | None, body: bytes | None = None) -> tuple[int, bytes]:
+def ask(
+    cluster: Cluster, method: str, path: str, token: str | None, body: bytes | None = None
+) -> tuple[int, bytes]:
     """Status and body."""
-    request = urllib.request.Request(cluster.dashboard + path, data=body, method=method, headers={"content-type": "application/json"})
+    request = urllib.request.Request(
+        cluster.dashboard + path, data=body, method=method, headers={"content-type": "application/json"}
+    )
     if token is not None:
         request.add_header("authorization", f"Bearer {token}")
     try:
@@ -66,9 +72,20 @@ def test_a_refused_job_does_not_run(ray_cluster: Cluster, tmp_path: Path, who: s
 
 
 def test_ray_job_submit_with_a_wrong_token_fails_and_says_so(ray_cluster: Cluster, tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
+    }
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
-    command = ["ray", "job", "submit", "--address", ray_cluster.dashboard, "--", "touch", str(tmp_path / "ran")]
+    command = [
+        "ray",
+        "job",
+        "submit",
+        "--address",
+        ray_cluster.dashboard,
+        "--",
+        "touch",
+        str(tmp_path / "ran"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, env=environment)
     assert done.returncode != 0
     assert "token" in (done.stdout + done.stderr).lower()

@@ -1,4 +1,6 @@
-"""The manifests are what the API server, the operator and the rest of the repository take; and each check fails where it should."""
+"""The manifests are what the API server, the operator and the rest of the repository take; and each check
+fails where it should.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def built(overlay: str, job: str | None = None) -> list[Document]:
 
 
 def one(documents: list[Document], kind: str, name: str | None = None) -> Document:
-    (found,) = [each for each in documents if each["kind"] == kind and name in (None, each["metadata"]["name"])]
+    (found,) = [
+        each for each in documents if each["kind"] == kind and name in (None, each["metadata"]["name"])
+    ]
     return found
 
 
@@ -77,7 +81,14 @@ def test_there_is_something_to_check() -> None:
     assert {"kind", "gke", "gke-gpu"} <= set(manifests.overlays())
     assert set(manifests.jobs("gke")) == {"preprocess", "train", "sweep", "score", "retrain"}
     kinds = {document["kind"] for document in built("gke")}
-    wanted = {"RayService", "StatefulSet", "NetworkPolicy", "PodDisruptionBudget", "PodMonitoring", "ClusterPodMonitoring"}
+    wanted = {
+        "RayService",
+        "StatefulSet",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "PodMonitoring",
+        "ClusterPodMonitoring",
+    }
     assert wanted <= kinds
 
 
@@ -85,57 +96,209 @@ Breaking = Callable[[Document], Any]
 # name: kind of the document, what breaks it, what the line says of it. Of the gke overlay.
 SERVICE: dict[str, tuple[str, Breaking, str]] = {
     "unknown field": ("RayService", lambda d: d["spec"].update(serveConfig="x"), "serveConfig"),
-    "unknown field of a pod": ("RayService", lambda d: container(head(d)).update(imagePolicy="Always"), "imagePolicy"),
+    "unknown field of a pod": (
+        "RayService",
+        lambda d: container(head(d)).update(imagePolicy="Always"),
+        "imagePolicy",
+    ),
     "a type": ("RayService", lambda d: worker(d).update(maxReplicas="six"), "maxReplicas"),
     "name too long": ("RayService", lambda d: d["metadata"].update(name="c" * 48), "47 characters"),
-    "the operator's service name": ("RayService", lambda d: head(d).update(headService={"metadata": {"name": "x"}}), "headService"),
-    "head with work": ("RayService", lambda d: head(d)["rayStartParams"].update({"num-cpus": "2"}), "num-cpus"),
-    "no token": ("RayService", lambda d: rules.cluster_spec(d).update(authOptions={"mode": "disabled"}), "authOptions.mode"),
-    "k8s token": ("RayService", lambda d: rules.cluster_spec(d)["authOptions"].update(enableK8sTokenAuth=True), "enableK8sTokenAuth"),
+    "the operator's service name": (
+        "RayService",
+        lambda d: head(d).update(headService={"metadata": {"name": "x"}}),
+        "headService",
+    ),
+    "head with work": (
+        "RayService",
+        lambda d: head(d)["rayStartParams"].update({"num-cpus": "2"}),
+        "num-cpus",
+    ),
+    "no token": (
+        "RayService",
+        lambda d: rules.cluster_spec(d).update(authOptions={"mode": "disabled"}),
+        "authOptions.mode",
+    ),
+    "k8s token": (
+        "RayService",
+        lambda d: rules.cluster_spec(d)["authOptions"].update(enableK8sTokenAuth=True),
+        "enableK8sTokenAuth",
+    ),
     "no Ray version": ("RayService", lambda d: rules.cluster_spec(d).pop("rayVersion"), "rayVersion"),
-    "autoscaler v1": ("RayService", lambda d: rules.cluster_spec(d)["autoscalerOptions"].update(version="v1"), "not v2"),
-    "restart policy": ("RayService", lambda d: worker(d)["template"]["spec"].update(restartPolicy="Always"), "restartPolicy"),
-    "replicas beyond the bounds": ("RayService", lambda d: worker(d).update(replicas=9), "minReplicas <= replicas"),
+    "autoscaler v1": (
+        "RayService",
+        lambda d: rules.cluster_spec(d)["autoscalerOptions"].update(version="v1"),
+        "not v2",
+    ),
+    "restart policy": (
+        "RayService",
+        lambda d: worker(d)["template"]["spec"].update(restartPolicy="Always"),
+        "restartPolicy",
+    ),
+    "replicas beyond the bounds": (
+        "RayService",
+        lambda d: worker(d).update(replicas=9),
+        "minReplicas <= replicas",
+    ),
     "step above surge": ("RayService", lambda d: upgrade(d).update(stepSizePercent=60), "stepSizePercent 60"),
     "no gateway class": ("RayService", lambda d: upgrade(d).update(gatewayClassName=""), "gatewayClassName"),
-    "upgrade without autoscaler": ("RayService", lambda d: rules.cluster_spec(d).pop("enableInTreeAutoscaling"), "needs the autoscaler"),
-    "unknown upgrade": ("RayService", lambda d: d["spec"]["upgradeStrategy"].update(type="Rolling"), "Rolling"),
-    "no fault tolerance": ("RayService", lambda d: rules.cluster_spec(d).pop("gcsFaultToleranceOptions"), "redisAddress"),
-    "password in sight": ("RayService", lambda d: redis(d).update(redisPassword={"value": "x"}), "redisPassword"),
-    "password as an argument": ("RayService", lambda d: head(d)["rayStartParams"].update({"redis-password": "x"}), "where it belongs"),
-    "grace below drain": ("RayService", lambda d: worker(d)["template"]["spec"].update(terminationGracePeriodSeconds=50), "the drain's 30"),
+    "upgrade without autoscaler": (
+        "RayService",
+        lambda d: rules.cluster_spec(d).pop("enableInTreeAutoscaling"),
+        "needs the autoscaler",
+    ),
+    "unknown upgrade": (
+        "RayService",
+        lambda d: d["spec"]["upgradeStrategy"].update(type="Rolling"),
+        "Rolling",
+    ),
+    "no fault tolerance": (
+        "RayService",
+        lambda d: rules.cluster_spec(d).pop("gcsFaultToleranceOptions"),
+        "redisAddress",
+    ),
+    "password in sight": (
+        "RayService",
+        lambda d: redis(d).update(redisPassword={"value": "x"}),
+        "redisPassword",
+    ),
+    "password as an argument": (
+        "RayService",
+        lambda d: head(d)["rayStartParams"].update({"redis-password": "x"}),
+        "where it belongs",
+    ),
+    "grace below drain": (
+        "RayService",
+        lambda d: worker(d)["template"]["spec"].update(terminationGracePeriodSeconds=50),
+        "the drain's 30",
+    ),
     "no preStop": ("RayService", lambda d: container(worker(d)).pop("lifecycle"), "no preStop"),
-    "no spread": ("RayService", lambda d: worker(d)["template"]["spec"].pop("topologySpreadConstraints"), "topologySpread"),
+    "no spread": (
+        "RayService",
+        lambda d: worker(d)["template"]["spec"].pop("topologySpreadConstraints"),
+        "topologySpread",
+    ),
     "privileged": ("RayService", lambda d: context(d).update(privileged=True), "privileged"),
-    "escalation": ("RayService", lambda d: context(d).pop("allowPrivilegeEscalation"), "allowPrivilegeEscalation"),
-    "capability": ("RayService", lambda d: context(d).update(capabilities={"drop": ["ALL"], "add": ["SYS_PTRACE"]}), "capabilities"),
-    "writable root": ("RayService", lambda d: context(d).update(readOnlyRootFilesystem=False), "readOnlyRootFilesystem"),
-    "root": ("RayService", lambda d: worker(d)["template"]["spec"]["securityContext"].pop("runAsNonRoot"), "runAsNonRoot"),
-    "no seccomp": ("RayService", lambda d: head(d)["template"]["spec"]["securityContext"].pop("seccompProfile"), "seccompProfile"),
-    "host network": ("RayService", lambda d: worker(d)["template"]["spec"].update(hostNetwork=True), "hostNetwork"),
-    "host path": ("RayService", lambda d: volumes(d).append({"name": "h", "hostPath": {"path": "/"}}), "hostPath"),
+    "escalation": (
+        "RayService",
+        lambda d: context(d).pop("allowPrivilegeEscalation"),
+        "allowPrivilegeEscalation",
+    ),
+    "capability": (
+        "RayService",
+        lambda d: context(d).update(capabilities={"drop": ["ALL"], "add": ["SYS_PTRACE"]}),
+        "capabilities",
+    ),
+    "writable root": (
+        "RayService",
+        lambda d: context(d).update(readOnlyRootFilesystem=False),
+        "readOnlyRootFilesystem",
+    ),
+    "root": (
+        "RayService",
+        lambda d: worker(d)["template"]["spec"]["securityContext"].pop("runAsNonRoot"),
+        "runAsNonRoot",
+    ),
+    "no seccomp": (
+        "RayService",
+        lambda d: head(d)["template"]["spec"]["securityContext"].pop("seccompProfile"),
+        "seccompProfile",
+    ),
+    "host network": (
+        "RayService",
+        lambda d: worker(d)["template"]["spec"].update(hostNetwork=True),
+        "hostNetwork",
+    ),
+    "host path": (
+        "RayService",
+        lambda d: volumes(d).append({"name": "h", "hostPath": {"path": "/"}}),
+        "hostPath",
+    ),
     "no size": ("RayService", lambda d: volumes(d).append({"name": "e", "emptyDir": {}}), "sizeLimit"),
-    "no limits": ("RayService", lambda d: container(worker(d))["resources"].pop("limits"), "resources.limits"),
-    "requests below limits": ("RayService", lambda d: requests(d).update(cpu="1"), "requests are not the limits"),
+    "no limits": (
+        "RayService",
+        lambda d: container(worker(d))["resources"].pop("limits"),
+        "resources.limits",
+    ),
+    "requests below limits": (
+        "RayService",
+        lambda d: requests(d).update(cpu="1"),
+        "requests are not the limits",
+    ),
     "no probe": ("RayService", lambda d: container(worker(d)).pop("readinessProbe"), "readinessProbe"),
-    "autoscaler without limits": ("RayService", lambda d: rules.cluster_spec(d)["autoscalerOptions"].pop("resources"), "autoscalerOptions"),
-    "token in sight": ("RayService", lambda d: variables(d).append({"name": "RAY_AUTH_TOKEN", "value": "x"}), "RAY_AUTH_TOKEN"),
+    "autoscaler without limits": (
+        "RayService",
+        lambda d: rules.cluster_spec(d)["autoscalerOptions"].pop("resources"),
+        "autoscalerOptions",
+    ),
+    "token in sight": (
+        "RayService",
+        lambda d: variables(d).append({"name": "RAY_AUTH_TOKEN", "value": "x"}),
+        "RAY_AUTH_TOKEN",
+    ),
     "no tag": ("RayService", lambda d: container(worker(d)).update(image="clickbait-serve"), "has no tag"),
-    "latest": ("RayService", lambda d: container(worker(d)).update(image="clickbait-serve:latest"), "has no tag"),
-    "a word that nobody filled in": ("RayService", lambda d: container(worker(d)).update(image="PROJECT/clickbait-serve:1"), "--project"),
-    "another tag": ("RayService", lambda d: container(worker(d)).update(image="clickbait-serve:other"), "2 tags"),
-    "no such account": ("RayService", lambda d: head(d)["template"]["spec"].update(serviceAccountName="clickbait"), "no such account"),
-    "no such settings": ("RayService", lambda d: container(head(d)).update(envFrom=[{"configMapRef": {"name": "x"}}]), "no such ConfigMap"),
-    "another secret": ("RayService", lambda d: rules.cluster_spec(d)["authOptions"].update(secretName="token"), "secret token"),
+    "latest": (
+        "RayService",
+        lambda d: container(worker(d)).update(image="clickbait-serve:latest"),
+        "has no tag",
+    ),
+    "a word that nobody filled in": (
+        "RayService",
+        lambda d: container(worker(d)).update(image="PROJECT/clickbait-serve:1"),
+        "--project",
+    ),
+    "another tag": (
+        "RayService",
+        lambda d: container(worker(d)).update(image="clickbait-serve:other"),
+        "2 tags",
+    ),
+    "no such account": (
+        "RayService",
+        lambda d: head(d)["template"]["spec"].update(serviceAccountName="clickbait"),
+        "no such account",
+    ),
+    "no such settings": (
+        "RayService",
+        lambda d: container(head(d)).update(envFrom=[{"configMapRef": {"name": "x"}}]),
+        "no such ConfigMap",
+    ),
+    "another secret": (
+        "RayService",
+        lambda d: rules.cluster_spec(d)["authOptions"].update(secretName="token"),
+        "secret token",
+    ),
     "another Ray": ("RayService", lambda d: rules.cluster_spec(d).update(rayVersion="2.59.0"), "2.59.0"),
     "no HAProxy": ("RayService", lambda d: variables(d).pop(0), "RAY_SERVE_ENABLE_HA_PROXY"),
-    "another port": ("RayService", lambda d: d["spec"].update(serveConfigV2=d["spec"]["serveConfigV2"].replace("8000", "8001")), "8001"),
-    "more replicas than cores": ("RayService", lambda d: worker(d).update(maxReplicas=4), "max_replicas: 12 replicas"),
-    "budget in percent": ("PodDisruptionBudget", lambda d: d["spec"].update(minAvailable="50%"), "as a number"),
-    "budget for nobody": ("PodDisruptionBudget", lambda d: d["spec"].update(selector={"matchLabels": {"a": "b"}}), "which no pod has"),
+    "another port": (
+        "RayService",
+        lambda d: d["spec"].update(serveConfigV2=d["spec"]["serveConfigV2"].replace("8000", "8001")),
+        "8001",
+    ),
+    "more replicas than cores": (
+        "RayService",
+        lambda d: worker(d).update(maxReplicas=4),
+        "max_replicas: 12 replicas",
+    ),
+    "budget in percent": (
+        "PodDisruptionBudget",
+        lambda d: d["spec"].update(minAvailable="50%"),
+        "as a number",
+    ),
+    "budget for nobody": (
+        "PodDisruptionBudget",
+        lambda d: d["spec"].update(selector={"matchLabels": {"a": "b"}}),
+        "which no pod has",
+    ),
     "built-in kind, unknown field": ("StatefulSet", lambda d: d["spec"].update(replica=1), "replica"),
-    "an autoscaler that nothing starts again": ("RayService", lambda d: rules.cluster_spec(d)["autoscalerOptions"].pop("args"), "exited"),
-    "monitoring, missing field": ("PodMonitoring", lambda d: d["spec"]["endpoints"][0].pop("interval"), "interval: is missing"),
+    "an autoscaler that nothing starts again": (
+        "RayService",
+        lambda d: rules.cluster_spec(d)["autoscalerOptions"].pop("args"),
+        "exited",
+    ),
+    "monitoring, missing field": (
+        "PodMonitoring",
+        lambda d: d["spec"]["endpoints"][0].pop("interval"),
+        "interval: is missing",
+    ),
     "a kind that nobody knows": ("PodMonitoring", lambda d: d.update(kind="PodMonitorings"), "not known"),
 }
 
@@ -182,10 +345,25 @@ def test_a_broken_service_is_refused(name: str) -> None:
 RULES_OF_OLD = {"deletionRules": [{"policy": "DeleteCluster", "condition": {"jobStatus": "SUCCEEDED"}}]}
 # The same of a job: which, what breaks it, what the line says.
 JOBS: dict[str, tuple[str, str, Breaking, str]] = {
-    "deletion rules": ("gke", "train", lambda d: d["spec"].update(deletionStrategy=RULES_OF_OLD), "see neither a stopped job"),
-    "no shutdown": ("gke", "train", lambda d: d["spec"].pop("shutdownAfterJobFinishes"), "would stay, and cost"),
+    "deletion rules": (
+        "gke",
+        "train",
+        lambda d: d["spec"].update(deletionStrategy=RULES_OF_OLD),
+        "see neither a stopped job",
+    ),
+    "no shutdown": (
+        "gke",
+        "train",
+        lambda d: d["spec"].pop("shutdownAfterJobFinishes"),
+        "would stay, and cost",
+    ),
     "a long rest": ("gke", "train", lambda d: d["spec"].update(ttlSecondsAfterFinished=86400), "above 3600"),
-    "no deadline": ("gke", "train", lambda d: d["spec"].pop("activeDeadlineSeconds"), "keep its machines for ever"),
+    "no deadline": (
+        "gke",
+        "train",
+        lambda d: d["spec"].pop("activeDeadlineSeconds"),
+        "keep its machines for ever",
+    ),
     "no second try": ("gke", "train", lambda d: d["spec"].update(backoffLimit=0), "backoffLimit"),
     "queue and autoscaler": ("gke-gpu", "train", lambda d: scaled(d), "Kueue counts"),
     "name too long": ("gke", "score", lambda d: d["metadata"].update(name="s" * 48), "47 characters"),
@@ -195,7 +373,12 @@ JOBS: dict[str, tuple[str, str, Breaking, str]] = {
         lambda d: d["spec"].update(entrypoint="python -m ray_jobs.score --config configs/x.yaml"),
         "configs/x.yaml",
     ),
-    "no such module": ("gke", "score", lambda d: d["spec"].update(entrypoint="python -m ray_jobs.scores"), "ray_jobs.scores"),
+    "no such module": (
+        "gke",
+        "score",
+        lambda d: d["spec"].update(entrypoint="python -m ray_jobs.scores"),
+        "ray_jobs.scores",
+    ),
     "an image that nobody builds": (
         "gke",
         "score",
@@ -229,17 +412,28 @@ def ingress(documents: list[Document], name: str) -> Any:
 NETWORK: dict[str, tuple[Callable[[list[Document]], Any], str]] = {
     "nothing denied": (lambda all_: all_.remove(one(all_, "NetworkPolicy", "deny")), "none denies"),
     "open to everybody": (lambda all_: ingress(all_, "serve-from-gateway").pop("from"), "lets everybody in"),
-    "dashboard from outside": (lambda all_: ingress(all_, "metrics-from-collectors")["ports"][0].update(port=8265), "reach 8265"),
-    "every port from outside": (lambda all_: ingress(all_, "metrics-from-collectors").pop("ports"), "reach every port"),
-    "another proxy subnet": (lambda all_: ingress(all_, "serve-from-gateway")["from"].pop(0), "proxy-only subnet"),
+    "dashboard from outside": (
+        lambda all_: ingress(all_, "metrics-from-collectors")["ports"][0].update(port=8265),
+        "reach 8265",
+    ),
+    "every port from outside": (
+        lambda all_: ingress(all_, "metrics-from-collectors").pop("ports"),
+        "reach every port",
+    ),
+    "another proxy subnet": (
+        lambda all_: ingress(all_, "serve-from-gateway")["from"].pop(0),
+        "proxy-only subnet",
+    ),
     "operator elsewhere": (
-        lambda all_: ingress(all_, "ray-head-from-operator")["from"][0]["namespaceSelector"]["matchLabels"].update(
-            {"kubernetes.io/metadata.name": "ray-system"}
-        ),
+        lambda all_: ingress(all_, "ray-head-from-operator")["from"][0]["namespaceSelector"][
+            "matchLabels"
+        ].update({"kubernetes.io/metadata.name": "ray-system"}),
         "not in ray-system",
     ),
     "an account without rights": (
-        lambda all_: all_.append({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "clickbait-other"}}),
+        lambda all_: all_.append(
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "clickbait-other"}}
+        ),
         "binds no role",
     ),
     "an image from elsewhere": (
@@ -257,7 +451,9 @@ NETWORK: dict[str, tuple[Callable[[list[Document]], Any], str]] = {
         "kubectl create",
     ),
     "the operator's gateway": (
-        lambda all_: all_.append({"apiVersion": "v1", "kind": "Gateway", "metadata": {"name": "clickbait-gateway"}}),
+        lambda all_: all_.append(
+            {"apiVersion": "v1", "kind": "Gateway", "metadata": {"name": "clickbait-gateway"}}
+        ),
         "leave it to the operator",
     ),
 }
@@ -272,7 +468,9 @@ def test_a_broken_neighbourhood_is_refused(name: str) -> None:
     assert [line for line in faults if said in line], faults
 
 
-def test_an_overlay_without_a_tag_a_project_or_a_possible_one_stops(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_overlay_without_a_tag_a_project_or_a_possible_one_stops(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     target = tmp_path / "gke.yaml"
     for flags, said in (
         (["--project", "test-project"], "no region: set --region"),
@@ -292,7 +490,22 @@ def test_an_overlay_without_a_tag_a_project_or_a_possible_one_stops(capsys: pyte
 
 def test_what_is_written_is_what_was_checked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     target = tmp_path / "gke.yaml"
-    assert manifests.main(["--overlay", "gke", "--project", "test-project", *REGION, "--tag", "abc1234", "--output", str(target)]) == 0
+    assert (
+        manifests.main(
+            [
+                "--overlay",
+                "gke",
+                "--project",
+                "test-project",
+                *REGION,
+                "--tag",
+                "abc1234",
+                "--output",
+                str(target),
+            ]
+        )
+        == 0
+    )
     documents = list(yaml.safe_load_all(target.read_text()))
     assert documents == built("gke")
     text = target.read_text()
@@ -309,7 +522,9 @@ def test_an_unknown_overlay_or_job_names_those_that_are(capsys: pytest.CaptureFi
     assert "--overlay" in capsys.readouterr().err
 
 
-def test_a_fault_is_a_line_and_an_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_fault_is_a_line_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     shutil.copytree(ROOT / "cluster" / "kuberay", tmp_path / "kuberay")
     service = tmp_path / "kuberay" / "base" / "rayservice.yaml"
     service.write_text(service.read_text().replace('num-cpus: "0"', 'num-cpus: "1"'))
@@ -355,13 +570,23 @@ def test_generated_files_are_what_would_be_written() -> None:
 
 
 def test_the_serve_configuration_is_configs_serve_yaml_key_by_key() -> None:
-    """All of it but for what a pod has otherwise: the interface, the variables, the registry, the overlay's numbers."""
+    """All of it but for what a pod has otherwise: the interface, the variables, the registry, the overlay's
+    numbers.
+    """
 
     def flat(node: Any, path: str = "") -> dict[str, Any]:
         if isinstance(node, dict):
-            return {key: value for name, inner in node.items() for key, value in flat(inner, f"{path}.{name}").items()}
+            return {
+                key: value
+                for name, inner in node.items()
+                for key, value in flat(inner, f"{path}.{name}").items()
+            }
         if isinstance(node, list):
-            return {key: value for index, inner in enumerate(node) for key, value in flat(inner, f"{path}.{index}").items()}
+            return {
+                key: value
+                for index, inner in enumerate(node)
+                for key, value in flat(inner, f"{path}.{index}").items()
+            }
         return {path.lstrip("."): node}
 
     there = flat(yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text(encoding="utf-8")))
@@ -373,11 +598,18 @@ def test_the_serve_configuration_is_configs_serve_yaml_key_by_key() -> None:
         assert left == {f"applications.0.args.{name}" for name in ("registry", "model", "shared_port")}
         different = {name.rpartition(".")[2] for name in here if here[name] != there[name]}
         assert different == {"host", "keep_alive_timeout_s", *apart}
-        assert here["http_options.keep_alive_timeout_s"] > 600  # for how long Google's load balancer keeps a connection
+        assert (
+            here["http_options.keep_alive_timeout_s"] > 600
+        )  # for how long Google's load balancer keeps a connection
 
 
 def test_the_entrypoints_are_commands_that_their_jobs_take() -> None:
-    models: dict[str, Any] = {"preprocess": PreprocessConfig, "train": TrainConfig, "sweep": SweepConfig, "score": ScoreConfig}
+    models: dict[str, Any] = {
+        "preprocess": PreprocessConfig,
+        "train": TrainConfig,
+        "sweep": SweepConfig,
+        "score": ScoreConfig,
+    }
     for overlay, job in BUILDS:
         if job in (None, "retrain"):
             continue
@@ -390,15 +622,22 @@ def test_the_entrypoints_are_commands_that_their_jobs_take() -> None:
 
 @pytest.mark.parametrize("group", [head, worker])
 def test_the_servers_keys_are_a_mounted_file_on_every_pod(group: Callable[[Document], Document]) -> None:
-    """A file changes with its secret. A variable keeps the key that was taken back, and `subPath` would too."""
+    """A file changes with its secret. A variable keeps the key that was taken back, and `subPath` would
+    too.
+    """
     pod = group(one(built("gke"), "RayService"))["template"]["spec"]
     names = {variable["name"]: variable.get("value", "") for variable in pod["containers"][0]["env"]}
     assert "CLICKBAIT_API_KEYS" not in names
     path = Path(names["CLICKBAIT_API_KEYS_FILE"])
-    (mount,) = [each for each in pod["containers"][0]["volumeMounts"] if each["mountPath"] == str(path.parent)]
+    (mount,) = [
+        each for each in pod["containers"][0]["volumeMounts"] if each["mountPath"] == str(path.parent)
+    ]
     assert "subPath" not in mount
     (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
-    assert volume["secret"] == {"secretName": "clickbait-api-keys", "items": [{"key": "keys", "path": path.name}]}
+    assert volume["secret"] == {
+        "secretName": "clickbait-api-keys",
+        "items": [{"key": "keys", "path": path.name}],
+    }
     assert agreement.SECRETS["clickbait-api-keys"][0] == "keys"
 
 
@@ -428,7 +667,9 @@ def test_scripts_of_containers_are_shell_and_their_commands_are_taken() -> None:
 
 
 @pytest.mark.parametrize(("code", "ends"), [(0, 0), (1, 0), (2, 1), (3, 1), (130, 1), (137, 1)])
-def test_the_weekly_retraining_takes_a_refusal_alone_for_a_result(tmp_path: Path, code: int, ends: int) -> None:
+def test_the_weekly_retraining_takes_a_refusal_alone_for_a_result(
+    tmp_path: Path, code: int, ends: int
+) -> None:
     template = one(built("gke", "retrain"), "CronJob")["spec"]["jobTemplate"]["spec"]["template"]
     (script,) = container({"template": template})["args"]
 
@@ -436,17 +677,28 @@ def test_the_weekly_retraining_takes_a_refusal_alone_for_a_result(tmp_path: Path
         stub = tmp_path / "python"
         stub.write_text(f"#!/bin/sh\ncase $* in {ending}; esac\n")
         stub.chmod(0o755)
-        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CLICKBAIT_DATA": "d", "CLICKBAIT_RUNS": "r", "RUN": "x"}
-        return subprocess.run(["sh", "-ec", script], env={**environment, "CLICKBAIT_REGISTRY": "g"}, check=False, timeout=60).returncode
+        environment = {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "CLICKBAIT_DATA": "d",
+            "CLICKBAIT_RUNS": "r",
+            "RUN": "x",
+        }
+        return subprocess.run(
+            ["sh", "-ec", script], env={**environment, "CLICKBAIT_REGISTRY": "g"}, check=False, timeout=60
+        ).returncode
 
     assert ended(f"*ray_jobs.promote\\ --config*) exit {code}") == ends
     assert ended("*import\\ ray_jobs.promote*) exit 1") != 0  # a module that cannot be loaded
     assert ended("*ray_jobs.evaluate*) exit 1") != 0
 
 
-def test_a_retrained_candidate_goes_to_the_canary_that_replicas_answer_a_share_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retrained_candidate_goes_to_the_canary_that_replicas_answer_a_share_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     template = one(built("gke", "retrain"), "CronJob")["spec"]["jobTemplate"]["spec"]["template"]
-    (flags,) = re.findall(r"^python -m ray_jobs\.promote (.*?) \|\|", container({"template": template})["args"][0], re.MULTILINE)
+    (flags,) = re.findall(
+        r"^python -m ray_jobs\.promote (.*?) \|\|", container({"template": template})["args"][0], re.MULTILINE
+    )
     words = shlex.split(flags.replace("configs/", f"{ROOT}/configs/"))
     promotion = cli.parse(PromoteConfig, [word.replace("$", "gs://") for word in words])
     variables = one(built("gke"), "ConfigMap", "clickbait-settings")["data"]

@@ -1,4 +1,6 @@
-"""Dashboards and alerts name metrics that are there: ours, those of the Ray that is installed, KubeRay's and kube-state-metrics'."""
+"""Dashboards and alerts name metrics that are there: ours, those of the Ray that is installed, KubeRay's and
+kube-state-metrics'.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +24,32 @@ from serve.core.metrics import Metrics
 from tests.cluster.test_manifests import built, one
 from tests.conftest import ROOT
 
-# KubeRay's operator is not at hand: its metrics with their labels, from ray-operator/controllers/ray/metrics/ray_service_metrics.go and
-# ray_job_metrics.go (kuberay's repository, commits 617c0c8 and 262a7a1), and what the label may be, from apis/ray/v1/rayjob_types.go.
+# KubeRay's operator is not at hand: its metrics with their labels, from
+# ray-operator/controllers/ray/metrics/ray_service_metrics.go and ray_job_metrics.go (kuberay's repository,
+# commits 617c0c8 and 262a7a1), and what the label may be, from apis/ray/v1/rayjob_types.go.
 KUBERAY = {
     "kuberay_service_info": {"name", "namespace"},
     "kuberay_service_condition_upgrade_in_progress": {"name", "namespace", "condition"},
     "kuberay_job_deployment_status": {"name", "namespace", "deployment_status"},
 }
-# What GKE's managed kube-state-metrics has, by the component of Terraform's `monitoring_config` that brings it
-# (https://cloud.google.com/kubernetes-engine/docs/how-to/kube-state-metrics); a Job's figures are not among them.
+# What GKE's managed kube-state-metrics has, by the component of Terraform's `monitoring_config` that brings
+# it (https://cloud.google.com/kubernetes-engine/docs/how-to/kube-state-metrics); a Job's figures are not
+# among them.
 KUBE_STATE = {
     "kube_pod_container_status_ready": ("POD", {"container", "pod", "uid"}),
     "kube_statefulset_status_replicas_ready": ("STATEFULSET", {"statefulset"}),
 }
-DEPLOYMENT_STATUS = {"Failed", "ValidationFailed", "Complete", "Running", "Initializing", "Suspended", "Suspending", "Retrying", "Waiting"}
+DEPLOYMENT_STATUS = {
+    "Failed",
+    "ValidationFailed",
+    "Complete",
+    "Running",
+    "Initializing",
+    "Suspended",
+    "Suspending",
+    "Retrying",
+    "Waiting",
+}
 
 
 def ray_sources() -> Path:
@@ -45,17 +59,26 @@ def ray_sources() -> Path:
 
 
 def known_metrics() -> set[str]:
-    """Names as Prometheus has them: what a replica hands to Ray, and the metrics in the source of the Ray that is installed."""
+    """Names as Prometheus has them: what a replica hands to Ray, and the metrics in the source of the Ray
+    that is installed.
+    """
     own = {f"ray_{sample.name}" for sample in samples()} | {f"ray_clickbait_train_{name}" for name in GAUGES}
     source = ray_sources()
     found: set[str] = set()
     for folder in ("serve/_private", "train/v2/_internal", "data/_internal", "dashboard/modules/reporter"):
         for path in (source / folder).rglob("*.py"):
-            text = path.read_text(encoding="utf-8").replace("{protocol_name}", "http")  # in request_ingress_metrics.py
+            text = path.read_text(encoding="utf-8").replace(
+                "{protocol_name}", "http"
+            )  # in request_ingress_metrics.py
             found |= set(re.findall(r'"((?:serve|train|data|node)_[a-z0-9_]+)"', text))
             if path.name == "op_runtime_metrics.py":  # each field is a gauge, data_<name>
-                found |= {f"data_{name}" for name in re.findall(r"^    (\w+): (?:int|float) = metric_field", text, re.MULTILINE)}
-    with_suffixes = {f"ray_{name}{suffix}" for name in found for suffix in ("", "_total", "_bucket", "_sum", "_count")}
+                found |= {
+                    f"data_{name}"
+                    for name in re.findall(r"^    (\w+): (?:int|float) = metric_field", text, re.MULTILINE)
+                }
+    with_suffixes = {
+        f"ray_{name}{suffix}" for name in found for suffix in ("", "_total", "_bucket", "_sum", "_count")
+    }
     return own | with_suffixes | KUBERAY.keys() | KUBE_STATE.keys()
 
 
@@ -82,10 +105,17 @@ def expressions() -> list[tuple[str, str]]:
     for path in sorted((ROOT / "cluster" / "monitoring" / "dashboards").glob("*.json")):
         dashboard = json.loads(path.read_text(encoding="utf-8"))
         for panel in dashboard["panels"]:
-            found += [(f"{path.name}: {panel['title']}", target["expr"]) for target in panel.get("targets", [])]
+            found += [
+                (f"{path.name}: {panel['title']}", target["expr"]) for target in panel.get("targets", [])
+            ]
         for variable in dashboard["templating"]["list"]:
             if variable["type"] == "query":
-                found.append((f"{path.name}: {variable['name']}", variable["query"]["query"].split(",")[0].partition("(")[2]))
+                found.append(
+                    (
+                        f"{path.name}: {variable['name']}",
+                        variable["query"]["query"].split(",")[0].partition("(")[2],
+                    )
+                )
     return found + [(rule["alert"], rule["expr"]) for rule in rules()]
 
 
@@ -95,11 +125,17 @@ def rules() -> list[dict[str, Any]]:
 
 
 def log_alerts() -> dict[str, str]:
-    """The alerts that Terraform makes of logs, with the regular expression that each looks for there (or the events' reasons)."""
+    """The alerts that Terraform makes of logs, with the regular expression that each looks for there (or the
+    events' reasons).
+    """
     with (ROOT / "cluster" / "terraform" / "alerts.tf").open(encoding="utf-8") as file:
         blocks = hcl2.load(file)["locals"]
     (alerts,) = [block["log_alerts"] for block in blocks if "log_alerts" in block]
-    return {name: alert["filter"].replace('\\"', '"') for name, alert in alerts.items() if not name.startswith("__")}
+    return {
+        name: alert["filter"].replace('\\"', '"')
+        for name, alert in alerts.items()
+        if not name.startswith("__")
+    }
 
 
 def test_every_metric_of_a_dashboard_or_an_alert_exists() -> None:
@@ -135,7 +171,9 @@ def test_dashboards_are_whole() -> None:
         assert all(space["x"] + space["w"] <= 24 for space in spaces)
         assert len({(space["x"], space["y"]) for space in spaces}) == len(spaces)
         for panel in dashboard["panels"]:
-            assert all(target["datasource"]["uid"] == "${datasource}" for target in panel.get("targets", [])), panel["title"]
+            assert all(
+                target["datasource"]["uid"] == "${datasource}" for target in panel.get("targets", [])
+            ), panel["title"]
     assert len(uids) == 3
 
 
@@ -149,7 +187,10 @@ def test_alerts_say_what_to_do() -> None:
 
 def test_every_alert_is_on_the_page_for_the_person_on_call() -> None:
     page = (ROOT / "docs" / "on-call.md").read_text(encoding="utf-8")
-    listed = re.findall(r"`(Clickbait\w+)`", "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `Clickbait")))
+    listed = re.findall(
+        r"`(Clickbait\w+)`",
+        "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `Clickbait")),
+    )
     assert sorted(listed) == sorted([*(rule["alert"] for rule in rules()), *log_alerts()])
     woken = {
         name
@@ -164,9 +205,16 @@ def test_the_alerts_fire_when_they_should_and_only_then() -> None:
     """Prometheus' own check of the rules' syntax, and its evaluation of them on made-up series."""
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.skip("promtool is not on PATH (Debian's package prometheus has it): the alerts were not evaluated")
-    for words in (["check", "rules", *map(str, generate.RULES)], ["test", "rules", "tests/cluster/alerts.test.yaml"]):
-        done = subprocess.run([promtool, *words], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+        pytest.skip(
+            "promtool is not on PATH (Debian's package prometheus has it): the alerts were not evaluated"
+        )
+    for words in (
+        ["check", "rules", *map(str, generate.RULES)],
+        ["test", "rules", "tests/cluster/alerts.test.yaml"],
+    ):
+        done = subprocess.run(
+            [promtool, *words], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -188,14 +236,26 @@ def test_the_cluster_collects_what_the_alerts_read() -> None:
 @pytest.mark.parametrize("folder", ["kuberay/overlays/gke", "monitoring/operator"])
 def test_ray_s_nodes_and_the_operator_are_scraped_and_the_policies_let_the_collector_in(folder: str) -> None:
     documents = manifests.build(ROOT / "cluster" / folder)
-    monitors = [document for document in documents if document["kind"] in ("PodMonitoring", "ClusterPodMonitoring", "PodMonitor")]
-    scraped = {name: value for document in monitors for name, value in document["spec"]["selector"]["matchLabels"].items()}
+    monitors = [
+        document
+        for document in documents
+        if document["kind"] in ("PodMonitoring", "ClusterPodMonitoring", "PodMonitor")
+    ]
+    scraped = {
+        name: value
+        for document in monitors
+        for name, value in document["spec"]["selector"]["matchLabels"].items()
+    }
     assert scraped == {"ray.io/is-ray-node": "yes", "app.kubernetes.io/name": "kuberay-operator"}
-    (policy,) = [document for document in documents if document["metadata"]["name"].startswith("metrics-from-")]
+    (policy,) = [
+        document for document in documents if document["metadata"]["name"].startswith("metrics-from-")
+    ]
     (ingress,) = policy["spec"]["ingress"]
     assert ingress["ports"] == [{"protocol": "TCP", "port": 8080}], "the operator's namespace has no policy"
     if folder.endswith("gke"):
-        assert "gke-gmp-system" in json.dumps(ingress["from"]), "else no figure arrives where GKE has its collectors there"
+        assert "gke-gmp-system" in json.dumps(ingress["from"]), (
+            "else no figure arrives where GKE has its collectors there"
+        )
 
 
 def test_the_alerts_about_pods_name_pods_and_containers_that_are_there() -> None:
@@ -211,7 +271,9 @@ def test_the_alerts_about_pods_name_pods_and_containers_that_are_there() -> None
     (pods,) = set(re.findall(r'pod=~"([^"]+)"', text))
     assert re.fullmatch(pods, "clickbait-x7k2p-head-4mzqd")
     assert not re.fullmatch(pods, "train-20261126-x7k2p-head-4mzqd"), "a job's head is not the service's"
-    assert set(re.findall(r'kuberay_service_\w+\{name="(\w+)"', text)) == {one(documents, "RayService")["metadata"]["name"]}
+    assert set(re.findall(r'kuberay_service_\w+\{name="(\w+)"', text)) == {
+        one(documents, "RayService")["metadata"]["name"]
+    }
     statuses = "|".join(re.findall(r'deployment_status=~"([^"]+)"', text)).split("|")
     assert set(statuses) == {"Failed", "ValidationFailed"} <= DEPLOYMENT_STATUS
 
@@ -232,7 +294,13 @@ def test_the_alerts_about_logs_look_for_what_is_printed() -> None:
 
 @pytest.mark.parametrize(
     ("route", "status", "counted"),
-    [("/", "503", True), ("", "503", True), ("/", "504", True), ("/", "200", False), ("/-/healthz", "503", False)],
+    [
+        ("/", "503", True),
+        ("", "503", True),
+        ("/", "504", True),
+        ("/", "200", False),
+        ("/-/healthz", "503", False),
+    ],
 )
 def test_the_alert_about_5xx_counts_what_clients_get(route: str, status: str, counted: bool) -> None:
     """tests/unit/serve/test_haproxy_process.py shows that HAProxy reports its own 503 with such labels."""
@@ -253,5 +321,7 @@ def test_the_manifests_of_the_prometheus_operator_are_taken() -> None:
 
 
 def test_alerts_of_a_cluster_on_google_cloud_are_terraform_s() -> None:
-    """A `Rules` of managed Prometheus needs an Alertmanager that nobody configured, so it would be heard by nobody."""
+    """A `Rules` of managed Prometheus needs an Alertmanager that nobody configured, so it would be heard by
+    nobody.
+    """
     assert "Rules" not in {document["kind"] for document in built("gke")}

@@ -1,4 +1,6 @@
-"""The machines that the cluster's tests stand on: they reach each other, see their own folder, and end with whoever made them."""
+"""The machines that the cluster's tests stand on: they reach each other, see their own folder, and end with
+whoever made them.
+"""
 
 from __future__ import annotations
 
@@ -62,14 +64,26 @@ def read(machine: Machine, *command: str) -> str:
     return machine.told("read.log")
 
 
-def test_a_machine_reaches_another_at_its_address_and_no_loopback_but_its_own(pair: tuple[Machine, Machine]) -> None:
+def test_a_machine_reaches_another_at_its_address_and_no_loopback_but_its_own(
+    pair: tuple[Machine, Machine],
+) -> None:
     client, server = pair
     code = "import socket, sys; s = socket.create_server((sys.argv[1], 9000)); print(s.accept()[1][0], flush=True)"
     server.start([sys.executable, "-c", code, server.address], dict(os.environ), "server.log")
     ask = "import socket, sys; sys.exit(socket.socket().connect_ex((sys.argv[1], 9000)))"
-    assert client.start([sys.executable, "-c", ask, "127.0.0.1"], dict(os.environ), "loopback.log").wait(timeout=PATIENCE_S) != 0
+    assert (
+        client.start([sys.executable, "-c", ask, "127.0.0.1"], dict(os.environ), "loopback.log").wait(
+            timeout=PATIENCE_S
+        )
+        != 0
+    )
     assert soon(
-        lambda: client.start([sys.executable, "-c", ask, server.address], dict(os.environ), "ask.log").wait(timeout=PATIENCE_S) == 0
+        lambda: (
+            client.start([sys.executable, "-c", ask, server.address], dict(os.environ), "ask.log").wait(
+                timeout=PATIENCE_S
+            )
+            == 0
+        )
     )
     assert soon(lambda: server.told("server.log"))
     assert server.told("server.log").strip() == client.address
@@ -97,10 +111,14 @@ def test_a_kill_ends_one_machine_s_processes_and_no_other_s(pair: tuple[Machine,
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_all_of_it_ends_with_its_owner(network: Network, how: signal.Signals) -> None:
-    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+    )
     assert owner.stdout is not None
     name, folder = owner.stdout.readline().split()
-    (namespace,) = [line.split()[0] for line in ip("netns", "list").splitlines() if line.startswith(f"{name}-1")]
+    (namespace,) = [
+        line.split()[0] for line in ip("netns", "list").splitlines() if line.startswith(f"{name}-1")
+    ]
     assert soon(lambda: ip("netns", "pids", namespace).split())
     pids = ip("netns", "pids", namespace).split()
     owner.send_signal(how)
@@ -108,8 +126,12 @@ def test_all_of_it_ends_with_its_owner(network: Network, how: signal.Signals) ->
     owner.stdout.close()
     assert soon(lambda: name not in ip("netns", "list"))
     assert soon(lambda: not Path(folder).exists())
-    assert soon(lambda: not [pid for pid in pids if Path(f"/proc/{pid}").exists()])  # dead at once, and collected by init in its own time
-    assert soon(lambda: f"cb{owner.pid}" not in ip("link", "show"))  # the kernel takes a namespace's links away in its own time
+    assert soon(
+        lambda: not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    )  # dead at once, and collected by init in its own time
+    assert soon(
+        lambda: f"cb{owner.pid}" not in ip("link", "show")
+    )  # the kernel takes a namespace's links away in its own time
 
 
 def test_without_ip_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""Two machines: jobs by `ray job submit`, a service on both, and what is lost and what goes on when one of them dies.
+"""Two machines: jobs by `ray job submit`, a service on both, and what is lost and what goes on when one of
+them dies.
 
     make test ARGS=tests/cluster/test_nodes.py
 
@@ -66,7 +67,9 @@ def story(tiny_encoder: Path) -> Story:
 def _live(ray: Cluster, encoder: Path) -> Story:
     shared, nodes = ray.network.shared, list(ray.nodes)
     recovery.deploy(ray, num_replicas=2, max_replicas_per_node=1)
-    ray.submit("preprocess", "--output", f"{shared}/datasets", "--sample-size", "800", "--partitions", "2").wait()
+    ray.submit(
+        "preprocess", "--output", f"{shared}/datasets", "--sample-size", "800", "--partitions", "2"
+    ).wait()
     recovery.wait_for(lambda: recovery.serving(ray, nodes), "both machines serve")
     seen: dict[str, Any] = {
         "addresses": [node.address for node in nodes],
@@ -77,8 +80,28 @@ def _live(ray: Cluster, encoder: Path) -> Story:
         "answers": [recovery.classify(recovery.url(node)) for node in nodes],
         "haproxies": [len(node.pids(recovery.HAPROXY)) for node in nodes],
     }
-    flags = ["--dataset", f"{shared}/datasets/latest", "--output", f"{shared}/runs", "--model", str(encoder), "--num-workers", "2"]
-    flags += ["--epochs", str(EPOCHS), "--patience", str(EPOCHS), "--checkpoint-steps", "10", "--threads", "1", "--lr", "1e-3"]
+    flags = [
+        "--dataset",
+        f"{shared}/datasets/latest",
+        "--output",
+        f"{shared}/runs",
+        "--model",
+        str(encoder),
+        "--num-workers",
+        "2",
+    ]
+    flags += [
+        "--epochs",
+        str(EPOCHS),
+        "--patience",
+        str(EPOCHS),
+        "--checkpoint-steps",
+        "10",
+        "--threads",
+        "1",
+        "--lr",
+        "1e-3",
+    ]
     job, run = ray.submit("train", *flags), Run(f"{shared}/runs/clickbait")
     lost = recovery.lose_a_node(ray, job, run, epochs=2)
     told = job.wait()
@@ -86,7 +109,9 @@ def _live(ray: Cluster, encoder: Path) -> Story:
 
 
 def _status(ray: Cluster, token: str) -> int:
-    request = urllib.request.Request(f"{ray.dashboard}/api/jobs/", headers={"authorization": f"Bearer {token}"} if token else {})
+    request = urllib.request.Request(
+        f"{ray.dashboard}/api/jobs/", headers={"authorization": f"Bearer {token}"} if token else {}
+    )
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return int(answer.status)
@@ -112,7 +137,9 @@ def test_both_machines_serve(story: Story) -> None:
 
 
 def test_training_has_a_worker_on_each_machine_and_two_again_after(story: Story) -> None:
-    """A replica has the other core of each. The new machine has two until its replica comes, and may get both workers."""
+    """A replica has the other core of each. The new machine has two until its replica comes, and may get both
+    workers.
+    """
     assert story.lost.workers == (1, 1)
     assert story.lost.workers_after in {(1, 1), (0, 2)}
 
@@ -131,8 +158,9 @@ def test_training_goes_on_where_the_newest_checkpoint_stood(story: Story) -> Non
 def test_the_machine_that_stays_answers_every_request(story: Story) -> None:
     """Its HAProxy sends to the replicas of both machines, and tries again where one is gone.
 
-    Each time that Ray tells it of other replicas it starts anew, and a connection that comes in that moment may be closed, unanswered:
-    one in thousands was (docs/cluster-tests.md). An answer that is an error is never due to that.
+    Each time that Ray tells it of other replicas it starts anew, and a connection that comes in that moment
+    may be closed, unanswered: one in thousands was (docs/cluster-tests.md). An answer that is an error is
+    never due to that.
     """
     assert story.lost.asked >= 20
     assert not [outcome for outcome in story.lost.lost if outcome.startswith("status")]

@@ -1,4 +1,6 @@
-"""What no schema sees: names that the operator gives, fields that it owns, ends of a job, how a head's containers end."""
+"""What no schema sees: names that the operator gives, fields that it owns, ends of a job, how a head's
+containers end.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,18 @@ from tests.cluster.operator import ENDS, ApiServer, Conflict, cluster_goes, reco
 from tests.cluster.test_manifests import BUILDS, PLACE, Document, built, one
 from tests.conftest import ROOT
 
-SERVICES = [overlay for overlay in manifests.overlays() if any(each["kind"] == "RayService" for each in built(overlay))]
+SERVICES = [
+    overlay
+    for overlay in manifests.overlays()
+    if any(each["kind"] == "RayService" for each in built(overlay))
+]
 JOBS = [(overlay, job) for overlay, job in BUILDS if job and job != "retrain"]
-TEXTS = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("cluster/**/*.md"), *ROOT.glob("cluster/**/*.yaml")]
+TEXTS = [
+    ROOT / "README.md",
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("cluster/**/*.md"),
+    *ROOT.glob("cluster/**/*.yaml"),
+]
 TEXTS += [*ROOT.glob("cluster/**/*.py"), *ROOT.glob(".github/workflows/*.yaml")]
 
 
@@ -60,16 +71,24 @@ def test_a_health_check_for_each_service_of_an_upgrade_is_owned_by_it() -> None:
     listed = json.dumps({"items": [{"metadata": {"name": name, "uid": f"uid-{name}"}} for name in names]})
     policies = manifests.health_checks(listed)
     assert [each["spec"]["targetRef"]["name"] for each in policies] == names[:2]
-    assert [each["metadata"]["ownerReferences"][0]["uid"] for each in policies] == [f"uid-{name}" for name in names[:2]]
+    assert [each["metadata"]["ownerReferences"][0]["uid"] for each in policies] == [
+        f"uid-{name}" for name in names[:2]
+    ]
     assert not [line for each in policies for line in schemas.faults(each)]
     for text in ("", "[]", '{"items": [{}]}'):
         with pytest.raises(ConfigError, match="kubectl get services"):
             manifests.health_checks(text)
 
 
-@pytest.mark.parametrize(("overlay", "job"), [(overlay, None) for overlay in SERVICES] + JOBS, ids=lambda value: str(value or "service"))
+@pytest.mark.parametrize(
+    ("overlay", "job"),
+    [(overlay, None) for overlay in SERVICES] + JOBS,
+    ids=lambda value: str(value or "service"),
+)
 def test_a_second_apply_needs_force_and_then_wins(overlay: str, job: str | None) -> None:
-    """The operator writes into the worker groups, whose list is atomic: without force the next apply is a 409."""
+    """The operator writes into the worker groups, whose list is atomic: without force the next apply is a
+    409.
+    """
     kind = "RayJob" if job else "RayService"
     before = one(built(overlay, job), kind)
     changed = json.loads(json.dumps(before).replace(":abc1234", ":abc1235").replace(":kind", ":kind2"))
@@ -88,11 +107,15 @@ def test_every_command_that_applies_forces() -> None:
         (path, line)
         for path in TEXTS
         for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
-        if re.search(r"kubectl (--namespace \S+ )?apply (?!\.\*)", line)  # but for the patterns of readme_walk
+        if re.search(
+            r"kubectl (--namespace \S+ )?apply (?!\.\*)", line
+        )  # but for the patterns of readme_walk
     ]
     assert len(commands) > 8
     for path, line in commands:
-        assert re.search(r"apply --server-side --force-conflicts ", line), f"{path.relative_to(ROOT)}: {line.strip()}"
+        assert re.search(r"apply --server-side --force-conflicts ", line), (
+            f"{path.relative_to(ROOT)}: {line.strip()}"
+        )
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -105,7 +128,9 @@ def test_the_cluster_of_a_job_goes_after_every_end(overlay: str, job: str, end: 
 
 @pytest.mark.parametrize(("overlay", "job"), JOBS)
 def test_each_rendered_job_is_one_run(overlay: str, job: str, tmp_path: Path) -> None:
-    """Applying a job runs it, the second time too: each rendering has a name of its own, and a training run's name is the job's."""
+    """Applying a job runs it, the second time too: each rendering has a name of its own, and a training run's
+    name is the job's.
+    """
 
     def rendered(stamp: str) -> Document:
         documents, faults = manifests.render(overlay, job, **PLACE, stamp=stamp)
@@ -117,32 +142,53 @@ def test_each_rendered_job_is_one_run(overlay: str, job: str, tmp_path: Path) ->
     assert second["metadata"]["name"] == f"{job}-20261126-211501"
     if job in ("train", "sweep"):
         assert f"--name {job}-20261126-211500 " in first["spec"]["entrypoint"]
-    assert re.fullmatch(rf"{job}-\d{{8}}-\d{{6}}", one(manifests.render(overlay, job, **PLACE)[0], "RayJob")["metadata"]["name"])
+    assert re.fullmatch(
+        rf"{job}-\d{{8}}-\d{{6}}",
+        one(manifests.render(overlay, job, **PLACE)[0], "RayJob")["metadata"]["name"],
+    )
     for stamp in ("A", "a" * 21, "a.b", "-a"):
         with pytest.raises(ConfigError, match="--stamp"):
             rendered(stamp)
 
 
-def test_an_output_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert manifests.main(["--overlay", "kind", "--output", str(tmp_path / "missing" / "kind.yaml")]) == 2
-    assert "missing/kind.yaml: No such file or directory: give a file in a folder that is there" in capsys.readouterr().err
+    assert (
+        "missing/kind.yaml: No such file or directory: give a file in a folder that is there"
+        in capsys.readouterr().err
+    )
 
 
 def test_kueue_tries_the_machines_without_gpus_first() -> None:
-    """It takes the first flavor with room: with the GPUs first, a submitter of half a core takes a machine with an L4."""
+    """It takes the first flavor with room: with the GPUs first, a submitter of half a core takes a machine
+    with an L4.
+    """
     (group,) = one(built("gke-gpu"), "ClusterQueue")["spec"]["resourceGroups"]
-    gpus = [{each["name"]: each["nominalQuota"] for each in flavor["resources"]}["nvidia.com/gpu"] for flavor in group["flavors"]]
+    gpus = [
+        {each["name"]: each["nominalQuota"] for each in flavor["resources"]}["nvidia.com/gpu"]
+        for flavor in group["flavors"]
+    ]
     assert gpus[0] == "0"
     assert int(gpus[1]) > 0
     for overlay, job in JOBS:
         spec = one(built(overlay, job), "RayJob")["spec"]
         for template in (spec["submitterPodTemplate"], spec["rayClusterSpec"]["headGroupSpec"]["template"]):
-            assert "gke-spot, operator: DoesNotExist" in yaml.safe_dump(template["spec"]["affinity"], default_flow_style=True, width=1000)
+            assert "gke-spot, operator: DoesNotExist" in yaml.safe_dump(
+                template["spec"]["affinity"], default_flow_style=True, width=1000
+            )
 
 
 def test_the_image_of_gpu_jobs_finds_the_machines_driver() -> None:
-    """pip's CUDA loads libcuda.so.1 by the loader's path; GKE and Vertex AI mount it where no image looks by itself."""
-    stage = re.search(r"^FROM ray AS train$(.*?)^FROM ", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    """pip's CUDA loads libcuda.so.1 by the loader's path; GKE and Vertex AI mount it where no image looks by
+    itself.
+    """
+    stage = re.search(
+        r"^FROM ray AS train$(.*?)^FROM ",
+        (ROOT / "Dockerfile").read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
     assert stage
     assert "LD_LIBRARY_PATH=/usr/local/nvidia/lib64" in stage[1]
 
@@ -166,7 +212,9 @@ def autoscaler_script(overlay: str, job: str | None) -> str:
 
 
 class Container:
-    """A shell command as the first process of a PID namespace, with a stand-in for `ray` that, like the autoscaler, handles no signal."""
+    """A shell command as the first process of a PID namespace, with a stand-in for `ray` that, like the
+    autoscaler, handles no signal.
+    """
 
     def __init__(self, script: str, folder: Path) -> None:
         self.log = folder / "log"
@@ -203,8 +251,12 @@ def children(pid: int) -> list[int]:
 
 @needs_namespaces
 @pytest.mark.parametrize(("overlay", "job"), [("gke", None), ("kind", None), ("gke", "train")])
-def test_the_autoscaler_ends_on_sigterm_and_is_started_again(overlay: str, job: str | None, tmp_path: Path) -> None:
-    """A head goes within 20 s, not after the pod's 90 s of grace; and an autoscaler that dies does not stay dead."""
+def test_the_autoscaler_ends_on_sigterm_and_is_started_again(
+    overlay: str, job: str | None, tmp_path: Path
+) -> None:
+    """A head goes within 20 s, not after the pod's 90 s of grace; and an autoscaler that dies does not stay
+    dead.
+    """
     container = Container(autoscaler_script(overlay, job), tmp_path)
     try:
         (autoscaler,) = children(container.first)
@@ -218,7 +270,9 @@ def test_the_autoscaler_ends_on_sigterm_and_is_started_again(overlay: str, job: 
 
 @needs_namespaces
 def test_a_first_process_without_a_handler_ignores_sigterm(tmp_path: Path) -> None:
-    """What KubeRay starts by itself, and why there is a shell: the kernel delivers no default action to the first process."""
+    """What KubeRay starts by itself, and why there is a shell: the kernel delivers no default action to the
+    first process.
+    """
     container = Container("exec ray kuberay-autoscaler", tmp_path)
     try:
         os.kill(container.first, signal.SIGTERM)
@@ -230,7 +284,9 @@ def test_a_first_process_without_a_handler_ignores_sigterm(tmp_path: Path) -> No
 @pytest.mark.parametrize("overlay", SERVICES)
 def test_a_head_waits_for_redis_instead_of_being_made_anew(overlay: str) -> None:
     """Without an answer the program goes on trying; with one it ends."""
-    (waiting,) = one(built(overlay), "RayService")["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["initContainers"]
+    (waiting,) = one(built(overlay), "RayService")["spec"]["rayClusterConfig"]["headGroupSpec"]["template"][
+        "spec"
+    ]["initContainers"]
     assert waiting["command"] == ["python", "-c"]
     program = waiting["args"][0].replace("time.sleep(5)", "time.sleep(0.05)")
     assert "clickbait-redis" in program

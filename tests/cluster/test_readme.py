@@ -1,4 +1,6 @@
-"""A reader who has only cluster/README.md finds everything in place; and the check that says so sees what is not."""
+"""A reader who has only cluster/README.md finds everything in place; and the check that says so sees what is
+not.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ def test_everything_that_the_page_names_is_there() -> None:
         ),
         ("terraform -chdir=cluster/terraform init", "terraform init", "-chdir=cluster/terraform is needed"),
         ("--target serve", "--target server", "docker build --target server: no such target"),
-        ("generic ray-auth --from-literal=auth_token", "generic ray-auth --from-literal=token", "secret ray-auth with key token"),
+        (
+            "generic ray-auth --from-literal=auth_token",
+            "generic ray-auth --from-literal=token",
+            "secret ray-auth with key token",
+        ),
         ("export KEY=", "export KEYS=", "$KEY: used in"),
         ("`curl` and `openssl`", "`curl`", "openssl: not among what the page says is needed"),
         ("cluster/l4_zones.json", "cluster/l4.json", "cluster/l4.json: not there"),
@@ -63,7 +69,9 @@ def reordered(page: Path, moved: str, before: str) -> list[str]:
     text = PAGE.read_text(encoding="utf-8")
     (line,) = [each for each in text.splitlines() if each.startswith(moved)]
     late = next(each for each in text.splitlines() if each.startswith(before))
-    page.write_text(text.replace(f"{line}\n", "", 1).replace(f"{late}\n", f"{late}\n{line}\n", 1), encoding="utf-8")
+    page.write_text(
+        text.replace(f"{line}\n", "", 1).replace(f"{late}\n", f"{late}\n{line}\n", 1), encoding="utf-8"
+    )
     return order(page)
 
 
@@ -77,7 +85,11 @@ def reordered(page: Path, moved: str, before: str) -> list[str]:
         ),
         ("gcloud auth login", "terraform -chdir=cluster/terraform init", "needs a login with gcloud"),
         ("gcloud services enable", "gcloud storage buckets create", "needs the first services"),
-        ("terraform -chdir=cluster/terraform apply clickbait.tfplan", "gcloud container clusters", "needs Terraform's resources"),
+        (
+            "terraform -chdir=cluster/terraform apply clickbait.tfplan",
+            "gcloud container clusters",
+            "needs Terraform's resources",
+        ),
         ("docker push $IMAGES/clickbait-serve", f"{APPLY} artifacts/gke", "needs pushed"),
         ("kubectl create namespace", "kubectl --namespace clickbait create secret", "needs the namespace"),
         ("gcloud storage cp headlines.csv", f"{APPLY} artifacts/preprocess", "headlines"),
@@ -86,7 +98,11 @@ def reordered(page: Path, moved: str, before: str) -> list[str]:
             f"{APPLY} artifacts/train",
             "ended",
         ),
-        ("kubectl wait --filename artifacts/train", ".venv/bin/python -m ray_jobs.export", "needs ended artifacts/train.yaml"),
+        (
+            "kubectl wait --filename artifacts/train",
+            ".venv/bin/python -m ray_jobs.export",
+            "needs ended artifacts/train.yaml",
+        ),
     ],
 )
 def test_a_command_before_what_it_needs_is_seen(tmp_path: Path, moved: str, behind: str, said: str) -> None:
@@ -97,13 +113,18 @@ def test_a_command_before_what_it_needs_is_seen(tmp_path: Path, moved: str, behi
 def test_a_command_that_no_rule_knows_is_seen(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
     page.write_text("```sh\nhelm install x\n```\n", encoding="utf-8")
-    assert order(page) == ["helm install x: cluster/readme_walk.py has no rule for it: say there what it needs and gives"]
+    assert order(page) == [
+        "helm install x: cluster/readme_walk.py has no rule for it: say there what it needs and gives"
+    ]
 
 
 def test_substitutions_pipes_and_continued_lines_are_commands_of_their_own() -> None:
     (line,) = readme_check.split("export A=$(git rev-parse \\\n  HEAD) # why\n# a comment\n")
     assert [words[0] for words in readme_check.simple(line)] == ["git", "export"]
-    assert [words[0] for words in readme_check.simple("printf %s x | gcloud secrets &")] == ["printf", "gcloud"]
+    assert [words[0] for words in readme_check.simple("printf %s x | gcloud secrets &")] == [
+        "printf",
+        "gcloud",
+    ]
 
 
 def test_the_script_ends_with_one_where_something_is_missing(
@@ -116,6 +137,7 @@ def test_the_script_ends_with_one_where_something_is_missing(
     captured = capsys.readouterr()
     assert captured.err.splitlines() == [
         "page.md: helm: not among what the page says is needed",
-        "page.md: helm install x: cluster/readme_walk.py has no rule for it: say there what it needs and gives",
+        "page.md: helm install x: cluster/readme_walk.py has no rule for it: say there what it needs and "
+        "gives",
         "refused: page.md: 2 faults: the lines above say which",
     ]

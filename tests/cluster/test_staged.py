@@ -1,4 +1,6 @@
-"""A staged version: the gate, then the performance test, then the alias; a refusal says why. W&B is a fake of its three calls."""
+"""A staged version: the gate, then the performance test, then the alias; a refusal says why. W&B is a fake of
+its three calls.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def gate(monkeypatch: pytest.MonkeyPatch, check: dict[str, Any]) -> None:
     monkeypatch.setattr(staged, "judge", lambda *_: (verdict, None))
 
 
-def test_what_passes_both_is_production(monkeypatch: pytest.MonkeyPatch, config: PromoteConfig, registry: Registry) -> None:
+def test_what_passes_both_is_production(
+    monkeypatch: pytest.MonkeyPatch, config: PromoteConfig, registry: Registry
+) -> None:
     gate(monkeypatch, PASSED)
     result = staged.decide(config, "v1", 250.0, lambda *_: FIGURES)
     assert result.promoted
@@ -56,10 +60,18 @@ def test_what_passes_both_is_production(monkeypatch: pytest.MonkeyPatch, config:
 
 @pytest.mark.parametrize(
     ("figures", "why"),
-    [({"p95_ms": 251.0}, "p95_ms"), ({"p95_ms": None}, "p95_ms"), ({"statuses": {"200": 999, "503": 1}}, "requests_failed")],
+    [
+        ({"p95_ms": 251.0}, "p95_ms"),
+        ({"p95_ms": None}, "p95_ms"),
+        ({"statuses": {"200": 999, "503": 1}}, "requests_failed"),
+    ],
 )
 def test_what_is_slow_or_fails_is_not(
-    monkeypatch: pytest.MonkeyPatch, config: PromoteConfig, registry: Registry, figures: dict[str, Any], why: str
+    monkeypatch: pytest.MonkeyPatch,
+    config: PromoteConfig,
+    registry: Registry,
+    figures: dict[str, Any],
+    why: str,
 ) -> None:
     gate(monkeypatch, PASSED)
     result = staged.decide(config, "v1", 250.0, lambda *_: dataclasses.replace(FIGURES, **figures))
@@ -68,7 +80,9 @@ def test_what_is_slow_or_fails_is_not(
     assert f"**v1 was not promoted**: `{why}`" in staged.markdown(result, "production")
 
 
-def test_what_the_gate_refuses_is_not_measured(monkeypatch: pytest.MonkeyPatch, config: PromoteConfig, registry: Registry) -> None:
+def test_what_the_gate_refuses_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch, config: PromoteConfig, registry: Registry
+) -> None:
     gate(monkeypatch, FAILED)
     result = staged.decide(config, "v1", 250.0, lambda *_: pytest.fail("measured"))
     assert registry.alias("production") is None
@@ -86,7 +100,9 @@ def test_a_mistake_is_a_comment_too(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 class FakeApi:
-    """W&B's public API in what is used: an artifact by its name with its metadata and files; its own error for a name it does not know."""
+    """W&B's public API in what is used: an artifact by its name with its metadata and files; its own error
+    for a name it does not know.
+    """
 
     folder: ClassVar[Path]
     version: ClassVar[str | None] = "v1"
@@ -111,7 +127,9 @@ def mirrored(monkeypatch: pytest.MonkeyPatch, registry: Registry, tmp_path: Path
     shutil.copytree(registry.fetch("v1"), folder)
     monkeypatch.setattr(FakeApi, "folder", folder, raising=False)
     error = type("Error", (Exception,), {})
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(Api=FakeApi, errors=SimpleNamespace(Error=error)))
+    monkeypatch.setitem(
+        sys.modules, "wandb", SimpleNamespace(Api=FakeApi, errors=SimpleNamespace(Error=error))
+    )
     return folder
 
 
@@ -128,7 +146,9 @@ def test_what_wandb_holds_must_be_what_the_registry_holds(mirrored: Path, regist
         staged.named_by_wandb(NAME, registry)
 
 
-def test_an_artifact_that_is_no_mirror_is_told(mirrored: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_artifact_that_is_no_mirror_is_told(
+    mirrored: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ConfigError, match="not found"):
         staged.named_by_wandb("team/clickbait/other:staging", registry)
     monkeypatch.setattr(FakeApi, "version", None)
@@ -136,7 +156,9 @@ def test_an_artifact_that_is_no_mirror_is_told(mirrored: Path, registry: Registr
         staged.named_by_wandb(NAME, registry)
 
 
-def test_performance_is_measured_on_the_version_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_performance_is_measured_on_the_version_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real server and a real load; a bundle whose model is a few bytes."""
     registry = Registry(str(tmp_path / "registry"))
     version = registry.publish(tiny_bundle(tmp_path / "draft"))
@@ -207,7 +229,9 @@ def test_a_whole_answer_passes(server: str, capsys: pytest.CaptureFixture[str]) 
         ({"verdict": {**GOOD, "model": "v2"}}, "answered by v2, not by v3"),
     ],
 )
-def test_anything_else_does_not(server: str, changes: dict[str, Any], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_anything_else_does_not(
+    server: str, changes: dict[str, Any], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, value in changes.items():
         setattr(Server, name, value)
     assert smoke.main(["--url", server, "--model", "v3"]) == 1

@@ -30,7 +30,8 @@ TOKEN = "the-token"
 
 
 class Jobs(BaseHTTPRequestHandler):
-    """Ray's dashboard as tests/cluster/test_jobs_token.py sees it: 401 for no token, 403 for a wrong one, 404 for a job that is not there.
+    """Ray's dashboard as tests/cluster/test_jobs_token.py sees it: 401 for no token, 403 for a wrong one, 404
+    for a job that is not there.
 
     It notes whatever would change something.
     """
@@ -89,7 +90,9 @@ def test_every_job_with_a_configuration_can_be_sent() -> None:
 
 
 @pytest.mark.parametrize("secret", ["wrong", "expired"])
-def test_a_refused_token_is_one_line_and_nothing_is_sent(dashboard: str, monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
+def test_a_refused_token_is_one_line_and_nothing_is_sent(
+    dashboard: str, monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", secret)
     assert "refuses the token (403)" in refused(address=dashboard)
     assert not Jobs.changed
@@ -170,7 +173,9 @@ def test_nobody_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nobody answers" in refused(address=f"http://127.0.0.1:{free_port()}")
 
 
-def test_dry_run_prints_a_whole_command_and_no_secret(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_dry_run_prints_a_whole_command_and_no_secret(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     file = tmp_path / "env.yaml"
     file.write_text("env_vars: {WANDB_API_KEY: very-secret}\nexcludes: [notes]\n")
     run(args="--epochs 7", runtime_env=str(file), metadata=["ticket=42"], dry_run=True)
@@ -190,7 +195,16 @@ def test_what_is_sent_has_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Ray's own packer decides, for the excludes are its pattern language."""
     from ray._private.runtime_env.packaging import create_package
 
-    for name in (".git/HEAD", "artifacts/x", ".venv/x", "data/x", "deep/y.csv", "wandb/x", "clickbait/data.py", "configs/train.yaml"):
+    for name in (
+        ".git/HEAD",
+        "artifacts/x",
+        ".venv/x",
+        "data/x",
+        "deep/y.csv",
+        "wandb/x",
+        "clickbait/data.py",
+        "configs/train.yaml",
+    ):
         path = tmp_path / "tree" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
@@ -199,7 +213,10 @@ def test_what_is_sent_has_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     target = tmp_path / "package.zip"
     create_package(str(tmp_path / "tree"), target, excludes=submit.EXCLUDES, include_gitignore=True)
     with zipfile.ZipFile(target) as package:
-        assert {name for name in package.namelist() if not name.endswith("/")} == {"clickbait/data.py", "configs/train.yaml"}
+        assert {name for name in package.namelist() if not name.endswith("/")} == {
+            "clickbait/data.py",
+            "configs/train.yaml",
+        }
 
 
 @pytest.mark.parametrize(("code", "text"), [(0, "did it"), (3, "failed at it")])
@@ -229,7 +246,13 @@ def test_secrets_logs_and_the_commands_own_output_are_not_sent(tmp_path: Path) -
     try:
         program = "from cluster import submit; print(submit.own_output())"
         with (folder / "out.txt").open("w+") as file:
-            subprocess.run([sys.executable, "-c", program], stdout=file, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+            subprocess.run(
+                [sys.executable, "-c", program],
+                stdout=file,
+                check=True,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
             file.seek(0)
             assert file.read().strip() == f"['/tests/{folder.name}/out.txt']"
     finally:
@@ -239,7 +262,12 @@ def test_secrets_logs_and_the_commands_own_output_are_not_sent(tmp_path: Path) -
 def test_what_ray_says_of_a_refused_job_is_told() -> None:
     class Refusing:
         def submit_job(self, **asked: Any) -> str:
-            raise RuntimeError("Request failed with status code 500:\n  the runtime environment\n  is too large.")
+            raise RuntimeError(
+                "Request failed with status code 500:\n  the runtime environment\n  is too large."
+            )
 
-    with pytest.raises(ConfigError, match=r"not take the job: .*Request failed with status code 500: the runtime environment is"):
+    with pytest.raises(
+        ConfigError,
+        match=r"not take the job: .*Request failed with status code 500: the runtime environment is",
+    ):
         submit._submit(Refusing(), entrypoint="x")

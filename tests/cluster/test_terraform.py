@@ -1,6 +1,8 @@
-"""cluster/terraform parses, is formatted, is valid for its providers, makes what its own tests say, and agrees with the manifests.
+"""cluster/terraform parses, is formatted, is valid for its providers, makes what its own tests say, and
+agrees with the manifests.
 
-`terraform validate` and `terraform test` are the real ones, on the providers' real schemas (tests/cluster/schema_provider.py); no cloud.
+`terraform validate` and `terraform test` are the real ones, on the providers' real schemas
+(tests/cluster/schema_provider.py); no cloud.
 """
 
 from __future__ import annotations
@@ -62,7 +64,10 @@ def documents(*parts: str) -> list[dict[str, Any]]:
 def terraform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Runs terraform with the stand-in's schemas in the folder that it is given."""
     if shutil.which("terraform") is None:
-        pytest.skip("terraform is not on PATH (1.9 or newer, no package of PyPI, Debian or npm): fmt, validate and test were not run")
+        pytest.skip(
+            "terraform is not on PATH (1.9 or newer, no package of PyPI, Debian or npm): fmt, validate and "
+            "test were not run"
+        )
     home = tmp_path_factory.mktemp("terraform")
     (home / "rc").touch()
     # A socket's path may have 107 characters, and pytest's folders can be longer.
@@ -74,7 +79,15 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
         def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
             command = ["terraform", *words, "-no-color"]
-            return subprocess.run(command, cwd=folder, env=variables | attached, capture_output=True, text=True, timeout=300, check=False)
+            return subprocess.run(
+                command,
+                cwd=folder,
+                env=variables | attached,
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
 
         yield run
     shutil.rmtree(sockets)
@@ -82,7 +95,9 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 @pytest.fixture(scope="session")
 def initialised(tmp_path_factory: pytest.TempPathFactory, terraform: Run) -> Path:
-    """A copy of cluster/terraform after `terraform init`: that writes a folder, and none is wanted in the checkout."""
+    """A copy of cluster/terraform after `terraform init`: that writes a folder, and none is wanted in the
+    checkout.
+    """
     home = tmp_path_factory.mktemp("cluster")
     ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfplan", "terraform.tfvars")
     folder = shutil.copytree(FOLDER, home / "terraform", ignore=ignored)
@@ -125,14 +140,36 @@ def test_its_own_tests_pass(initialised: Path, terraform: Run) -> None:
         ("cluster.tf", "enable_private_nodes = true", "enable_private_node = true", "Unsupported argument"),
         ("cluster.tf", 'channel = "CHANNEL_STANDARD"', "", 'The argument "channel" is required'),
         ("nodes.tf", "workload_metadata_config {", "workload_metadata {", "Unsupported block type"),
-        ("nodes.tf", "google_service_account.nodes.email", "google_service_account.node.email", "Reference to undeclared resource"),
-        ("iam.tf", "google_service_account.vertex.member", "google_service_account.vertex.members", "Unsupported attribute"),
-        ("storage.tf", "days_since_noncurrent_time = 30", 'days_since_noncurrent_time = "month"', "Incorrect attribute value type"),
+        (
+            "nodes.tf",
+            "google_service_account.nodes.email",
+            "google_service_account.node.email",
+            "Reference to undeclared resource",
+        ),
+        (
+            "iam.tf",
+            "google_service_account.vertex.member",
+            "google_service_account.vertex.members",
+            "Unsupported attribute",
+        ),
+        (
+            "storage.tf",
+            "days_since_noncurrent_time = 30",
+            'days_since_noncurrent_time = "month"',
+            "Incorrect attribute value type",
+        ),
         ("operator.tf", 'chart            = "kuberay-operator"', "", 'The argument "chart" is required'),
-        ("outputs.tf", "value       = var.region", "value = var.regio", "Reference to undeclared input variable"),
+        (
+            "outputs.tf",
+            "value       = var.region",
+            "value = var.regio",
+            "Reference to undeclared input variable",
+        ),
     ],
 )
-def test_what_is_not_valid_is_refused(copy: Path, terraform: Run, name: str, there: str, instead: str, said: str) -> None:
+def test_what_is_not_valid_is_refused(
+    copy: Path, terraform: Run, name: str, there: str, instead: str, said: str
+) -> None:
     text = (copy / name).read_text(encoding="utf-8")
     assert there in text
     (copy / name).write_text(text.replace(there, instead, 1), encoding="utf-8")
@@ -160,7 +197,9 @@ def test_what_is_not_valid_is_refused(copy: Path, terraform: Run, name: str, the
         ("alerts.tf", "seconds = { s = 1, m = 60, h = 3600 }", "seconds = { s = 1, m = 1, h = 3600 }"),
     ],
 )
-def test_its_own_tests_see_a_change_of_meaning(copy: Path, terraform: Run, name: str, there: str, instead: str) -> None:
+def test_its_own_tests_see_a_change_of_meaning(
+    copy: Path, terraform: Run, name: str, there: str, instead: str
+) -> None:
     text = (copy / name).read_text(encoding="utf-8")
     assert there in text
     (copy / name).write_text(text.replace(there, instead, 1), encoding="utf-8")
@@ -175,21 +214,31 @@ def test_what_is_not_formatted_is_seen(copy: Path, terraform: Run) -> None:
 def test_the_schemas_are_of_the_pinned_versions_and_of_all_that_is_used() -> None:
     schema = json.loads(SCHEMAS.read_text(encoding="utf-8"))
     text = (FOLDER / "versions.tf").read_text(encoding="utf-8")
-    assert dict(re.findall(r'source\s+= "hashicorp/(\w+)"[^}]*?version\s+= "([^"]+)"', text)) == schema["versions"]
+    assert (
+        dict(re.findall(r'source\s+= "hashicorp/(\w+)"[^}]*?version\s+= "([^"]+)"', text))
+        == schema["versions"]
+    )
     assert {name: sorted(kinds) for name, kinds in schema["schemas"].items()} == used()
 
 
 def test_every_variable_and_output_is_explained_and_every_free_value_is_checked() -> None:
     variables, outputs = blocks("variable"), blocks("output")
     assert all(body.get("description") for body in [*variables.values(), *outputs.values()])
-    assert [name for name, body in variables.items() if "validation" not in body] == ["deletion_protection", "keep_buckets"]  # yes or no
+    assert [name for name, body in variables.items() if "validation" not in body] == [
+        "deletion_protection",
+        "keep_buckets",
+    ]  # yes or no
 
 
 def test_the_example_sets_what_has_no_default() -> None:
     with (FOLDER / "terraform.tfvars.example").open(encoding="utf-8") as file:
         given = plain(hcl2.load(file))
     variables = blocks("variable")
-    assert {name for name, body in variables.items() if "default" not in body} <= given.keys() <= variables.keys()
+    assert (
+        {name for name, body in variables.items() if "default" not in body}
+        <= given.keys()
+        <= variables.keys()
+    )
 
 
 def test_no_key_and_no_wide_role_is_given() -> None:
@@ -226,9 +275,16 @@ def test_the_operator_is_the_one_whose_crds_the_manifests_are_held_against() -> 
 def test_the_buckets_are_the_manifests_and_the_tasks() -> None:
     place = Place.of("my-project-123456", "europe-west4")
     text = (FOLDER / "storage.tf").read_text(encoding="utf-8")
-    made = {f"gs://{name.replace('${var.project_id}', place.project)}" for name in re.findall(r'= "(\$\{var\.project_id\}-[\w-]+)"', text)}
+    made = {
+        f"gs://{name.replace('${var.project_id}', place.project)}"
+        for name in re.findall(r'= "(\$\{var\.project_id\}-[\w-]+)"', text)
+    }
     assert made == {place.data, place.models}
-    settings = (KUBERAY / "overlays" / "gke" / "settings.env").read_text(encoding="utf-8").replace("PROJECT", place.project)
+    settings = (
+        (KUBERAY / "overlays" / "gke" / "settings.env")
+        .read_text(encoding="utf-8")
+        .replace("PROJECT", place.project)
+    )
     named = set(re.findall(r"gs://[\w-]+", settings))
     assert named == made
     assert f"CLICKBAIT_REGISTRY={place.models}/registry\n" in settings
@@ -237,7 +293,9 @@ def test_the_buckets_are_the_manifests_and_the_tasks() -> None:
 def test_the_image_repository_is_the_manifests_and_the_tasks() -> None:
     repository = blocks("resource")["google_artifact_registry_repository.clickbait"]["repository_id"]
     (images,) = documents("overlays", "gke", "images", "kustomization.yaml")
-    ours = {one["newName"].rpartition("/")[0] for one in images["images"] if one["name"].startswith("clickbait-")}
+    ours = {
+        one["newName"].rpartition("/")[0] for one in images["images"] if one["name"].startswith("clickbait-")
+    }
     assert ours == {f"REGION-docker.pkg.dev/PROJECT/{repository}"}
     assert (
         Place.of("my-project-123456", "europe-west4")
@@ -249,7 +307,9 @@ def test_the_image_repository_is_the_manifests_and_the_tasks() -> None:
 def test_third_parties_images_come_from_a_mirror_of_their_own_registry() -> None:
     """In the overlay and in the operators' charts: the path behind the mirror's name is the upstream's."""
     (images,) = documents("overlays", "gke", "images", "kustomization.yaml")
-    renamed = {one["name"]: one["newName"] for one in images["images"] if not one["name"].startswith("clickbait-")}
+    renamed = {
+        one["name"]: one["newName"] for one in images["images"] if not one["name"].startswith("clickbait-")
+    }
     assert renamed
     for name, new in renamed.items():
         host, _, path = name.partition("/")
@@ -280,7 +340,11 @@ def test_the_nodes_read_the_mirrors_and_nobody_writes_there() -> None:
 def test_the_gateways_proxies_are_let_in_by_both_firewalls() -> None:
     subnet = blocks("resource")["google_compute_subnetwork.proxies"]["ip_cidr_range"]
     firewall = blocks("resource")["google_compute_firewall.gateway"]
-    policies = [one for one in documents("overlays", "gke", "gateway.yaml") if one["metadata"]["name"] == "serve-from-gateway"]
+    policies = [
+        one
+        for one in documents("overlays", "gke", "gateway.yaml")
+        if one["metadata"]["name"] == "serve-from-gateway"
+    ]
     (ingress,) = policies[0]["spec"]["ingress"]
     health = {source for source in firewall["source_ranges"] if "google_" not in source}
     assert {peer["ipBlock"]["cidr"] for peer in ingress["from"]} == {subnet, *health}
@@ -292,11 +356,15 @@ def test_gpu_jobs_ask_for_the_machines_that_the_pool_has() -> None:
     (job,) = documents("overlays", "gke-gpu", "jobs", "common", "kustomization.yaml")
     patch = yaml.safe_load(job["patches"][0]["patch"])
     values = {one["path"].rpartition("/")[2]: one.get("value") for one in patch}
-    assert values["nodeSelector"]["cloud.google.com/gke-accelerator"] in re.findall(r'\["([\w-]+)"\] : \[\]', text)
+    assert values["nodeSelector"]["cloud.google.com/gke-accelerator"] in re.findall(
+        r'\["([\w-]+)"\] : \[\]', text
+    )
     (key, value, effect) = re.findall(r'key\s+= "(\S+)"\s+value\s+= "(\S+)"\s+effect = "(\w+)"', text)[0]
     taint = {"key": key, "operator": "Equal", "value": value, "effect": effect.title().replace("_", "")}
     assert taint in values["tolerations"]
-    assert int(values["resources"]["limits"]["cpu"]) < 8  # of the g2-standard-8's; GKE and the agents take part of one
+    assert (
+        int(values["resources"]["limits"]["cpu"]) < 8
+    )  # of the g2-standard-8's; GKE and the agents take part of one
 
 
 def test_the_zones_are_of_their_regions_and_name_their_source() -> None:

@@ -1,4 +1,5 @@
-"""Workflows: GitHub's schema, pins, permissions, time bounds, no expression in a shell line, and all that they name is here.
+"""Workflows: GitHub's schema, pins, permissions, time bounds, no expression in a shell line, and all that
+they name is here.
 
 Each check is shown to fail on a workflow that is broken in one place.
 """
@@ -30,9 +31,16 @@ GRANTS = {
     ("deploy", "apply"): {"id-token": "write"},
     ("staged-model", "judge"): {"id-token": "write", "contents": "write"},
 }
-VARIABLES = {"PROJECT_ID": "project_id", "REGION": "region", "CLUSTER_NAME": "cluster_name", "IMAGE_REPOSITORY": "image_repository"}
+VARIABLES = {
+    "PROJECT_ID": "project_id",
+    "REGION": "region",
+    "CLUSTER_NAME": "cluster_name",
+    "IMAGE_REPOSITORY": "image_repository",
+}
 VARIABLES |= {"WORKLOAD_IDENTITY_PROVIDER": "workload_identity_provider"}
-VARIABLES |= {f"{name}_SERVICE_ACCOUNT": f"{name.lower()}_service_account" for name in ("IMAGES", "DEPLOY", "JUDGE")}
+VARIABLES |= {
+    f"{name}_SERVICE_ACCOUNT": f"{name.lower()}_service_account" for name in ("IMAGES", "DEPLOY", "JUDGE")
+}
 SECRETS = {"WANDB_API_KEY"}
 MAX_MINUTES = 90
 
@@ -57,7 +65,11 @@ def _frame(name: str, document: dict[str, Any]) -> Iterator[str]:
         yield "permissions of the workflow: more than reading"
     if "group" not in document.get("concurrency", {}):
         yield "no concurrency group"
-    if name != "ci" and "push" in document[True] and document["concurrency"].get("cancel-in-progress") is not False:  # YAML 1.1: on is True
+    if (
+        name != "ci"
+        and "push" in document[True]
+        and document["concurrency"].get("cancel-in-progress") is not False
+    ):  # YAML 1.1: on is True
         yield "a run that publishes can be cut off"
 
 
@@ -88,23 +100,42 @@ def _pins(text: str) -> Iterator[str]:
 
 
 def _names(text: str, document: dict[str, Any]) -> Iterator[str]:
-    """What is named of this repository: modules with their flags, make targets, scripts, images, overlays, Terraform's outputs."""
+    """What is named of this repository: modules with their flags, make targets, scripts, images, overlays,
+    Terraform's outputs.
+    """
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^FROM \S+ AS (\S+)", dockerfile, re.MULTILINE | re.IGNORECASE))
-    overlays = {path.parent.name for path in (ROOT / "cluster" / "kuberay" / "overlays").glob("*/kustomization.yaml")}
-    outputs = set(re.findall(r'^output "(\w+)"', (ROOT / "cluster" / "terraform" / "outputs.tf").read_text(encoding="utf-8"), re.MULTILINE))
+    overlays = {
+        path.parent.name for path in (ROOT / "cluster" / "kuberay" / "overlays").glob("*/kustomization.yaml")
+    }
+    outputs = set(
+        re.findall(
+            r'^output "(\w+)"',
+            (ROOT / "cluster" / "terraform" / "outputs.tf").read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
+    )
     make = (ROOT / "Makefile").read_text(encoding="utf-8").replace("$(VENV)", ".venv")
-    named = {target for job in document["jobs"].values() for target in job.get("strategy", {}).get("matrix", {}).get("target", [])}
+    named = {
+        target
+        for job in document["jobs"].values()
+        for target in job.get("strategy", {}).get("matrix", {}).get("target", [])
+    }
     for loop in re.findall(r"for target in ([\w ]+);", text):
         named |= set(loop.split())
     yield from (f"image {one}: no such target in the Dockerfile" for one in sorted(named - targets))
     inputs = (document[True].get("workflow_dispatch") or {}).get("inputs", {})
-    chosen = set(inputs.get("overlay", {}).get("options", [])) | set(re.findall(r"--overlay ([a-z]\S*)", text))
+    chosen = set(inputs.get("overlay", {}).get("options", [])) | set(
+        re.findall(r"--overlay ([a-z]\S*)", text)
+    )
     yield from (f"overlay {one}: there is none" for one in sorted(chosen - overlays))
     for one in sorted(set(re.findall(r"\bvars\.(\w+)", text))):
         if VARIABLES.get(one) not in outputs:
             yield f"variable {one}: no output of Terraform gives it"
-    yield from (f"secret {one}: not written down" for one in sorted(set(re.findall(r"\bsecrets\.(\w+)", text)) - SECRETS))
+    yield from (
+        f"secret {one}: not written down"
+        for one in sorted(set(re.findall(r"\bsecrets\.(\w+)", text)) - SECRETS)
+    )
     for target in re.findall(r"^\s*(?:- )?(?:run: )?make (\S+)", text, re.MULTILINE):
         if not re.search(rf"^(?:[\w.-]+ )*{re.escape(target)}(?: [\w.-]+)*:", make, re.MULTILINE):
             yield f"make {target}: no such target"
@@ -119,7 +150,11 @@ def _names(text: str, document: dict[str, Any]) -> Iterator[str]:
         words = re.findall(r"(?:^|\s)(--[\w-]+)", rest.replace("\\\n", " "))
         known = source.read_text(encoding="utf-8")
         known += 'registry" "model" "host" "port' if module == "serve.standalone" else ""
-        yield from (f"{module}: no flag {flag}" for flag in words if f'"{flag}"' not in known and f'"{flag[2:]}"' not in known)
+        yield from (
+            f"{module}: no flag {flag}"
+            for flag in words
+            if f'"{flag}"' not in known and f'"{flag[2:]}"' not in known
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -135,20 +170,50 @@ CHECKOUT = "actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683 # v4.2.2"
 BROKEN = {
     "a tag instead of a commit": ("ci", CHECKOUT, "actions/checkout@v4", "not pinned"),
     "a commit without its version": ("ci", " # v4.2.2", "", "without its version"),
-    "a token left behind": ("ci", "persist-credentials: false", "persist-credentials: true", "leaves its token"),
+    "a token left behind": (
+        "ci",
+        "persist-credentials: false",
+        "persist-credentials: true",
+        "leaves its token",
+    ),
     "more than reading": ("ci", "contents: read", "contents: write", "more than reading"),
-    "a grant that nobody wrote down": ("images", "id-token: write", "packages: write\n      id-token: write", "permissions"),
+    "a grant that nobody wrote down": (
+        "images",
+        "id-token: write",
+        "packages: write\n      id-token: write",
+        "permissions",
+    ),
     "any branch publishes": ("images", "github.ref == 'refs/heads/main' && ", "", "other branches"),
-    "an expression in a shell line": ("images", "docker pull --quiet", "echo ${{ github.actor }}; docker pull", "expression in a shell"),
+    "an expression in a shell line": (
+        "images",
+        "docker pull --quiet",
+        "echo ${{ github.actor }}; docker pull",
+        "expression in a shell",
+    ),
     "no time bound": ("deploy", "timeout-minutes: 55", "continue-on-error: false", "no time bound"),
     "no concurrency": ("kind-e2e", "  group: ", "  grup: ", "no concurrency"),
-    "a publishing run is cut off": ("images", "cancel-in-progress: false", "cancel-in-progress: true", "cut off"),
+    "a publishing run is cut off": (
+        "images",
+        "cancel-in-progress: false",
+        "cancel-in-progress: true",
+        "cut off",
+    ),
     "an image that is none": ("ci", "[train, serve,", "[train, serv,", "image serv"),
-    "an image in a loop that is none": ("kind-e2e", "for target in train serve;", "for target in trian serve;", "image trian"),
+    "an image in a loop that is none": (
+        "kind-e2e",
+        "for target in train serve;",
+        "for target in trian serve;",
+        "image trian",
+    ),
     "an overlay that is none": ("deploy", "[gke, gke-gpu]", "[gke, gke-tpu]", "overlay gke-tpu"),
     "an overlay in a command that is none": ("kind-e2e", "--overlay kind ", "--overlay knd ", "overlay knd"),
     "a variable that is none": ("deploy", "vars.CLUSTER_NAME", "vars.CLUSTER", "variable CLUSTER"),
-    "a secret that is none": ("staged-model", "secrets.WANDB_API_KEY", "secrets.WANDB_KEY", "secret WANDB_KEY"),
+    "a secret that is none": (
+        "staged-model",
+        "secrets.WANDB_API_KEY",
+        "secrets.WANDB_KEY",
+        "secret WANDB_KEY",
+    ),
     "a make target that is none": ("ci", "run: make demo", "run: make dmo", "make dmo"),
     "a module that is none": ("deploy", "-m cluster.smoke", "-m cluster.smok", "cluster.smok"),
     "a flag that is none": ("staged-model", "--comment artifacts", "--coment artifacts", "no flag --coment"),
@@ -166,7 +231,14 @@ def test_a_broken_workflow_is_seen(case: str) -> None:
 
 def schema(path: Path) -> subprocess.CompletedProcess[str]:
     """GitHub's own schema, as the package vendors it: no network."""
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(path)]
+    command = [
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.github-workflows",
+        str(path),
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -185,7 +257,13 @@ def test_a_workflow_that_does_not_fit_is_seen(tmp_path: Path) -> None:
 
 
 def zizmor(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).parent / "zizmor"), "--offline", "--quiet", "--persona=pedantic", *words]
+    command = [
+        str(Path(sys.executable).parent / "zizmor"),
+        "--offline",
+        "--quiet",
+        "--persona=pedantic",
+        *words,
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -194,16 +272,25 @@ def test_zizmor_has_nothing_to_say_and_would(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     broken = tmp_path / ".github" / "workflows" / "broken.yaml"
     broken.parent.mkdir(parents=True)
-    broken.write_text(text_of("ci").replace("run: make demo", "run: echo ${{ github.head_ref }}"), encoding="utf-8")
+    broken.write_text(
+        text_of("ci").replace("run: make demo", "run: echo ${{ github.head_ref }}"), encoding="utf-8"
+    )
     assert "template-injection" in zizmor(str(broken)).stdout
 
 
 def test_every_shell_line_parses(tmp_path: Path) -> None:
     def parses(line: str) -> bool:
-        return subprocess.run(["bash", "-n"], input=line, capture_output=True, text=True, check=False).returncode == 0
+        return (
+            subprocess.run(["bash", "-n"], input=line, capture_output=True, text=True, check=False).returncode
+            == 0
+        )
 
     lines = [
-        step["run"] for name in NAMES for job in yaml.safe_load(text_of(name))["jobs"].values() for step in job["steps"] if "run" in step
+        step["run"]
+        for name in NAMES
+        for job in yaml.safe_load(text_of(name))["jobs"].values()
+        for step in job["steps"]
+        if "run" in step
     ]
     assert len(lines) > 20
     assert [line for line in lines if not parses(line)] == []
@@ -306,7 +393,9 @@ def test_every_image_is_built_on_that_digest_and_says_so(tmp_path: Path) -> None
 
 def test_redis_is_past_the_fix_of_its_known_remote_execution() -> None:
     """CVE-2025-49844: 7.4.6 is the first of its line without it."""
-    (version,) = [re.search(r"/redis:(\d+)\.(\d+)\.(\d+)", name) for name in third_parties() if "/redis:" in name]
+    (version,) = [
+        re.search(r"/redis:(\d+)\.(\d+)\.(\d+)", name) for name in third_parties() if "/redis:" in name
+    ]
     assert version
     assert tuple(int(part) for part in version.groups()) >= (7, 4, 6)
 

@@ -1,10 +1,12 @@
-"""Publishes, or moves an alias, and dies at one write: once for each write there is, each time in a registry of its own.
+"""Publishes, or moves an alias, and dies at one write: once for each write there is, each time in a registry
+of its own.
 
     python tests/faults/publish_and_die.py publish /tmp/registries /tmp/draft     # /tmp/registries/0, 1, 2, ...
 
-Registry N holds v1 with the alias production, a publish of v2 (or production moved to v2) that died at its Nth write, and prints
-nothing of it. The last one ran to its end. A write is a change on the disk (Python's own audit events: file opened to write, renamed,
-folder made), or a request that changes something on the server, cut off before it is sent and, again, after it is done.
+Registry N holds v1 with the alias production, a publish of v2 (or production moved to v2) that died at its
+Nth write, and prints nothing of it. The last one ran to its end. A write is a change on the disk (Python's
+own audit events: file opened to write, renamed, folder made), or a request that changes something on the
+server, cut off before it is sent and, again, after it is done.
 """
 
 from __future__ import annotations
@@ -76,7 +78,9 @@ def _watch_requests(write: Callable[[], None]) -> None:
 
     send = requests.Session.request
 
-    def watched(self: requests.Session, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
+    def watched(
+        self: requests.Session, method: str, url: str, *args: Any, **kwargs: Any
+    ) -> requests.Response:
         if method == "GET":
             return send(self, method, url, *args, **kwargs)
         write()

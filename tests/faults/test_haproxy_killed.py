@@ -1,4 +1,6 @@
-"""HAProxy is killed, Ray's proxy actor goes and comes: who asks is refused for a moment, and served on from then on."""
+"""HAProxy is killed, Ray's proxy actor goes and comes: who asks is refused for a moment, and served on from
+then on.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def status(proxy: Proxy) -> int | None:
         connection.close()
 
 
-def test_a_stand_in_serves_until_a_new_actor_takes_over_and_nobody_is_left_after_the_end(tmp_path: Path) -> None:
+def test_a_stand_in_serves_until_a_new_actor_takes_over_and_nobody_is_left_after_the_end(
+    tmp_path: Path,
+) -> None:
     with echo() as server:
         proxy = Proxy(tmp_path, [server])
         first, haproxy = proxy.start()
@@ -40,7 +44,9 @@ def test_a_stand_in_serves_until_a_new_actor_takes_over_and_nobody_is_left_after
 
         os.kill(haproxy, signal.SIGKILL)
         wait_until(lambda: status(proxy) == 200, proxy.log)
-        assert haproxy_process.answering(proxy.place.socket) is None, "Ray would take the proxy actor for healthy, and never reload again"
+        assert haproxy_process.answering(proxy.place.socket) is None, (
+            "Ray would take the proxy actor for healthy, and never reload again"
+        )
         stand_in = haproxy_process.answering(proxy.place.stand_in_socket)
         assert stand_in
         os.kill(stand_in, signal.SIGKILL)
@@ -107,7 +113,9 @@ def test_the_watcher_ends_with_its_ray(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_requests_to_a_replica_that_hangs_are_answered_by_another(tmp_path: Path) -> None:
     """Those that it has taken already, too."""
-    hangs = subprocess.Popen([sys.executable, "-m", "tests.echo"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    hangs = subprocess.Popen(
+        [sys.executable, "-m", "tests.echo"], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
     assert hangs.stdout is not None
     with echo() as alive, hangs.stdout as told:
         proxy = Proxy(tmp_path, [int(told.readline()), alive])
@@ -118,7 +126,9 @@ def test_requests_to_a_replica_that_hangs_are_answered_by_another(tmp_path: Path
             with ThreadPoolExecutor(8) as pool:
                 statuses = list(pool.map(lambda _: status(proxy), range(32)))
             assert statuses == [200] * 32
-            assert "is DOWN" in proxy.log.read_text(), "nothing was sent to the one that hangs: this shows nothing"
+            assert "is DOWN" in proxy.log.read_text(), (
+                "nothing was sent to the one that hangs: this shows nothing"
+            )
         finally:
             for process in (actor, hangs):
                 process.kill()

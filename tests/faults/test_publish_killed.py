@@ -1,4 +1,6 @@
-"""A publisher that is killed at any of its writes leaves a registry whose readers see the old version or the new one, each whole."""
+"""A publisher that is killed at any of its writes leaves a registry whose readers see the old version or the
+new one, each whole.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def killed(action: str, root: str, folder: Path, cache: Path) -> list[Registry]:
-    """The registries in which `action` died at its first write, its second, and so on; in the last it came to its end."""
+    """The registries in which `action` died at its first write, its second, and so on; in the last it came to
+    its end.
+    """
     command = [sys.executable, str(Path(__file__).with_name("publish_and_die.py")), action, root, str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     last = int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)

@@ -1,4 +1,6 @@
-"""What a user gets wrong ends with one line that says what to do, exit code 2, no traceback, and nothing half-written."""
+"""What a user gets wrong ends with one line that says what to do, exit code 2, no traceback, and nothing
+half-written.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from tests.tiny import tiny_bundle
 
 def error_of(*command: str) -> str:
     """The one line that `python -m <command>` prints; it ends with 2 and says nothing else."""
-    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, cwd=ROOT, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-m", *command], capture_output=True, text=True, cwd=ROOT, timeout=240
+    )
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 2, done.stderr
     assert len(lines) == 1, done.stderr
@@ -73,7 +77,9 @@ def test_a_changed_byte_in_a_bundle(tmp_path: Path, untouched: str) -> None:
 def test_a_pickle_in_a_bundle(tmp_path: Path, untouched: str) -> None:
     bundle = tiny_bundle(tmp_path / "bundle")
     (bundle / "model.safetensors").write_bytes(pickle.dumps({"a": 1}))
-    assert "model.safetensors" in error_of("ray_jobs.promote", "--bundle", str(bundle), "--registry", untouched)
+    assert "model.safetensors" in error_of(
+        "ray_jobs.promote", "--bundle", str(bundle), "--registry", untouched
+    )
 
 
 def test_a_wrong_alias(tmp_path: Path) -> None:
@@ -86,7 +92,9 @@ def test_a_wrong_alias(tmp_path: Path) -> None:
 def test_rollback_of_an_alias_that_never_moved(tmp_path: Path) -> None:
     registry = Registry(str(tmp_path / "registry"))
     registry.set_alias(registry.publish(tiny_bundle(tmp_path / "bundle")), "production")
-    assert "production" in error_of("ray_jobs.promote", "--rollback", "--registry", str(tmp_path / "registry"))
+    assert "production" in error_of(
+        "ray_jobs.promote", "--rollback", "--registry", str(tmp_path / "registry")
+    )
 
 
 @pytest.mark.parametrize("command", ["serve.standalone", "ray_jobs.pipeline"])

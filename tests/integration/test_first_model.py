@@ -1,4 +1,6 @@
-"""The kind overlay's first model passes the gate: the very commands of its Job, one after the other, in this process."""
+"""The kind overlay's first model passes the gate: the very commands of its Job, one after the other, in this
+process.
+"""
 
 from __future__ import annotations
 

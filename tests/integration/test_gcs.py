@@ -53,11 +53,18 @@ class TestRegistry(RegistryContract):
     def test_only_what_a_runtime_reads_is_fetched(self, registry: Registry, tmp_path: Path) -> None:
         registry.publish(draft(tmp_path / "draft"))
         folder = registry.fetch("v1", "int8")
-        assert sorted(path.name for path in folder.iterdir()) == [".lock", "manifest.json", "model.onnx", "tokenizer.json"]
+        assert sorted(path.name for path in folder.iterdir()) == [
+            ".lock",
+            "manifest.json",
+            "model.onnx",
+            "tokenizer.json",
+        ]
         assert registry.fetch("v1") == folder
         verify(folder)
 
-    def test_a_registry_made_anew_is_not_answered_from_the_cache(self, registry: Registry, tmp_path: Path) -> None:
+    def test_a_registry_made_anew_is_not_answered_from_the_cache(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
         registry.publish(draft(tmp_path / "old", text="old"))
         registry.fetch("v1")
         store = open_storage(registry.uri)
@@ -66,12 +73,16 @@ class TestRegistry(RegistryContract):
         registry.publish(draft(tmp_path / "new", text="new"))
         assert (registry.fetch("v1") / "model.onnx").read_bytes().startswith(b"new")
 
-    def test_processes_that_fetch_at_once_share_one_folder(self, root: str, registry: Registry, tmp_path: Path) -> None:
+    def test_processes_that_fetch_at_once_share_one_folder(
+        self, root: str, registry: Registry, tmp_path: Path
+    ) -> None:
         registry.publish(draft(tmp_path / "draft"))
         fetch = "import sys; from clickbait.registry.registry import Registry; print(Registry(sys.argv[1]).fetch('v1'))"
         command = [sys.executable, "-c", fetch, root]
         environment = {**os.environ, "CLICKBAIT_CACHE": str(tmp_path / "cache")}
-        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+        running = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)
+        ]
         folders = {process.communicate(timeout=60)[0].strip() for process in running}
         assert [process.returncode for process in running] == [0, 0]
         (folder,) = folders
@@ -87,13 +98,17 @@ def test_no_bucket(server: str, tmp_path: Path) -> None:
         lambda: store.upload(tmp_path / "file", "key"),
         lambda: expand("gs://no-such-bucket/*"),
     ):
-        with pytest.raises(NotFound, match="there is no bucket no-such-bucket; create it, or check the name") as raised:
+        with pytest.raises(
+            NotFound, match="there is no bucket no-such-bucket; create it, or check the name"
+        ) as raised:
             call()
         assert "\n" not in str(raised.value)
 
 
 def answer_lost(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The next upload arrives, but its answer does not: the client sees a 503 and sends again. Gives the methods sent."""
+    """The next upload arrives, but its answer does not: the client sees a 503 and sends again. Gives the
+    methods sent.
+    """
     sent: list[str] = []
     send = requests.Session.request
 
@@ -120,7 +135,9 @@ def test_a_write_whose_answer_is_lost_counts_once(root: str, monkeypatch: pytest
         store.write("alias", b"2", expect="")
 
 
-def test_a_claim_whose_answer_is_lost_is_ours(root: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_claim_whose_answer_is_lost_is_ours(
+    root: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     sent = answer_lost(monkeypatch)
     assert Registry(root).publish(draft(tmp_path / "draft")) == "v1"
     assert len(sent) > 2
@@ -133,7 +150,9 @@ def test_a_stream_stays_in_its_generation(root: str) -> None:
     with store.open("rows") as stream:
         stream.read(10)
         store.write("rows", b"new" * 5_000_000)
-        with pytest.raises(PreconditionFailed, match="changed since it was read"):  # the new one's bytes would be wrong
+        with pytest.raises(
+            PreconditionFailed, match="changed since it was read"
+        ):  # the new one's bytes would be wrong
             stream.read()
 
 
@@ -157,14 +176,18 @@ def test_forbidden_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
         store = open_storage("gs://bucket")
         for call in (store.list, lambda: store.read("key"), lambda: store.exists("key")):
-            with pytest.raises(StorageError, match=r"gs://bucket.*refuses these credentials \(403\).*gcloud auth") as raised:
+            with pytest.raises(
+                StorageError, match=r"gs://bucket.*refuses these credentials \(403\).*gcloud auth"
+            ) as raised:
                 call()
             assert "\n" not in str(raised.value)
         server.shutdown()
 
 
 @pytest.mark.parametrize("key_file", ["missing.json", "torn.json", None])
-def test_no_credentials_is_one_line(key_file: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_credentials_is_one_line(
+    key_file: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
@@ -172,6 +195,8 @@ def test_no_credentials_is_one_line(key_file: str | None, monkeypatch: pytest.Mo
     (tmp_path / "torn.json").write_text("{")
     if key_file:
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / key_file))
-    with pytest.raises(StorageError, match=r"gcloud auth application-default login.*GOOGLE_APPLICATION_CREDENTIALS") as raised:
+    with pytest.raises(
+        StorageError, match=r"gcloud auth application-default login.*GOOGLE_APPLICATION_CREDENTIALS"
+    ) as raised:
         open_storage("gs://bucket").read("key")
     assert "\n" not in str(raised.value)

@@ -1,4 +1,6 @@
-"""What each account may do in the buckets is enough for its work, and no more: fake-gcs-server behind a proxy with iam.tf's roles."""
+"""What each account may do in the buckets is enough for its work, and no more: fake-gcs-server behind a proxy
+with iam.tf's roles.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def test_the_proxy_refuses_as_google_does(server: str) -> None:
 
 
 def test_pyarrow_asks_for_the_bucket_and_ours_does_not(training: Proxy) -> None:
-    """The fault that this test is kept for: Ray Train and Ray Tune make a directory, and pyarrow asks for the bucket first."""
+    """The fault that this test is kept for: Ray Train and Ray Tune make a directory, and pyarrow asks for the
+    bucket first.
+    """
     kept = run_storage(f"{empty_uri()}/runs")
     with pytest.raises(OSError, match=r"storage\.buckets\.get"):
         kept["storage_filesystem"].handler.filesystem.create_dir(f"{kept['storage_path']}/x")
@@ -58,7 +62,9 @@ def test_pyarrow_asks_for_the_bucket_and_ours_does_not(training: Proxy) -> None:
 
 @pytest.mark.parametrize("kind", [StorageContext, TuneStorage])
 def test_rays_own_state_can_be_kept_in_the_bucket(training: Proxy, tmp_path: Path, kind: Any) -> None:
-    """Ray's own class for it, as Ray Train's controller and Ray Tune's driver make it: the marker, a checkpoint, and read again."""
+    """Ray's own class for it, as Ray Train's controller and Ray Tune's driver make it: the marker, a
+    checkpoint, and read again.
+    """
     kept = run_storage(f"{empty_uri()}/runs/ray")
     (tmp_path / "pointer.json").write_text('{"uri": "x"}')
     context = kind(experiment_dir_name="run", **kept)
@@ -76,14 +82,37 @@ def test_rays_own_state_can_be_kept_in_the_bucket(training: Proxy, tmp_path: Pat
 def test_training_by_a_job_of_the_cluster_needs_no_more(
     ray_cluster: Cluster, small_dataset: str, tiny_encoder: Path, training: Proxy
 ) -> None:
-    """The whole of `ray_jobs.train` with a worker, its run and Ray Train's state in the bucket: train, retrain and Vertex AI's command."""
+    """The whole of `ray_jobs.train` with a worker, its run and Ray Train's state in the bucket: train,
+    retrain and Vertex AI's command.
+    """
     output = f"{empty_uri()}/runs"
     command = ["ray", "job", "submit", "--address", ray_cluster.dashboard, "--working-dir", "."]
     command += ["--runtime-env-json", f'{{"env_vars": {{"STORAGE_EMULATOR_HOST": "{training.url}"}}}}', "--"]
-    command += ["python", "-m", "ray_jobs.train", "--config", "configs/train.yaml", "--dataset", small_dataset, "--output", output]
-    command += ["--model", str(tiny_encoder), "--epochs", "1", "--num-workers", "1", "--cpus-per-worker", "0.5"]
+    command += [
+        "python",
+        "-m",
+        "ray_jobs.train",
+        "--config",
+        "configs/train.yaml",
+        "--dataset",
+        small_dataset,
+        "--output",
+        output,
+    ]
+    command += [
+        "--model",
+        str(tiny_encoder),
+        "--epochs",
+        "1",
+        "--num-workers",
+        "1",
+        "--cpus-per-worker",
+        "0.5",
+    ]
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, env=environment, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, timeout=300, env=environment, check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert training.refused == []
     assert Run(f"{output}/clickbait").read_json("done.json") is not None

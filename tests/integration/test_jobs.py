@@ -1,4 +1,6 @@
-"""`ray job submit`: every job of the path, one after the other, on a cluster with token authentication, from the checkout's files."""
+"""`ray job submit`: every job of the path, one after the other, on a cluster with token authentication, from
+the checkout's files.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ GATE += "min_minimum_functionality: 0.0, min_invariance: 0.0, min_direction: 0.0
 
 
 def submit(cluster: Cluster, job: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    """`ray job submit --working-dir . -- python -m ray_jobs.<job> --config configs/<job>.yaml <flags>`, waited for."""
+    """`ray job submit --working-dir . -- python -m ray_jobs.<job> --config configs/<job>.yaml <flags>`,
+    waited for.
+    """
     command = ["ray", "job", "submit", "--address", cluster.dashboard, "--working-dir", ".", "--"]
     command += ["python", "-m", f"ray_jobs.{job}", "--config", f"configs/{job}.yaml", *flags]
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
@@ -29,13 +33,27 @@ def submit(cluster: Cluster, job: str, *flags: str) -> subprocess.CompletedProce
 
 def test_the_whole_path_by_ray_job_submit(ray_cluster: Cluster, tmp_path: Path, tiny_encoder: Path) -> None:
     """URIs are absolute: a job's working directory is a copy of the checkout on the head."""
-    datasets, runs, bundle, registry = (str(tmp_path / name) for name in ("datasets", "runs", "bundle", "registry"))
+    datasets, runs, bundle, registry = (
+        str(tmp_path / name) for name in ("datasets", "runs", "bundle", "registry")
+    )
     gate = tmp_path / "gate.yaml"
     gate.write_text(GATE)
     sets = ["--dataset", f"{datasets}/latest"]
     steps = {
         "preprocess": ["--output", datasets, "--sample-size", "600", "--partitions", "2"],
-        "train": [*sets, "--output", runs, "--model", str(tiny_encoder), "--epochs", "8", "--lr", "2e-3", "--cpus-per-worker", "0.5"],
+        "train": [
+            *sets,
+            "--output",
+            runs,
+            "--model",
+            str(tiny_encoder),
+            "--epochs",
+            "8",
+            "--lr",
+            "2e-3",
+            "--cpus-per-worker",
+            "0.5",
+        ],
         "export": [*sets, "--run", f"{runs}/clickbait", "--output", bundle],
         "evaluate": [*sets, "--bundle", bundle, "--num-workers", "1"],
         "promote": [*sets, "--bundle", bundle, "--registry", registry, "--gate-file", str(gate)],
@@ -51,7 +69,14 @@ def test_the_whole_path_by_ray_job_submit(ray_cluster: Cluster, tmp_path: Path, 
 
 
 def test_a_job_that_fails_says_why_and_fails_the_submission(ray_cluster: Cluster, tmp_path: Path) -> None:
-    done = submit(ray_cluster, "preprocess", "--source", str(tmp_path / "nowhere.csv"), "--output", str(tmp_path / "datasets"))
+    done = submit(
+        ray_cluster,
+        "preprocess",
+        "--source",
+        str(tmp_path / "nowhere.csv"),
+        "--output",
+        str(tmp_path / "datasets"),
+    )
     assert done.returncode != 0
     assert "error: source: " in done.stdout + done.stderr
     assert "Traceback" not in done.stdout

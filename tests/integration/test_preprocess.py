@@ -1,4 +1,6 @@
-"""`ray_jobs.preprocess` on a real cluster: the same bytes whatever the workers, every row accounted for, and nothing half-written."""
+"""`ray_jobs.preprocess` on a real cluster: the same bytes whatever the workers, every row accounted for, and
+nothing half-written.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +41,15 @@ def tree(uri: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def dirty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of four formats with something wrong in each. Beside 120 good headlines: what `CAUSES` says."""
+    """A folder of four formats with something wrong in each. Beside 120 good headlines: what `CAUSES`
+    says.
+    """
     folder = tmp_path_factory.mktemp("dirty")
     good = [f"Good headline number {at}" for at in range(120)]
     csv = "".join(f"{text},{at % 2}\n" for at, text in enumerate(good[:40]))
-    (folder / "a.csv").write_bytes(b"headline,clickbait\nbad \xff\xfe bytes,1\none,too,many\n  ,1\nBoth ways,1\n" + csv.encode())
+    (folder / "a.csv").write_bytes(
+        b"headline,clickbait\nbad \xff\xfe bytes,1\none,too,many\n  ,1\nBoth ways,1\n" + csv.encode()
+    )
     values: list[Any] = [{"headline": text, "clickbait": bool(at % 2)} for at, text in enumerate(good[40:80])]
     values += [
         {"headline": 7, "clickbait": 1},
@@ -91,7 +97,10 @@ def test_every_bad_row_is_in_quarantine_with_its_reason(dirty: Path, tmp_path: P
 
 
 def test_one_and_three_workers_write_the_same_bytes(dirty: Path, tmp_path: Path) -> None:
-    uris = [preprocess(PreprocessConfig(source=str(dirty), output=str(tmp_path / str(n)), num_workers=n)) for n in (1, 3)]
+    uris = [
+        preprocess(PreprocessConfig(source=str(dirty), output=str(tmp_path / str(n)), num_workers=n))
+        for n in (1, 3)
+    ]
     one, three = (tree(str(tmp_path / str(n))) for n in (1, 3))
     assert one == three
     assert len(one) > 2 * len(SPLITS)
@@ -102,7 +111,9 @@ def no_ray() -> None:
     pytest.fail("Ray was started")
 
 
-def test_a_second_run_returns_at_once_and_is_the_latest(dirty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_returns_at_once_and_is_the_latest(
+    dirty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = PreprocessConfig(source=str(dirty), output=str(tmp_path))
     uri = preprocess(config)
     before = tree(str(tmp_path))
@@ -132,14 +143,18 @@ def test_a_run_that_died_half_way_is_written_anew(dirty: Path, tmp_path: Path) -
 def test_very_few_headlines_reach_every_split(tmp_path: Path) -> None:
     source = tmp_path / "h.csv"
     source.write_text("headline,clickbait\n" + "".join(f"Headline {at},{at % 2}\n" for at in range(8)))
-    counts = open_dataset(preprocess(PreprocessConfig(source=str(source), output=str(tmp_path / "out")))).manifest["counts"]
+    counts = open_dataset(
+        preprocess(PreprocessConfig(source=str(source), output=str(tmp_path / "out")))
+    ).manifest["counts"]
     assert counts["kept"] == 8
     assert all(rows["clickbait"] and rows["news"] for rows in counts["splits"].values())
 
 
 def cut_gzip(folder: Path) -> Path:
     """Its first block reads well: only a worker finds the end missing."""
-    rows = "".join(f"Headline number {at} {hashlib.sha256(bytes(at)).hexdigest()},{at % 2}\n" for at in range(25_000))
+    rows = "".join(
+        f"Headline number {at} {hashlib.sha256(bytes(at)).hexdigest()},{at % 2}\n" for at in range(25_000)
+    )
     (folder / "h.csv.gz").write_bytes(gzip.compress(f"headline,clickbait\n{rows}".encode())[:-1000])
     return folder / "h.csv.gz"
 
@@ -150,25 +165,40 @@ def one_label(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"), [(cut_gzip, r"h\.csv\.gz: cannot be read to its end"), (one_label, "0 headlines of label news")]
+    ("make", "message"),
+    [(cut_gzip, r"h\.csv\.gz: cannot be read to its end"), (one_label, "0 headlines of label news")],
 )
-def test_an_error_in_mid_run_is_one_line_and_leaves_nothing(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:
+def test_an_error_in_mid_run_is_one_line_and_leaves_nothing(
+    tmp_path: Path, make: Callable[[Path], Path], message: str
+) -> None:
     with pytest.raises(DataError, match=message) as caught:
         preprocess(PreprocessConfig(source=str(make(tmp_path)), output=str(tmp_path / "out")))
     assert "\n" not in str(caught.value)
     assert tree(str(tmp_path / "out")) == {}
 
 
-def test_a_wrong_column_is_told_before_ray_starts(dirty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_column_is_told_before_ray_starts(
+    dirty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(job, "connect", no_ray)
     with pytest.raises(DataError, match='no column "headlines"; did you mean "headline"'):
-        preprocess(PreprocessConfig(source=str(dirty), headline_column="headlines", output=str(tmp_path / "out")))
+        preprocess(
+            PreprocessConfig(source=str(dirty), headline_column="headlines", output=str(tmp_path / "out"))
+        )
     assert not (tmp_path / "out").exists()
 
 
 def run(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ray_jobs.preprocess", "--config", "configs/preprocess.yaml", *flags]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def test_the_command_over_gs_gives_the_same_bytes_as_over_disk(dirty: Path, tmp_path: Path) -> None:
@@ -178,8 +208,16 @@ def test_the_command_over_gs_gives_the_same_bytes_as_over_disk(dirty: Path, tmp_
         source = storage.open_storage(f"{bucket}/{dirty.name}")
         for path in dirty.iterdir():
             source.upload(path, path.name)
-        job_config = json.dumps({"runtime_env": {"env_vars": {"STORAGE_EMULATOR_HOST": server}}})  # as `ray job submit` hands it on
-        done = run("--source", f"{bucket}/{dirty.name}", "--output", f"{bucket}/out", RAY_JOB_CONFIG_JSON_ENV_VAR=job_config)
+        job_config = json.dumps(
+            {"runtime_env": {"env_vars": {"STORAGE_EMULATOR_HOST": server}}}
+        )  # as `ray job submit` hands it on
+        done = run(
+            "--source",
+            f"{bucket}/{dirty.name}",
+            "--output",
+            f"{bucket}/out",
+            RAY_JOB_CONFIG_JSON_ENV_VAR=job_config,
+        )
         assert done.returncode == 0, done.stderr
         assert "quarantined           10" in done.stdout
         assert tree(open_dataset(f"{bucket}/out/latest").uri) == tree(uri)
@@ -196,7 +234,12 @@ def test_the_real_headlines(data_dir: Path, tmp_path: Path) -> None:
     source = data_dir / "stop-clickbait" / "clickbait_data.csv"
     found = open_dataset(preprocess(PreprocessConfig(source=str(source), output=str(tmp_path))))
     counts = found.manifest["counts"]
-    assert (counts["in"], counts["kept"], counts["quarantined"], counts["duplicates"]) == (32_000, 31_998, 0, 2)
+    assert (counts["in"], counts["kept"], counts["quarantined"], counts["duplicates"]) == (
+        32_000,
+        31_998,
+        0,
+        2,
+    )
     for name, share in (("train", 0.8), ("validation", 0.1), ("test", 0.1)):
         assert counts["splits"][name]["rows"] == pytest.approx(32_000 * share, abs=10)
         assert found.manifest["label_balance"][name] == pytest.approx(0.5, abs=0.01)

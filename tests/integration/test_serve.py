@@ -59,7 +59,9 @@ def url(ray_cluster: object, registry: str, shared: str) -> Iterator[str]:
 def ask(url: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
     """Status, body, headers."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers={"content-type": "application/json", "x-api-key": KEY, **headers})
+    request = urllib.request.Request(
+        url, data=data, headers={"content-type": "application/json", "x-api-key": KEY, **headers}
+    )
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, json.load(answer), answer.headers
@@ -86,7 +88,9 @@ def test_a_key_that_only_the_driver_was_given_guards_every_replica(url: str, sha
 def test_it_classifies(url: str) -> None:
     status, bait, _ = ask(f"{url}/classify", {"text": "You won the secret trick"})
     assert (status, bait["label"], bait["model"]) == (200, "clickbait", "v1")
-    _, batch, _ = ask(f"{url}/classify/batch", {"texts": ["You won the secret trick", "council approves budget"]})
+    _, batch, _ = ask(
+        f"{url}/classify/batch", {"texts": ["You won the secret trick", "council approves budget"]}
+    )
     assert [result["label"] for result in batch["results"]] == ["clickbait", "news"]
     assert batch["results"][0]["score"] == pytest.approx(bait["score"], abs=1e-6)
 
@@ -101,8 +105,13 @@ def test_many_at_a_time_each_get_their_own(url: str) -> None:
 
 def test_the_shared_port_answers_without_haproxy(url: str, shared: str) -> None:
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda text: ask(f"{shared}/classify", {"text": text}), ["secret", "council"] * 20))
-    assert [(status, body["label"]) for status, body, _ in answers] == [(200, "clickbait"), (200, "news")] * 20
+        answers = list(
+            pool.map(lambda text: ask(f"{shared}/classify", {"text": text}), ["secret", "council"] * 20)
+        )
+    assert [(status, body["label"]) for status, body, _ in answers] == [
+        (200, "clickbait"),
+        (200, "news"),
+    ] * 20
     assert answers[0][2]["x-request-id"]
 
 
@@ -115,7 +124,9 @@ def test_haproxy_stands_in_front_of_a_ray_that_knew_nothing_of_it(url: str) -> N
 
 
 def test_haproxy_is_ours(url: str) -> None:
-    """The launcher knows this Ray: refusals are JSON, invented methods make no series, and an ignored upgrade keeps its body."""
+    """The launcher knows this Ray: refusals are JSON, invented methods make no series, and an ignored upgrade
+    keeps its body.
+    """
     import ray
 
     host, port = url.removeprefix("http://").split(":")
@@ -130,13 +141,20 @@ def test_haproxy_is_ours(url: str) -> None:
         finally:
             connection.close()
 
-    upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    upgrade = {
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
     assert send("POST", "/classify", {"text": "a secret"}, **upgrade)[0] == 200
     for number in range(20):
         status, error = send(f"INVENTED{number}", "/classify")
         assert (status, error["error_type"]) == (405, "MethodNotAllowed")
     (node,) = ray.nodes()
-    page, end = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", time.monotonic() + 60
+    page, end = (
+        f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics",
+        time.monotonic() + 60,
+    )
     while 'method="other"' not in (series := urllib.request.urlopen(page, timeout=10).read().decode()):
         assert time.monotonic() < end
         time.sleep(1)
@@ -147,8 +165,12 @@ def test_what_prometheus_scrapes_of_the_machine_has_the_replicas_figures(url: st
     import ray
 
     (node,) = ray.nodes()
-    page, end = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", time.monotonic() + 60
-    # Ours, and Ray's own, which its dashboard shows: on Ray's way past serve/on_ray/ingress.py these would have the prefix for a route.
+    page, end = (
+        f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics",
+        time.monotonic() + 60,
+    )
+    # Ours, and Ray's own, which its dashboard shows: on Ray's way past serve/on_ray/ingress.py these would
+    # have the prefix for a route.
     wanted = [
         r'^ray_clickbait_answers_total\{[^}]*route="/classify"[^}]*\} [1-9]',
         r'^ray_clickbait_score_count\{[^}]*version="v1"[^}]*\} [1-9]',
@@ -160,7 +182,9 @@ def test_what_prometheus_scrapes_of_the_machine_has_the_replicas_figures(url: st
         told = urllib.request.urlopen(page, timeout=10).read().decode()
         if all(re.search(line, told, re.MULTILINE) for line in wanted):
             break
-        assert time.monotonic() < end, sorted(set(re.findall(r"^ray_(?:clickbait|serve_deployment)_\w+", told, re.MULTILINE)))
+        assert time.monotonic() < end, sorted(
+            set(re.findall(r"^ray_(?:clickbait|serve_deployment)_\w+", told, re.MULTILINE))
+        )
         time.sleep(1)
     assert "ray_clickbait_version" in told
 
@@ -189,7 +213,9 @@ def test_a_moved_alias_is_served_without_a_restart(url: str, registry: str, tmp_
         ("/classify", None, 405, "MethodNotAllowed"),
     ],
 )
-def test_errors_have_their_body_on_both_ports(url: str, shared: str, path: str, body: Any, status: int, kind: str) -> None:
+def test_errors_have_their_body_on_both_ports(
+    url: str, shared: str, path: str, body: Any, status: int, kind: str
+) -> None:
     for base in (url, shared):
         answered, error, headers = ask(f"{base}{path}", body, **{"x-request-id": "of-mine"})
         assert (answered, error["error_type"], error["request_id"]) == (status, kind, "of-mine")
@@ -214,7 +240,13 @@ def test_a_wrong_alias_ends_build(registry: str) -> None:
 
 
 def test_serve_run_ends_with_one_line_and_2(registry: str) -> None:
-    command = [str(Path(sys.executable).with_name("serve")), "run", "serve.app:build", f"registry={registry}", "model=nothing"]
+    command = [
+        str(Path(sys.executable).with_name("serve")),
+        "run",
+        "serve.app:build",
+        f"registry={registry}",
+        "model=nothing",
+    ]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1].startswith("error: ")

@@ -1,4 +1,6 @@
-"""Sweeps on a real cluster: bad trials are stopped early, what is written is of use, a killed driver's sweep goes on."""
+"""Sweeps on a real cluster: bad trials are stopped early, what is written is of use, a killed driver's sweep
+goes on.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,23 @@ from tuning.sweep.trial import Trial
 
 
 def settings(tmp_path: Path, dataset: str, **changes: Any) -> SweepConfig:
-    """Trials of seconds, in their actors' own processes; one learning rate that learns and one that cannot."""
-    train = TrainConfig(dataset=dataset, model="scratch:ngrams", hidden=16, buckets=64, epochs=3, num_workers=0, precision="fp32")
-    base: dict[str, Any] = {"train": train, "space": {"lr": Choice(type="choice", values=(3e-2, 1e-7))}, "output": str(tmp_path)}
+    """Trials of seconds, in their actors' own processes; one learning rate that learns and one that
+    cannot.
+    """
+    train = TrainConfig(
+        dataset=dataset,
+        model="scratch:ngrams",
+        hidden=16,
+        buckets=64,
+        epochs=3,
+        num_workers=0,
+        precision="fp32",
+    )
+    base: dict[str, Any] = {
+        "train": train,
+        "space": {"lr": Choice(type="choice", values=(3e-2, 1e-7))},
+        "output": str(tmp_path),
+    }
     base |= {"trials": 4, "searcher": "random", "seed": 10, "scheduler": SchedulerConfig(reduction_factor=2)}
     return SweepConfig(**(base | changes))
 
@@ -50,10 +66,16 @@ def wandb_runs(folder: Path, scratch: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_a_sweep_stops_what_is_bad_and_writes_what_it_found(
-    ray_cluster: Cluster, tmp_path: Path, small_dataset: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ray_cluster: Cluster,
+    tmp_path: Path,
+    small_dataset: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    config = settings(tmp_path, small_dataset, objectives=("log_loss", "flip_rate", "latency_ms"), max_concurrent=1)
+    config = settings(
+        tmp_path, small_dataset, objectives=("log_loss", "flip_rate", "latency_ms"), max_concurrent=1
+    )
     assert main(config) is None
     home = tmp_path / config.name
     document = json.loads((home / "trials.json").read_text(encoding="utf-8"))
@@ -66,7 +88,11 @@ def test_a_sweep_stops_what_is_bad_and_writes_what_it_found(
         assert (trial["epochs"] == 3) == (trial["status"] == "finished")
         assert len(trial["history"]) == trial["epochs"]
         assert trial["metrics"]["log_loss"] == min(entry["log_loss"] for entry in trial["history"])
-        assert (trial["metrics"]["flip_rate"] is None) == (trial["metrics"]["latency_ms"] is None) == (trial["status"] != "finished")
+        assert (
+            (trial["metrics"]["flip_rate"] is None)
+            == (trial["metrics"]["latency_ms"] is None)
+            == (trial["status"] != "finished")
+        )
     best = next(trial for trial in trials if trial["name"] == document["best"])
     assert best["pareto"]
     assert best["config"]["lr"] == 3e-2
@@ -108,8 +134,12 @@ def train_to_the_end(actor: Trial) -> dict[str, Any]:
     return told
 
 
-def test_an_actor_trains_a_second_trial_as_a_new_one_would(tmp_path: Path, small_dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first is stopped after an epoch: its run ends there, and what follows in the process is not what it left."""
+def test_an_actor_trains_a_second_trial_as_a_new_one_would(
+    tmp_path: Path, small_dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is stopped after an epoch: its run ends there, and what follows in the process is not what it
+    left.
+    """
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "0")
     config = settings(tmp_path, small_dataset)
@@ -120,14 +150,19 @@ def test_an_actor_trains_a_second_trial_as_a_new_one_would(tmp_path: Path, small
     used, new = Actor(one("stopped", 1e-3)), Actor(one("alone", 3e-2))
     assert not used.train()["done"]
     assert used.reset(one("second", 3e-2), storage=used._storage)
-    stopped, alone, second = (Run(str(tmp_path / config.name / "trials" / f"trial-{name}")) for name in ("stopped", "alone", "second"))
+    stopped, alone, second = (
+        Run(str(tmp_path / config.name / "trials" / f"trial-{name}"))
+        for name in ("stopped", "alone", "second")
+    )
     ends = [train_to_the_end(actor) for actor in (used, new)]
     assert ends[0]["log_loss"] == ends[1]["log_loss"]
     for actor in (used, new):
         actor.stop()
     assert stopped.read_json("done.json") is None
     assert len(stopped.state(stopped.complete()[-1]).history) == 1
-    weights = [load_file(Path(run.checkpoint_uri(str(run.best()))) / "model.safetensors") for run in (alone, second)]
+    weights = [
+        load_file(Path(run.checkpoint_uri(str(run.best()))) / "model.safetensors") for run in (alone, second)
+    ]
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=0.0, atol=0.0)
     told = wandb_runs(tmp_path / config.name / "trials", tmp_path / "read")
@@ -145,8 +180,13 @@ def test_a_torch_trainer_tells_of_every_epoch_and_a_failed_one_ends_no_other(
     config = settings(
         tmp_path,
         small_dataset,
-        train=train.model_copy(update={"num_workers": 1, "epochs": 2, "cpus_per_worker": 0.5, "max_failures": 0}),
-        space={"hidden": Choice(type="choice", values=(16, 24)), "layers": Choice(type="choice", values=(None, 1))},  # n-grams have none
+        train=train.model_copy(
+            update={"num_workers": 1, "epochs": 2, "cpus_per_worker": 0.5, "max_failures": 0}
+        ),
+        space={
+            "hidden": Choice(type="choice", values=(16, 24)),
+            "layers": Choice(type="choice", values=(None, 1)),
+        },  # n-grams have none
         trials=2,
         seed=0,
         max_failures=0,
@@ -161,11 +201,16 @@ def test_a_torch_trainer_tells_of_every_epoch_and_a_failed_one_ends_no_other(
     assert {trial["status"] for trial in document["trials"]} == {"finished", "failed"}
 
 
-def test_more_than_the_cluster_has_is_refused_before_anything_starts(ray_cluster: Cluster, tmp_path: Path, small_dataset: str) -> None:
+def test_more_than_the_cluster_has_is_refused_before_anything_starts(
+    ray_cluster: Cluster, tmp_path: Path, small_dataset: str
+) -> None:
     greedy = settings(tmp_path, small_dataset)
     with pytest.raises(DataError, match="ask for 64 CPU, the cluster has 4"):
         sweep(greedy.model_copy(update={"train": greedy.train.model_copy(update={"cpus_per_worker": 64.0})}))
-    with pytest.raises(DataError, match="9 trials at a time ask for 9 CPU, the cluster has 4 CPU: lower --max-concurrent to 4"):
+    with pytest.raises(
+        DataError,
+        match="9 trials at a time ask for 9 CPU, the cluster has 4 CPU: lower --max-concurrent to 4",
+    ):
         sweep(settings(tmp_path, small_dataset, max_concurrent=9, name="wide", trials=9))
     assert not list(tmp_path.glob("*/run.json"))  # neither holds its name
 
@@ -176,32 +221,51 @@ def wait_for(condition: Callable[[], object], driver: subprocess.Popen[bytes], l
         time.sleep(0.1)
 
 
-def test_a_killed_driver_goes_on_and_trains_no_finished_trial_again(ray_cluster: Cluster, tmp_path: Path, small_dataset: str) -> None:
+def test_a_killed_driver_goes_on_and_trains_no_finished_trial_again(
+    ray_cluster: Cluster, tmp_path: Path, small_dataset: str
+) -> None:
     """The driver is killed with SIGKILL once a trial has finished; the same command ends the sweep."""
-    config = settings(tmp_path, small_dataset, trials=2, max_concurrent=1, scheduler=SchedulerConfig(kind="none"))
+    config = settings(
+        tmp_path, small_dataset, trials=2, max_concurrent=1, scheduler=SchedulerConfig(kind="none")
+    )
     config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 6})})
     (tmp_path / "sweep.json").write_text(config.model_dump_json(), encoding="utf-8")
-    command = [sys.executable, str(ROOT / "tests" / "faults" / "sweep_until_killed.py"), str(tmp_path / "sweep.json")]
+    command = [
+        sys.executable,
+        str(ROOT / "tests" / "faults" / "sweep_until_killed.py"),
+        str(tmp_path / "sweep.json"),
+    ]
     log, trials = tmp_path / "driver.log", tmp_path / config.name / "trials"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with log.open("w") as stream:
         driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stream, stderr=stream)
         try:
             # A second trial is under way, whether Tune has saved the end of the first or not.
-            wait_for(lambda: list(trials.glob("*/done.json")) and len(list(trials.glob("*/best.json"))) > 1, driver, log)
+            wait_for(
+                lambda: list(trials.glob("*/done.json")) and len(list(trials.glob("*/best.json"))) > 1,
+                driver,
+                log,
+            )
         finally:
             driver.kill()
             driver.wait()
     assert not (tmp_path / config.name / "trials.json").exists()
     finished = {path.parent.name: path.stat().st_mtime_ns for path in trials.glob("*/done.json")}
-    written = {path: path.stat().st_mtime_ns for name in finished for path in (trials / name).rglob("*") if path.is_file()}
+    written = {
+        path: path.stat().st_mtime_ns
+        for name in finished
+        for path in (trials / name).rglob("*")
+        if path.is_file()
+    }
     assert finished
 
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     document = json.loads((tmp_path / config.name / "trials.json").read_text(encoding="utf-8"))
     assert [trial["status"] for trial in document["trials"]] == ["finished"] * 2
     assert finished.keys() <= {trial["name"] for trial in document["trials"]}
-    assert {path: path.stat().st_mtime_ns for path in written} == written, "a finished trial was trained again"
+    assert {path: path.stat().st_mtime_ns for path in written} == written, (
+        "a finished trial was trained again"
+    )
     assert not any(f"{name}: epoch" in done.stdout for name in finished)
     for trial in document["trials"]:
         assert [entry["epoch"] for entry in trial["history"]] == [1, 2, 3, 4, 5, 6]

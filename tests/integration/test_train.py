@@ -1,4 +1,6 @@
-"""Training: resumes to the same weights, sums over workers exactly, survives a killed worker and a killed driver."""
+"""Training: resumes to the same weights, sums over workers exactly, survives a killed worker and a killed
+driver.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,12 @@ from tests.wandb_file import read_run
 
 def settings(tmp_path: Path, encoder: Path, dataset: str, **changes: Any) -> TrainConfig:
     """A recipe of seconds, in process."""
-    base: dict[str, Any] = {"output": str(tmp_path / "runs"), "model": str(encoder), "dataset": dataset, "num_workers": 0}
+    base: dict[str, Any] = {
+        "output": str(tmp_path / "runs"),
+        "model": str(encoder),
+        "dataset": dataset,
+        "num_workers": 0,
+    }
     base |= {"epochs": 2, "lr": 5e-4, "precision": "fp32", "threads": 1, "progress": False}
     return TrainConfig(**(base | changes))
 
@@ -49,7 +56,9 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
     return load_file(Path(run.checkpoint_uri(run.complete()[-1])) / "model.safetensors")
 
 
-def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], tolerance: float = 0.0) -> None:
+def assert_same(
+    left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], tolerance: float = 0.0
+) -> None:
     assert left.keys() == right.keys()
     for name, value in left.items():
         torch.testing.assert_close(value, right[name], rtol=tolerance, atol=tolerance)
@@ -60,7 +69,9 @@ class Stop(Exception):
 
 
 class StoppingBar:
-    """A progress bar that ends the process's work at a step, as a kill would: no code of the loop runs after it."""
+    """A progress bar that ends the process's work at a step, as a kill would: no code of the loop runs after
+    it.
+    """
 
     def __init__(self, at: int) -> None:
         self.left = at
@@ -74,7 +85,9 @@ class StoppingBar:
 
 
 @pytest.mark.parametrize("at", [3, 17, 25], ids=["before a checkpoint", "in an epoch", "in the second epoch"])
-def test_interrupted_anywhere_it_ends_with_the_same_weights(tmp_path: Path, tiny_encoder: Path, small_dataset: str, at: int) -> None:
+def test_interrupted_anywhere_it_ends_with_the_same_weights(
+    tmp_path: Path, tiny_encoder: Path, small_dataset: str, at: int
+) -> None:
     whole = run_in_process(settings(tmp_path, tiny_encoder, small_dataset, name="whole"))
     config = settings(tmp_path, tiny_encoder, small_dataset, name="broken", checkpoint_steps=7, progress=True)
     with pytest.raises(Stop):
@@ -119,7 +132,8 @@ def test_a_checkpoint_with_a_changed_byte_is_passed_over(
 def test_all_ranks_resume_where_rank_0_says(
     tmp_path: Path, tiny_encoder: Path, small_dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second rank's storage shows a checkpoint fewer, as after a mount that is slow to show what was written.
+    """The second rank's storage shows a checkpoint fewer, as after a mount that is slow to show what was
+    written.
 
     The faked broadcast keeps what the real one does: rank 0's object replaces the others'.
     """
@@ -158,7 +172,11 @@ def poisoned(encoder: Path, folder: Path) -> Path:
 DIVERGED = r"the training loss is nan at step \d+, epoch 1: the training has diverged. Lower lr \(0\.0005 here, try 5e-05\)"
 
 
-@pytest.mark.parametrize("changes", [{}, {"max_steps": 3}, {"checkpoint_steps": 5}], ids=["after some steps", "short", "at a checkpoint"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"max_steps": 3}, {"checkpoint_steps": 5}],
+    ids=["after some steps", "short", "at a checkpoint"],
+)
 def test_a_loss_that_is_no_number_ends_the_training(
     tmp_path: Path, tiny_encoder: Path, small_dataset: str, changes: dict[str, Any]
 ) -> None:
@@ -173,7 +191,9 @@ def test_a_validation_loss_that_is_no_number_ends_the_training(
     tmp_path: Path, tiny_encoder: Path, small_dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings(tmp_path, poisoned(tiny_encoder, tmp_path / "poisoned"), small_dataset, max_steps=1)
-    monkeypatch.setattr("clickbait.training.loop.headline_losses", lambda config, logits, *_: torch.nan_to_num(logits).sum(-1))
+    monkeypatch.setattr(
+        "clickbait.training.loop.headline_losses", lambda config, logits, *_: torch.nan_to_num(logits).sum(-1)
+    )
     with pytest.raises(TrainingDiverged, match="the validation loss is nan at step 1"):
         run_in_process(config)
 
@@ -187,7 +207,13 @@ def test_our_error_in_a_worker_comes_out_as_itself_and_is_not_tried_again(
         return len(list_actors(filters=[("class_name", "=", "RayTrainWorker")], limit=10_000))
 
     before = started()
-    config = settings(tmp_path, poisoned(tiny_encoder, tmp_path / "poisoned"), small_dataset, num_workers=1, cpus_per_worker=0.5)
+    config = settings(
+        tmp_path,
+        poisoned(tiny_encoder, tmp_path / "poisoned"),
+        small_dataset,
+        num_workers=1,
+        cpus_per_worker=0.5,
+    )
     with pytest.raises(TrainingDiverged, match=DIVERGED):
         train(config)
     assert started() == before + 1
@@ -196,7 +222,9 @@ def test_our_error_in_a_worker_comes_out_as_itself_and_is_not_tried_again(
 
 
 def test_ray_tries_again_what_may_pass() -> None:
-    """Of a worker's errors: a storage that does not answer, a lost connection. Not what the same command would end in again."""
+    """Of a worker's errors: a storage that does not answer, a lost connection. Not what the same command
+    would end in again.
+    """
     import ray.train
 
     from ray_jobs.trainer import NoRetry
@@ -214,7 +242,10 @@ def test_a_second_driver_is_refused_in_one_line(
 ) -> None:
     monkeypatch.setattr("clickbait.storage.lease.BEAT_S", 0.1)
     config = settings(tmp_path, tiny_encoder, small_dataset, num_workers=1)
-    with Run(f"{config.output}/{config.name}").hold(), pytest.raises(RunInUse, match=rf"process {os.getpid()} on .* holds this run"):
+    with (
+        Run(f"{config.output}/{config.name}").hold(),
+        pytest.raises(RunInUse, match=rf"process {os.getpid()} on .* holds this run"),
+    ):
         train(config)
 
 
@@ -248,14 +279,18 @@ def test_it_learns_and_keeps_the_best(tmp_path: Path, tiny_encoder: Path, small_
 
 def test_early_stopping(tmp_path: Path, tiny_encoder: Path, small_dataset: str) -> None:
     # A learning rate that destroys the model: the log loss has no reason to fall.
-    run = run_in_process(settings(tmp_path, tiny_encoder, small_dataset, epochs=12, lr=0.5, schedule="constant", patience=1))
+    run = run_in_process(
+        settings(tmp_path, tiny_encoder, small_dataset, epochs=12, lr=0.5, schedule="constant", patience=1)
+    )
     history = json.loads(run.storage.read("done.json"))["history"]
     assert len(history) < 12
     losses = [entry[SELECTED_BY] for entry in history]
     assert losses.index(min(losses)) == len(losses) - 2
 
 
-def test_accumulation_changes_the_memory_and_not_the_step(tmp_path: Path, tiny_encoder: Path, small_dataset: str) -> None:
+def test_accumulation_changes_the_memory_and_not_the_step(
+    tmp_path: Path, tiny_encoder: Path, small_dataset: str
+) -> None:
     dataset = open_dataset(small_dataset)
     found = []
     for parts in (1, 4):
@@ -286,30 +321,40 @@ def test_the_profiler_writes_a_trace(tmp_path: Path, tiny_encoder: Path, small_d
     assert b"addmm" in run.storage.read("profile/summary.txt")
 
 
-def test_another_recipe_under_the_same_name_is_refused(tmp_path: Path, tiny_encoder: Path, small_dataset: str) -> None:
+def test_another_recipe_under_the_same_name_is_refused(
+    tmp_path: Path, tiny_encoder: Path, small_dataset: str
+) -> None:
     train(settings(tmp_path, tiny_encoder, small_dataset, max_steps=1))
     with pytest.raises(DataError, match=r"another max_steps \(1 there, 2 here\).*--name"):
         train(settings(tmp_path, tiny_encoder, small_dataset, max_steps=2))
 
 
-@pytest.mark.parametrize("changes", [{}, {"layers": 1}, {"hidden": 16}], ids=["whole", "fewer layers", "narrower"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"layers": 1}, {"hidden": 16}], ids=["whole", "fewer layers", "narrower"]
+)
 def test_a_model_with_another_tokenizer_is_told_before_any_worker_starts(
     tmp_path: Path, tiny_encoder: Path, small_dataset: str, changes: dict[str, Any]
 ) -> None:
     encoder = tmp_path / "other"
     shutil.copytree(tiny_encoder, encoder)
     tokenizer = json.loads((encoder / "tokenizer.json").read_text())
-    vocabulary = tokenizer["model"]["vocab"]  # two words change places: as many tokens, and each of the two means the other
+    vocabulary = tokenizer["model"][
+        "vocab"
+    ]  # two words change places: as many tokens, and each of the two means the other
     vocabulary["you"], vocabulary["the"] = vocabulary["the"], vocabulary["you"]
     (encoder / "tokenizer.json").write_text(json.dumps(tokenizer))
     config = settings(tmp_path, encoder, small_dataset, num_workers=2, **changes)
-    with pytest.raises(ModelError, match=rf"was cut by the tokenizer of .* preprocess again with --model {encoder}"):
+    with pytest.raises(
+        ModelError, match=rf"was cut by the tokenizer of .* preprocess again with --model {encoder}"
+    ):
         train(config)
     with pytest.raises(ModelError, match="preprocess again"):
         run_in_process(config)
 
 
-def test_a_model_that_is_not_to_be_had_is_told_before_any_worker_starts(tmp_path: Path, tiny_encoder: Path, small_dataset: str) -> None:
+def test_a_model_that_is_not_to_be_had_is_told_before_any_worker_starts(
+    tmp_path: Path, tiny_encoder: Path, small_dataset: str
+) -> None:
     with pytest.raises(ModelError, match="no such folder"):
         train(settings(tmp_path, tiny_encoder, small_dataset, num_workers=2, model="./nowhere"))
     with pytest.raises(ModelError, match="is not cached, and the hub cannot be reached"):
@@ -352,39 +397,68 @@ def exact_validation(run: Run, dataset: str) -> dict[str, Any]:
 def test_a_killed_worker_is_replaced_and_the_run_goes_on(
     ray_cluster: Cluster, tmp_path: Path, tiny_encoder: Path, small_dataset: str
 ) -> None:
-    """Two DDP workers; one is killed with SIGKILL after the third checkpoint. The run ends whole, and its figures are exact."""
+    """Two DDP workers; one is killed with SIGKILL after the third checkpoint. The run ends whole, and its
+    figures are exact.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
-    config = settings(tmp_path, tiny_encoder, small_dataset, num_workers=2, epochs=20, cpus_per_worker=0.5, max_failures=2)
+    config = settings(
+        tmp_path, tiny_encoder, small_dataset, num_workers=2, epochs=20, cpus_per_worker=0.5, max_failures=2
+    )
     run = Run(f"{config.output}/{config.name}")
     with ThreadPoolExecutor(1) as pool:
         training = pool.submit(train, config)
-        wait_for(lambda: training.done() or (len(run.complete()) and run.state(run.complete()[-1]).epoch >= 3))
+        wait_for(
+            lambda: training.done() or (len(run.complete()) and run.state(run.complete()[-1]).epoch >= 3)
+        )
         assert not training.done(), training.exception() or "it ended before it could be killed"
         victim = train_workers()[0]
         os.kill(victim, signal.SIGKILL)
         killed_at = run.state(run.complete()[-1]).step
         training.result(timeout=300)
     done = json.loads(run.storage.read("done.json"))
-    assert [entry["epoch"] for entry in done["history"]] == list(range(1, 21)), "an epoch was lost or done twice"
+    assert [entry["epoch"] for entry in done["history"]] == list(range(1, 21)), (
+        "an epoch was lost or done twice"
+    )
     assert 0 < killed_at < done["step"]
     expected = exact_validation(run, small_dataset)
     for name in ("log_loss", "accuracy", "auc", "ece"):
         assert done["history"][-1][f"val_{name}"] == pytest.approx(expected[name], abs=1e-6)
 
 
-def test_a_killed_driver_goes_on_where_it_was(ray_cluster: Cluster, tmp_path: Path, tiny_encoder: Path, small_dataset: str) -> None:
-    """The driver is killed with SIGKILL in mid-run; the same command ends with the weights of a run that nobody killed."""
+def test_a_killed_driver_goes_on_where_it_was(
+    ray_cluster: Cluster, tmp_path: Path, tiny_encoder: Path, small_dataset: str
+) -> None:
+    """The driver is killed with SIGKILL in mid-run; the same command ends with the weights of a run that
+    nobody killed.
+    """
     config = settings(tmp_path, tiny_encoder, small_dataset, num_workers=1, epochs=20, cpus_per_worker=0.5)
     whole = run_in_process(config.model_copy(update={"num_workers": 0, "name": "whole"}))
     run = Run(f"{config.output}/{config.name}")
-    flags = ["num_workers", "epochs", "cpus_per_worker", "lr", "precision", "threads", "output", "model", "dataset"]
+    flags = [
+        "num_workers",
+        "epochs",
+        "cpus_per_worker",
+        "lr",
+        "precision",
+        "threads",
+        "output",
+        "model",
+        "dataset",
+    ]
     command = [sys.executable, "-m", "ray_jobs.train", "--no-progress"]
-    command += [word for flag in flags for word in (f"--{flag.replace('_', '-')}", str(getattr(config, flag)))]
+    command += [
+        word for flag in flags for word in (f"--{flag.replace('_', '-')}", str(getattr(config, flag)))
+    ]
     with (tmp_path / "driver.log").open("w") as log:
         driver = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         try:
-            wait_for(lambda: driver.poll() is not None or (len(run.complete()) and run.state(run.complete()[-1]).epoch >= 3))
+            wait_for(
+                lambda: (
+                    driver.poll() is not None
+                    or (len(run.complete()) and run.state(run.complete()[-1]).epoch >= 3)
+                )
+            )
             assert driver.poll() is None, (tmp_path / "driver.log").read_text()
         finally:
             driver.kill()

@@ -74,18 +74,31 @@ def timeline(samples: Sequence[Sample], step: float = 1.0) -> list[dict[str, flo
     ]
 
 
-def recovery_s(samples: Sequence[Sample], looks: Sequence[Look], killed: str, at: float, wanted: int) -> tuple[float, float]:
-    """Seconds from the kill at `at` until `wanted` others serve, and until p99 is back to normal as well; to the run's end if never.
+def recovery_s(
+    samples: Sequence[Sample], looks: Sequence[Look], killed: str, at: float, wanted: int
+) -> tuple[float, float]:
+    """Seconds from the kill at `at` until `wanted` others serve, and until p99 is back to normal as well; to
+    the run's end if never.
 
-    Normal is at most twice the p99 before the kill, or 50 ms more, with no failure, for CALM_S seconds in a row.
+    Normal is at most twice the p99 before the kill, or 50 ms more, with no failure, for CALM_S seconds in a
+    row.
     """
     end = samples[-1].at
-    back = next((look.at for look in looks if look.at > at and len(look.running) >= wanted and killed not in look.running), end)
+    back = next(
+        (
+            look.at
+            for look in looks
+            if look.at > at and len(look.running) >= wanted and killed not in look.running
+        ),
+        end,
+    )
     before = p99_ms(sample for sample in samples if sample.at < at)
     bound = max(2 * before, before + 50)
     steps = [step for step in timeline(samples) if step["at"] >= at - 1]
     calm = [step["failed"] == 0 and step["p99_ms"] <= bound for step in steps]
-    good = (steps[index]["at"] for index in range(len(calm) - CALM_S + 1) if all(calm[index : index + CALM_S]))
+    good = (
+        steps[index]["at"] for index in range(len(calm) - CALM_S + 1) if all(calm[index : index + CALM_S])
+    )
     normal = next((each for each in good if each >= back - 1), end)
     return round(back - at, 2), round(max(back, normal) - at, 2)
 
@@ -98,19 +111,41 @@ def plot(samples: Sequence[Sample], looks: Sequence[Look]) -> str:
         load, replicas, latency = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 3))
         steps = timeline(samples)
         at = [step["at"] for step in steps]
-        load.step(at, [step["load"] for step in steps], where="post", color=plots.MUTED, linewidth=1.2, label="asked")
-        load.step(at, [step["good"] for step in steps], where="post", color=plots.NEWS, label="answered with 200")
+        load.step(
+            at,
+            [step["load"] for step in steps],
+            where="post",
+            color=plots.MUTED,
+            linewidth=1.2,
+            label="asked",
+        )
+        load.step(
+            at, [step["good"] for step in steps], where="post", color=plots.NEWS, label="answered with 200"
+        )
         if any(step["refused"] for step in steps):
-            load.step(at, [step["refused"] for step in steps], where="post", color=plots.CLICKBAIT, label="refused with 429")
+            load.step(
+                at,
+                [step["refused"] for step in steps],
+                where="post",
+                color=plots.CLICKBAIT,
+                label="refused with 429",
+            )
         load.set_ylabel("requests a second")
         load.set_ylim(bottom=0)
         load.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, labelcolor=plots.INK)
-        replicas.step([look.at for look in looks], [len(look.running) for look in looks], where="post", color=plots.INK)
+        replicas.step(
+            [look.at for look in looks], [len(look.running) for look in looks], where="post", color=plots.INK
+        )
         replicas.set_ylabel("replicas")
         replicas.set_ylim(0, max([2, *(len(look.running) for look in looks)]) + 0.5)
         replicas.yaxis.set_major_locator(MaxNLocator(integer=True))
         good = [step for step in steps if step["p99_ms"] > 0]
-        latency.plot([step["at"] for step in good], [step["p99_ms"] for step in good], color=plots.CLICKBAIT, linewidth=1.5)
+        latency.plot(
+            [step["at"] for step in good],
+            [step["p99_ms"] for step in good],
+            color=plots.CLICKBAIT,
+            linewidth=1.5,
+        )
         latency.set_yscale("log")
         latency.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         latency.set_ylabel("p99, ms")

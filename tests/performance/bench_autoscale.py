@@ -1,10 +1,11 @@
-"""The server when it is pushed: a load ramp, overload beside clients that misbehave, a hot swap, and `kill -9` of a replica.
+"""The server when it is pushed: a load ramp, overload beside clients that misbehave, a hot swap, and `kill
+-9` of a replica.
 
     make bench-autoscale
     python -m tests.performance.bench_autoscale --bundle artifacts/bench/models/bundles/minilm --seconds-scale 0.5
 
-Starts a Ray of its own with 4 logical CPUs, deploys `configs/serve.yaml` on it, and writes artifacts/bench/autoscale.json and .svg.
-What the parts do and what the figures mean: docs/autoscaling.md.
+Starts a Ray of its own with 4 logical CPUs, deploys `configs/serve.yaml` on it, and writes
+artifacts/bench/autoscale.json and .svg. What the parts do and what the figures mean: docs/autoscaling.md.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class Load:
 
 
 @contextlib.contextmanager
-def load(server: RayServer, phases: list[tuple[float, float]], folder: Path, looks: list[Look]) -> Iterator[Load]:
+def load(
+    server: RayServer, phases: list[tuple[float, float]], folder: Path, looks: list[Look]
+) -> Iterator[Load]:
     """Load of these phases; meanwhile `looks` grows by the replicas that there are."""
     running_load, ended = Load(server.url, phases, folder), threading.Event()
 
@@ -95,14 +98,17 @@ def knee(server: RayServer, folder: Path, seconds: float) -> float:
     """Good answers a second over 64 connections that each ask again at once."""
     process = _generator(server.url, folder / "closed.json", "--closed", f"64:{seconds + 1:g}")
     samples = _samples(process, folder / "closed.json", seconds + 60)
-    return sum(sample.status == 200 and sample.at >= 1 for sample in samples) / seconds  # the first second warms up
+    return (
+        sum(sample.status == 200 and sample.at >= 1 for sample in samples) / seconds
+    )  # the first second warms up
 
 
 def autoscale(server: RayServer, folder: Path, scale: float, shows: dict[str, float]) -> dict[str, Any]:
     """A ramp beyond one replica's knee and back, until the second replica has gone."""
     one = knee(server, folder, 4 * scale)
     bounds = serve_config()["applications"][0]["deployments"][0]["autoscaling_config"]
-    lull = bounds["downscale_delay_s"] + bounds["look_back_period_s"] + 15  # 10: how often a replica tells what it does
+    # 10: how often a replica tells what it does
+    lull = bounds["downscale_delay_s"] + bounds["look_back_period_s"] + 15
     shares = [(8, 0.3), (8, 0.7), (25, 1.2), (8, 0.7)]
     phases = [(seconds * scale, share * one) for seconds, share in shares] + [(lull, 0.15 * one)]
     looks: list[Look] = []
@@ -123,7 +129,9 @@ def autoscale(server: RayServer, folder: Path, scale: float, shows: dict[str, fl
     }
 
 
-def overload(server: RayServer, folder: Path, scale: float, both: float, shows: dict[str, float]) -> dict[str, Any]:
+def overload(
+    server: RayServer, folder: Path, scale: float, both: float, shows: dict[str, float]
+) -> dict[str, Any]:
     """Twice the knee; in the second half beside clients that misbehave."""
     half = 10 * scale
     with load(server, [(2 * half, 2 * both)], folder, []) as generator, ThreadPoolExecutor(1) as pool:
@@ -146,7 +154,13 @@ def overload(server: RayServer, folder: Path, scale: float, both: float, shows: 
 
 
 def swap(
-    server: RayServer, registry: Registry, bundle: Path, folder: Path, scale: float, rate: float, shows: dict[str, float]
+    server: RayServer,
+    registry: Registry,
+    bundle: Path,
+    folder: Path,
+    scale: float,
+    rate: float,
+    shows: dict[str, float],
 ) -> dict[str, Any]:
     """Production moves from v1 to v2, then to a v3 with a wrong byte."""
     broken = registry.publish(bundle)
@@ -170,15 +184,22 @@ def swap(
     good = [sample for sample in samples if sample.status == 200]
     last = max((sample.at + sample.seconds for sample in good if sample.version == "v1"), default=0.0)
     early = sum(sample.version == "v2" and sample.at + sample.seconds < moved for sample in good)
-    strange = sum(sample.version not in ("v1", "v2") for sample in good) + sum(sample.version != "v2" for sample in good if sample.at > bad)
+    strange = sum(sample.version not in ("v1", "v2") for sample in good) + sum(
+        sample.version != "v2" for sample in good if sample.at > bad
+    )
     shows["swap_failed"] = figures.failed(samples) + early + strange
     shows["swap_seconds"] = round(last - moved, 2)
     refused = [counts for counts in told if counts.get("clickbait_swaps_total", {}).get("refused")]
-    shows["swap_bad_refused"] = float(bool(refused) and all(set(counts.get("clickbait_version", {})) == {"v2"} for counts in told))
+    shows["swap_bad_refused"] = float(
+        bool(refused) and all(set(counts.get("clickbait_version", {})) == {"v2"} for counts in told)
+    )
     return {
         "rate": round(rate, 1),
         "statuses": figures.statuses(samples),
-        "versions": {name: sum(sample.version == name for sample in good) for name in sorted({sample.version for sample in good})},
+        "versions": {
+            name: sum(sample.version == name for sample in good)
+            for name in sorted({sample.version for sample in good})
+        },
         "moved_at": [round(moved, 2), round(bad, 2)],
         "metrics": refused[-1:] or told[-1:],
         "p99_ms": {
@@ -189,7 +210,9 @@ def swap(
     }
 
 
-def kill(server: RayServer, folder: Path, scale: float, rate: float, shows: dict[str, float]) -> dict[str, Any]:
+def kill(
+    server: RayServer, folder: Path, scale: float, rate: float, shows: dict[str, float]
+) -> dict[str, Any]:
     """`kill -9` of one of two replicas under a load that one can carry."""
     looks: list[Look] = []
     with load(server, [(30 * scale, rate)], folder, looks) as generator:
@@ -212,7 +235,9 @@ def kill(server: RayServer, folder: Path, scale: float, rate: float, shows: dict
 
 
 def _summary(samples: list[Sample], seconds: float) -> dict[str, Any]:
-    """The refused wait for nothing: where their latency is high too, it is the generator or the way to the batcher that is late."""
+    """The refused wait for nothing: where their latency is high too, it is the generator or the way to the
+    batcher that is late.
+    """
     found = {"statuses": figures.statuses(samples), "good_per_second": round(_good(samples) / seconds, 1)}
     return found | {"p99_ms": figures.p99_ms(samples), "p99_ms_refused": figures.p99_ms(samples, 429)}
 
@@ -222,19 +247,26 @@ def _good(samples: list[Sample]) -> int:
 
 
 def _counts(url: str) -> dict[str, dict[str, float]]:
-    """What one of the replicas says of its main role: which versions were taken over or refused, and which one serves."""
+    """What one of the replicas says of its main role: which versions were taken over or refused, and which
+    one serves.
+    """
     found: dict[str, dict[str, float]] = {}
     with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
         for family in text_string_to_metric_families(answer.read().decode()):
             for sample in family.samples:
-                of = sample.labels.get("result") or sample.labels.get("version")  # the registry's metrics have neither
+                of = sample.labels.get("result") or sample.labels.get(
+                    "version"
+                )  # the registry's metrics have neither
                 if sample.labels.get("role") == "main" and of:
                     found.setdefault(sample.name, {})[of] = sample.value
     return found
 
 
 def _generator(url: str, out: Path, *flags: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "tests.performance.openloop", "--url", url, "--out", str(out), *flags], cwd=results.ROOT)
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.performance.openloop", "--url", url, "--out", str(out), *flags],
+        cwd=results.ROOT,
+    )
 
 
 def _samples(process: subprocess.Popen[bytes], out: Path, timeout_s: float) -> list[Sample]:
@@ -252,9 +284,18 @@ def _samples(process: subprocess.Popen[bytes], out: Path, timeout_s: float) -> l
 def main() -> None:
     """Run the four parts, save."""
     parser = argparse.ArgumentParser(description="Autoscaling, overload, hot swap and kill -9 under load.")
-    parser.add_argument("--bundle", type=Path, default=BUNDLES / "minilm", help="the version that is served: a folder from an export")
-    parser.add_argument("--second-bundle", type=Path, default=BUNDLES / "student", help="the version that it is swapped for")
-    parser.add_argument("--seconds-scale", type=float, default=1.0, help="of the loads' lengths; below 0.5 little can be seen")
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        default=BUNDLES / "minilm",
+        help="the version that is served: a folder from an export",
+    )
+    parser.add_argument(
+        "--second-bundle", type=Path, default=BUNDLES / "student", help="the version that it is swapped for"
+    )
+    parser.add_argument(
+        "--seconds-scale", type=float, default=1.0, help="of the loads' lengths; below 0.5 little can be seen"
+    )
     given = parser.parse_args()
     scale, shows, details, began = given.seconds_scale, dict[str, float](), dict[str, Any](), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-autoscale-") as name, running() as server:
@@ -270,7 +311,9 @@ def main() -> None:
         details["overload"] = overload(server, folder, scale, both, shows)
         details["swap"] = swap(server, registry, given.bundle, folder, scale, STEADY * both, shows)
         details["kill"] = kill(server, folder, scale, STEADY * both, shows)
-    results.save("autoscale", shows, bundle=given.bundle.name, seconds=round(time.monotonic() - began, 1), **details)
+    results.save(
+        "autoscale", shows, bundle=given.bundle.name, seconds=round(time.monotonic() - began, 1), **details
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""What the worst texts cost to clean: seconds per KiB of texts of 64 KiB, each kind made to cost as much as it can.
+"""What the worst texts cost to clean: seconds per KiB of texts of 64 KiB, each kind made to cost as much as
+it can.
 
     python -m tests.performance.bench_clean
 
-`clean` is what training and serving do to every headline; `key` names it, for splits and duplicates. Prints a markdown table and writes
-artifacts/bench/clean.json: `clean_worst_s_per_kib`, and how much more that is than what plain text costs.
+`clean` is what training and serving do to every headline; `key` names it, for splits and duplicates. Prints a
+markdown table and writes artifacts/bench/clean.json: `clean_worst_s_per_kib`, and how much more that is than
+what plain text costs.
 """
 
 from __future__ import annotations
@@ -62,9 +64,16 @@ def main() -> None:
     for name, unit in WORST.items():
         text = long(unit, SIZE)
         found[name] = {work.__name__: seconds_per_kib(work, text) for work in (clean, key)}
-        print(f"| {name.replace('_', ' ')} | {found[name]['clean'] * 1e6:.1f} | {found[name]['key'] * 1e6:.1f} |")
+        print(
+            f"| {name.replace('_', ' ')} | {found[name]['clean'] * 1e6:.1f} | {found[name]['key'] * 1e6:.1f} "
+            f"|"
+        )
     worst = max(each["clean"] for each in found.values())
-    save("clean", {"clean_worst_s_per_kib": worst, "clean_worst_over_plain": worst / found[PLAIN]["clean"]}, texts=found)
+    save(
+        "clean",
+        {"clean_worst_s_per_kib": worst, "clean_worst_over_plain": worst / found[PLAIN]["clean"]},
+        texts=found,
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Two machines in place of one: training's headlines a second, the seconds after a dead machine, and the requests that its death loses.
+"""Two machines in place of one: training's headlines a second, the seconds after a dead machine, and the
+requests that its death loses.
 
     make bench-cluster
     python -m tests.performance.bench_cluster --headlines 2400
 
-A machine is a network namespace with an address of its own (`tests.cluster.namespaces`) and, where there are two cores, a core of its own;
-needs Linux, root and `ip`. Writes artifacts/bench/cluster.json, in some seven minutes. What it does and what the figures mean:
-docs/cluster-tests.md.
+A machine is a network namespace with an address of its own (`tests.cluster.namespaces`) and, where there are
+two cores, a core of its own; needs Linux, root and `ip`. Writes artifacts/bench/cluster.json, in some seven
+minutes. What it does and what the figures mean: docs/cluster-tests.md.
 """
 
 from __future__ import annotations
@@ -33,15 +34,20 @@ BOUND_S = 560  # of it all: nobody waits longer for a benchmark that hangs
 
 def main() -> None:
     """Measures, prints and writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--headlines", type=int, default=1200, help="synthetic headlines; four in five are trained on")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--headlines", type=int, default=1200, help="synthetic headlines; four in five are trained on"
+    )
     told = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("error: network namespaces need root: sudo make bench-cluster")
     signal.signal(signal.SIGALRM, _too_late)
     signal.alarm(BOUND_S)
     start, cores = time.monotonic(), sorted(os.sched_getaffinity(0))
-    # The head's own processes share the first machine's core with its training worker, as they would on a small machine.
+    # The head's own processes share the first machine's core with its training worker, as they would on a
+    # small machine.
     one, two = ({cores[0]}, {cores[1]}) if len(cores) >= 2 else (None, None)
     print(f"two machines with {'a core each' if one else 'one core between them'}", flush=True)
     try:
@@ -72,7 +78,9 @@ def main() -> None:
                 "requests_asked": lost.asked,
                 "requests_lost": sum(lost.lost.values()),
             }
-            shows["nodes2_speedup"] = round(shows["nodes2_samples_per_second"] / shows["nodes1_samples_per_second"], 2)
+            shows["nodes2_speedup"] = round(
+                shows["nodes2_samples_per_second"] / shows["nodes1_samples_per_second"], 2
+            )
     except (Unable, RuntimeError) as error:
         sys.exit(f"error: {error}")
     results.save(
@@ -92,9 +100,19 @@ def main() -> None:
 
 def _train(ray: Cluster, name: str, workers: int, epochs: int) -> Job:
     shared = ray.network.shared
-    flags = ["--dataset", f"{shared}/datasets/latest", "--output", f"{shared}/runs", "--name", name, "--num-workers", str(workers)]
+    flags = [
+        "--dataset",
+        f"{shared}/datasets/latest",
+        "--output",
+        f"{shared}/runs",
+        "--name",
+        name,
+        "--num-workers",
+        str(workers),
+    ]
     flags += ["--model", MODEL, *BATCH, "--epochs", str(epochs), "--patience", str(epochs)]
-    # One thread: a machine has one core. No checkpoint but each epoch's, for an epoch's seconds would count the others.
+    # One thread: a machine has one core. No checkpoint but each epoch's, for an epoch's seconds would count
+    # the others.
     return ray.submit("train", *flags, "--threads", "1")
 
 

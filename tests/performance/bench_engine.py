@@ -1,13 +1,16 @@
-"""The engine alone: onnxruntime's options, weights that replicas share or keep, how much is computed at a time, tokens by word.
+"""The engine alone: onnxruntime's options, weights that replicas share or keep, how much is computed at a
+time, tokens by word.
 
     make bench-engine
     make bench-engine ARGS='--bundle artifacts/bench/models/bundles/minilm'
 
-First one process computes batches of 1, 8 and 32 generated headlines, each with one option changed; rounds are interleaved, figures are
-medians. Then two processes take turns with one headline, as two replicas do behind a balancer: each with weights of its own, or with the
-prepared file mapped by both. Then two processes compute what waits in runs of so many tokens. Last, the tokenizer against
-`clickbait.inference.word_tokenizer` on the second half of the headlines, once it has seen the first: generated ones, and real ones where CLICKBAIT_DATA_DIR
-has them. Prints four tables, and writes artifacts/bench/engine.json. Run it on a quiet machine.
+First one process computes batches of 1, 8 and 32 generated headlines, each with one option changed; rounds
+are interleaved, figures are medians. Then two processes take turns with one headline, as two replicas do
+behind a balancer: each with weights of its own, or with the prepared file mapped by both. Then two processes
+compute what waits in runs of so many tokens. Last, the tokenizer against `clickbait.inference.word_tokenizer`
+on the second half of the headlines, once it has seen the first: generated ones, and real ones where
+CLICKBAIT_DATA_DIR has them. Prints four tables, and writes artifacts/bench/engine.json. Run it on a quiet
+machine.
 """
 
 from __future__ import annotations
@@ -110,16 +113,23 @@ def options_table(folder: Path, shared: Path) -> dict[str, dict[str, float]]:
         for name, session in sessions.items():
             for count in BATCHES:
                 found[name][count].append(rate(session, given[count]))
-    return {name: {str(count): round(statistics.median(rates), 1) for count, rates in each.items()} for name, each in found.items()}
+    return {
+        name: {str(count): round(statistics.median(rates), 1) for count, rates in each.items()}
+        for name, each in found.items()
+    }
 
 
 def _replica(folder: Path, shared: Path | None, line: Connection) -> None:
-    """Scores a headline whenever it is told to, and says how long that took, and what memory it has that no other process shares."""
+    """Scores a headline whenever it is told to, and says how long that took, and what memory it has that no
+    other process shares.
+    """
     scorer = Scorer(folder, verified=True, shared=shared)
     texts = [text for text, _ in generate(256, seed=9)]
     for text in texts[:50]:
         scorer.score([text])
-    rollup = dict(row.split(":") for row in Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()[1:])
+    rollup = dict(
+        row.split(":") for row in Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
+    )
     line.send(int(rollup["Private_Dirty"].split()[0]) / 1024)
     at = 0
     while line.recv():
@@ -130,7 +140,9 @@ def _replica(folder: Path, shared: Path | None, line: Connection) -> None:
 
 
 def turns(folder: Path, shared: Path | None) -> dict[str, float]:
-    """Microseconds of a headline, in one process alone and in two that take turns; MB that a process has for itself."""
+    """Microseconds of a headline, in one process alone and in two that take turns; MB that a process has for
+    itself.
+    """
     context = multiprocessing.get_context("spawn")
     lines, children = [], []
     for _ in range(2):
@@ -170,7 +182,9 @@ def _budgets(folder: Path, shared: Path, seed: int, line: Connection) -> None:
 
 
 def budgets(folder: Path, shared: Path) -> dict[int, float]:
-    """Microseconds a headline by the budget of a run, of two processes at once: medians over rounds and processes."""
+    """Microseconds a headline by the budget of a run, of two processes at once: medians over rounds and
+    processes.
+    """
     context = multiprocessing.get_context("spawn")
     lines = []
     for seed in (11, 12):
@@ -202,7 +216,9 @@ def headlines() -> dict[str, list[str]]:
 
 
 def tokenizing(folder: Path) -> dict[str, dict[str, float]]:
-    """Microseconds a headline by the tokenizer and by word, one at a time, and the share of words that were new: medians of rounds."""
+    """Microseconds a headline by the tokenizer and by word, one at a time, and the share of words that were
+    new: medians of rounds.
+    """
     found = {}
     for name, texts in headlines().items():
         half, times = len(texts) // 2, {"tokenizer_us": [], "by_word_us": []}  # type: dict[str, list[float]]
@@ -219,26 +235,45 @@ def tokenizing(folder: Path) -> dict[str, dict[str, float]]:
             times["tokenizer_us"].append((middle - begin) / half * 1e6)
             times["by_word_us"].append((time.perf_counter() - middle) / half * 1e6)
         new = (len(words._known) - before) / sum(len(text.split()) for text in texts[half:])
-        found[name] = {key: round(statistics.median(each), 2) for key, each in times.items()} | {"new_words": round(new, 4)}
+        found[name] = {key: round(statistics.median(each), 2) for key, each in times.items()} | {
+            "new_words": round(new, 4)
+        }
     return found
 
 
 def main() -> None:
     """Prints and writes."""
-    from tests.performance import results  # not above: every process imports this module, and `results` brings torch
+    from tests.performance import (
+        results,
+    )  # not above: every process imports this module, and `results` brings torch
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     folder = parser.parse_args().bundle
     with tempfile.TemporaryDirectory(prefix="engine-") as where:
         shared = Path(where) / "prepared"
         table = options_table(folder, shared)
-        print("| options | " + " | ".join(f"batches of {count}" for count in BATCHES) + " |\n| --- |" + " ---: |" * len(BATCHES))
+        print(
+            "| options | "
+            + " | ".join(f"batches of {count}" for count in BATCHES)
+            + " |\n| --- |"
+            + " ---: |" * len(BATCHES)
+        )
         for name, rates in table.items():
             print(f"| {name} | " + " | ".join(f"{value:,.0f}" for value in rates.values()) + " |")
-        sharing = {name: [turns(folder, given) for _ in range(3)] for name, given in (("own", None), ("shared", shared))}
-    medians = {name: {key: statistics.median(one[key] for one in each) for key in each[0]} for name, each in sharing.items()}
-    print("\n| weights | a process alone, µs | two in turn, µs | MB of its own |\n| --- | ---: | ---: | ---: |")
+        sharing = {
+            name: [turns(folder, given) for _ in range(3)]
+            for name, given in (("own", None), ("shared", shared))
+        }
+    medians = {
+        name: {key: statistics.median(one[key] for one in each) for key in each[0]}
+        for name, each in sharing.items()
+    }
+    print(
+        "\n| weights | a process alone, µs | two in turn, µs | MB of its own |\n| --- | ---: | ---: | ---: |"
+    )
     for name, one in medians.items():
         print(f"| {name} | {one['alone_us']:.0f} | {one['in_turn_us']:.0f} | {one['private_mb']:.0f} |")
     with tempfile.TemporaryDirectory(prefix="engine-") as where:
@@ -250,7 +285,9 @@ def main() -> None:
     tokens = tokenizing(folder)
     for name, each in tokens.items():
         print(f"| {name} | {each['tokenizer_us']:.1f} | {each['by_word_us']:.1f} | {each['new_words']:.1%} |")
-    shows = {"in_turn_shared_vs_own": round(medians["shared"]["in_turn_us"] / medians["own"]["in_turn_us"], 4)}
+    shows = {
+        "in_turn_shared_vs_own": round(medians["shared"]["in_turn_us"] / medians["own"]["in_turn_us"], 4)
+    }
     results.save(
         "engine",
         shows,

@@ -1,12 +1,15 @@
-"""Goodput: what bulk clients get of a server that they overload, and what a single headline waits beside them.
+"""Goodput: what bulk clients get of a server that they overload, and what a single headline waits beside
+them.
 
     make bench-goodput                                              # needs a bundle of `make bench-models`
     python -m tests.performance.bench_goodput --bundle artifacts/demo/bundle --against ../old-checkout
 
-`serve.standalone` (one process, one core) is asked over 16 and over 64 connections for 256 headlines a request. Each connection asks again
-as soon as it has its answer; after a 429 it waits for Retry-After. Beside them single headlines come at a fixed rate, whose latency counts
-from when they were due. Goodput are the headlines of answers with status 200, a second. `--against` measures the server of another checkout
-too, in turn with this one. Figures are medians over rounds: artifacts/bench/goodput.json. Loopback only; the clients share the cores.
+`serve.standalone` (one process, one core) is asked over 16 and over 64 connections for 256 headlines a
+request. Each connection asks again as soon as it has its answer; after a 429 it waits for Retry-After. Beside
+them single headlines come at a fixed rate, whose latency counts from when they were due. Goodput are the
+headlines of answers with status 200, a second. `--against` measures the server of another checkout too, in
+turn with this one. Figures are medians over rounds: artifacts/bench/goodput.json. Loopback only; the clients
+share the cores.
 """
 
 from __future__ import annotations
@@ -69,8 +72,8 @@ async def client(port: int, bodies: list[bytes], end: float) -> list[Answer]:
         body = bodies[number % len(bodies)]
         number += 1
         writer.write(
-            b"POST /classify/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
-            + body
+            b"POST /classify/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: "
+            b"application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
         )
         try:
             async with asyncio.timeout(LOST_S):
@@ -101,7 +104,9 @@ def bulk(port: int, connections: int, start: float, end: float) -> dict[str, Any
     bodies = [json.dumps({"texts": texts[at : at + TEXTS]}).encode() for at in range(0, len(texts), TEXTS)]
 
     async def all_of_them() -> list[Answer]:
-        found = await asyncio.gather(*(client(port, bodies[2 * number : 2 * number + 2], end) for number in range(connections)))
+        found = await asyncio.gather(
+            *(client(port, bodies[2 * number : 2 * number + 2], end) for number in range(connections))
+        )
         return [answer for each in found for answer in each if start <= answer[0] <= end]
 
     answers = asyncio.run(all_of_them())
@@ -109,7 +114,10 @@ def bulk(port: int, connections: int, start: float, end: float) -> dict[str, Any
     return {
         "goodput": len(good) * TEXTS / (end - start),
         "p50_s": statistics.median(good) if good else None,
-        "statuses": {str(status): count for status, count in sorted(Counter(status for _, _, status in answers).items())},
+        "statuses": {
+            str(status): count
+            for status, count in sorted(Counter(status for _, _, status in answers).items())
+        },
     }
 
 
@@ -117,7 +125,9 @@ def singles(port: int, start: float, end: float) -> dict[str, Any]:
     """What single headlines got from `start` to `end`."""
     texts = [text for text, _ in generate(5000, seed=5)]
     begin = time.monotonic()
-    samples = openloop.run(f"http://127.0.0.1:{port}", [(end - begin, SINGLES)], texts, timeout_s=LOST_S, start=begin)
+    samples = openloop.run(
+        f"http://127.0.0.1:{port}", [(end - begin, SINGLES)], texts, timeout_s=LOST_S, start=begin
+    )
     counted = [sample for sample in samples if begin + sample.at >= start]
     good = sorted(1000 * sample.seconds for sample in counted if sample.status == 200 and not sample.error)
     return {
@@ -145,7 +155,8 @@ def measure(checkout: Path, registry: str, connections: int, seconds: float, fol
 
 
 def publish(checkout: Path, bundle: Path, registry: str) -> None:
-    """A registry with the bundle as its production version, written by the checkout's own code: another one may have another format.
+    """A registry with the bundle as its production version, written by the checkout's own code: another one
+    may have another format.
 
     Raises:
         ConfigError: that code does not take the bundle.
@@ -179,11 +190,15 @@ def shows(measured: dict[str, dict[str, list[dict[str, Any]]]]) -> dict[str, flo
     found: dict[str, float] = {}
     for name, by_connections in measured.items():
         for connections, rounds in by_connections.items():
-            found[f"goodput_{connections}_{name}"] = statistics.median(one["bulk"]["goodput"] for one in rounds)
+            found[f"goodput_{connections}_{name}"] = statistics.median(
+                one["bulk"]["goodput"] for one in rounds
+            )
             p99 = [one["single"]["p99_ms"] for one in rounds if one["single"]["p99_ms"] is not None]
             if p99:
                 found[f"single_p99_ms_beside_{connections}_{name}"] = statistics.median(p99)
-            found[f"single_failed_beside_{connections}_{name}"] = float(sum(one["single"]["failed"] for one in rounds))
+            found[f"single_failed_beside_{connections}_{name}"] = float(
+                sum(one["single"]["failed"] for one in rounds)
+            )
     return found
 
 
@@ -195,12 +210,16 @@ def parse(args: list[str] | None = None) -> argparse.Namespace:
     """
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=BUNDLE, help="the model that is served")
-    parser.add_argument("--against", type=Path, help="another checkout, whose server is measured too, as `before`")
+    parser.add_argument(
+        "--against", type=Path, help="another checkout, whose server is measured too, as `before`"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     arguments = parser.parse_args(args)
     if not (arguments.bundle / "manifest.json").is_file():
-        raise ConfigError(f"{arguments.bundle}: no bundle there: `make bench-models` makes it, or name one with --bundle")
+        raise ConfigError(
+            f"{arguments.bundle}: no bundle there: `make bench-models` makes it, or name one with --bundle"
+        )
     if arguments.against and not (arguments.against / "serve" / "standalone.py").is_file():
         raise ConfigError(f"{arguments.against}: no checkout of this project there")
     if arguments.rounds < 1 or arguments.seconds < 1:
@@ -222,7 +241,14 @@ def bench(arguments: argparse.Namespace, folder: Path) -> None:
                 one = measure(checkouts[name], f"{folder}/{name}", connections, arguments.seconds, folder)
                 measured[name][str(connections)].append(one)
                 print(f"   {connections} x {TEXTS}, {name}: {json.dumps(one)}", flush=True)
-    results.save("goodput", shows(measured), measured=measured, model=arguments.bundle.name, seconds=arguments.seconds, singles=SINGLES)
+    results.save(
+        "goodput",
+        shows(measured),
+        measured=measured,
+        model=arguments.bundle.name,
+        seconds=arguments.seconds,
+        singles=SINGLES,
+    )
 
 
 def main() -> int:

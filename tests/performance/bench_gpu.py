@@ -2,10 +2,10 @@
 
     python -m tests.performance.bench_gpu artifacts/bench/models/bundles/minilm
 
-Needs a bundle with fp32 and safetensors, a GPU, onnxruntime-gpu in onnxruntime's place, and torch; not Ray. Per backend and number of
-tokens of a run: headlines a second while 8,192 wait, tokenizing left out; per backend a lone headline's time, and the largest differences
-of scores: of 2,048 from fp32 on a core, and of 256 alone from those in a batch. Medians of rounds. Prints a table, writes
-artifacts/bench/gpu.json.
+Needs a bundle with fp32 and safetensors, a GPU, onnxruntime-gpu in onnxruntime's place, and torch; not Ray.
+Per backend and number of tokens of a run: headlines a second while 8,192 wait, tokenizing left out; per
+backend a lone headline's time, and the largest differences of scores: of 2,048 from fp32 on a core, and of
+256 alone from those in a batch. Medians of rounds. Prints a table, writes artifacts/bench/gpu.json.
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ BUDGETS = (192, 1024, 4096, 16_384, 65_536, 262_144)
 TF32 = "GPU, onnxruntime fp32, products in TF32"
 CORE = {"core, int8": ("int8", "cpu"), "core, fp32": ("fp32", "cpu")}
 OWN = "GPU, onnxruntime fp32"
-GPU = {OWN: ("fp32", "cuda"), TF32: ("fp32", "cuda"), "GPU, torch fp32": ("torch", "cuda"), "GPU, onnxruntime int8": ("int8", "cuda")}
+GPU = {
+    OWN: ("fp32", "cuda"),
+    TF32: ("fp32", "cuda"),
+    "GPU, torch fp32": ("torch", "cuda"),
+    "GPU, onnxruntime int8": ("int8", "cuda"),
+}
 
 
 def seconds(work: Callable[..., object], *given: object, rounds: int = ROUNDS) -> float:
@@ -58,7 +63,9 @@ def measure(scorer: Scorer, texts: list[str], expected: np.ndarray, *, gpu: bool
 
 def main() -> None:
     """Prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", type=Path)
     folder = parser.parse_args().bundle
     texts = [text for text, _ in generate(WAITING, seed=21)]
@@ -78,13 +85,13 @@ def main() -> None:
     for name, found in table.items():
         rates = [f"{found[key]:,.0f}" if (key := f"at_{budget}") in found else "" for budget in BUDGETS]
         print(
-            f"| {name} | {found['largest_difference']:.1g} | {found['batch_or_alone']:.1g} | {found['lone_us']:,.0f} | "
-            + " | ".join(rates)
-            + " |"
+            f"| {name} | {found['largest_difference']:.1g} | {found['batch_or_alone']:.1g} | "
+            f"{found['lone_us']:,.0f} | " + " | ".join(rates) + " |"
         )
     own = table[OWN]
     shows = {
-        "gpu_vs_core": max(own[f"at_{budget}"] for budget in BUDGETS) / table["core, int8"][f"at_{BUDGETS[0]}"],
+        "gpu_vs_core": max(own[f"at_{budget}"] for budget in BUDGETS)
+        / table["core, int8"][f"at_{BUDGETS[0]}"],
         "gpu_largest_difference": own["largest_difference"],
         "gpu_batch_or_alone": own["batch_or_alone"],
     }

@@ -1,11 +1,13 @@
-"""The server on a GPU, beside the same server on a CPU core: requests and headlines a second, and a batch's scores beside single ones.
+"""The server on a GPU, beside the same server on a CPU core: requests and headlines a second, and a batch's
+scores beside single ones.
 
     python -m tests.performance.bench_gpu_server artifacts/bench/models/bundles/minilm            # cuda, and a core with int8
     python -m tests.performance.bench_gpu_server artifacts/bench/models/bundles/minilm cpu        # where there is no GPU
 
-Needs what `bench_gpu` needs, not Ray: `python -m serve.standalone` is one process that listens, computes and answers. Each client asks
-again at once on its own connection; they are one Python process on another core, which at some 10,000 requests a second is what holds
-them back. Prints a line a device, writes artifacts/bench/gpu-server.json. Loopback only.
+Needs what `bench_gpu` needs, not Ray: `python -m serve.standalone` is one process that listens, computes and
+answers. Each client asks again at once on its own connection; they are one Python process on another core,
+which at some 10,000 requests a second is what holds them back. Prints a line a device, writes
+artifacts/bench/gpu-server.json. Loopback only.
 """
 
 from __future__ import annotations
@@ -57,26 +59,36 @@ def load(port: int, connections: int, size: int) -> dict[str, float]:
     async def all_of_them() -> list[float]:
         texts = [text for text, _ in generate(20_000, seed=3)]
         end = time.perf_counter() + SECONDS
-        found = await asyncio.gather(*(client(port, texts, number * 617, size, end) for number in range(connections)))
+        found = await asyncio.gather(
+            *(client(port, texts, number * 617, size, end) for number in range(connections))
+        )
         return sorted(seconds for each in found for seconds in each)
 
     times = asyncio.run(all_of_them())
     if not times:
         return {"headlines_per_second": 0.0}
     p99 = times[int(len(times) * 0.99)]
-    return {"headlines_per_second": len(times) * size / SECONDS, "p50_ms": statistics.median(times) * 1e3, "p99_ms": p99 * 1e3}
+    return {
+        "headlines_per_second": len(times) * size / SECONDS,
+        "p50_ms": statistics.median(times) * 1e3,
+        "p99_ms": p99 * 1e3,
+    }
 
 
 def ask(port: int, path: str, body: Any = None) -> Any:
     """The JSON of an answer."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, {"content-type": "application/json"})
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", data, {"content-type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.loads(answer.read())
 
 
 def measure(registry: str, device: str, folder: Path) -> dict[str, Any]:
-    """A server's figures. `max_waiting` is above what the clients have under way: nothing is refused for its number."""
+    """A server's figures. `max_waiting` is above what the clients have under way: nothing is refused for its
+    number.
+    """
     port = free_port()
     command = [sys.executable, "-m", "serve.standalone", "--registry", registry, "--port", str(port)]
     environment = {**os.environ, "CLICKBAIT_DEVICE": device, "CLICKBAIT_MAX_WAITING": "4096"}
@@ -103,7 +115,9 @@ def measure(registry: str, device: str, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("devices", nargs="*", default=["cuda", "cpu"])
     args = parser.parse_args()

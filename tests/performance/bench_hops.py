@@ -1,11 +1,13 @@
-"""Where a request's processor time goes between the client and the model: by process, with and without Ray Serve around it.
+"""Where a request's processor time goes between the client and the model: by process, with and without Ray
+Serve around it.
 
     python -m tests.performance.bench_hops [--bundle artifacts/bench/models/bundles/minilm]
 
-`serve.standalone`, then Ray Serve with configs/serve.yaml and with one and two replicas behind HAProxy, and two at their shared port, each
-loaded by wrk with one headline a request. The kernel tells what each process computed meanwhile (schedstat); divided by the requests that
-is the table. What a request takes on top of the sum is waiting: wake-ups of sleeping processes, and queues. Writes
-artifacts/bench/hops.json. Run it on a quiet machine.
+`serve.standalone`, then Ray Serve with configs/serve.yaml and with one and two replicas behind HAProxy, and
+two at their shared port, each loaded by wrk with one headline a request. The kernel tells what each process
+computed meanwhile (schedstat); divided by the requests that is the table. What a request takes on top of the
+sum is waiting: wake-ups of sleeping processes, and queues. Writes artifacts/bench/hops.json. Run it on a
+quiet machine.
 """
 
 from __future__ import annotations
@@ -27,7 +29,15 @@ from tests.performance.peers.servers import Server
 from tests.performance.processes import marked
 
 CONNECTIONS = (1, 64)
-UNDER_WAY = (1, 2, 4, 8, 16, 32, 64)  # connections that each have one request under way, for one replica's curve
+UNDER_WAY = (
+    1,
+    2,
+    4,
+    8,
+    16,
+    32,
+    64,
+)  # connections that each have one request under way, for one replica's curve
 SECONDS = 4.0
 ALONE = "1 replica"
 
@@ -47,7 +57,10 @@ def nanoseconds(mark: str) -> dict[int, tuple[str, int]]:
         with contextlib.suppress(OSError):  # gone meanwhile
             process = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             tasks = list(Path(f"/proc/{pid}/task").glob("*/schedstat"))
-            found[pid] = (part(process), sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks))
+            found[pid] = (
+                part(process),
+                sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks),
+            )
     return found
 
 
@@ -59,7 +72,11 @@ def measure(bench: Bench, server: Server, connections: int, url: str, mark: str)
     for pid, (kind, time) in nanoseconds(mark).items():
         spent[kind] += time - before.get(pid, (kind, 0))[1]
     found = {kind: round(time / 1000 / result.requests, 1) for kind, time in sorted(spent.items())}
-    return {**found, "latency, p50": round(1000 * result.p50_ms, 1), "requests a second": round(result.per_second, 1)}
+    return {
+        **found,
+        "latency, p50": round(1000 * result.p50_ms, 1),
+        "requests a second": round(result.per_second, 1),
+    }
 
 
 def variants(bench: Bench) -> dict[str, Server]:
@@ -78,7 +95,9 @@ def variants(bench: Bench) -> dict[str, Server]:
 
 def main() -> None:
     """Prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle", type=Path, default=BUNDLES / "minilm")
     given = parser.parse_args()
     columns: dict[str, dict[str, float]] = {}
@@ -91,16 +110,25 @@ def main() -> None:
                 for connections in CONNECTIONS:
                     columns[f"{name}, {connections}"] = measure(bench, server, connections, url, mark)
                 if name == ALONE:
-                    curve = {connections: bench.load(url, server, connections, SECONDS) for connections in UNDER_WAY}
+                    curve = {
+                        connections: bench.load(url, server, connections, SECONDS)
+                        for connections in UNDER_WAY
+                    }
     rows = list(dict.fromkeys(row for column in columns.values() for row in column))
     rows.sort(key=lambda row: row in ("latency, p50", "requests a second"))
     print("| µs a request | " + " | ".join(columns) + " |\n| --- |" + " ---: |" * len(columns))
     for row in rows:
-        print(f"| {row} | " + " | ".join(f"{column[row]:,.0f}" if row in column else "" for column in columns.values()) + " |")
+        print(
+            f"| {row} | "
+            + " | ".join(f"{column[row]:,.0f}" if row in column else "" for column in columns.values())
+            + " |"
+        )
     print("\n| requests under way | requests a second | p50, ms |\n| ---: | ---: | ---: |")
     for connections, result in curve.items():
         print(f"| {connections} | {result.per_second:,.0f} | {result.p50_ms:.1f} |")
-    results.save("hops", {}, columns=columns, curve={str(count): asdict(result) for count, result in curve.items()})
+    results.save(
+        "hops", {}, columns=columns, curve={str(count): asdict(result) for count, result in curve.items()}
+    )
 
 
 if __name__ == "__main__":

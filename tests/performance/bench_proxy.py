@@ -1,8 +1,10 @@
-"""What a client sees when HAProxy is killed, when a replica hangs, and when the server is stopped, each under load.
+"""What a client sees when HAProxy is killed, when a replica hangs, and when the server is stopped, each under
+load.
 
     python -m tests.performance.bench_proxy
 
-Starts a Ray of its own with two replicas of a tiny model, and writes artifacts/bench/proxy.json. docs/serving.md has the figures.
+Starts a Ray of its own with two replicas of a tiny model, and writes artifacts/bench/proxy.json.
+docs/serving.md has the figures.
 """
 
 from __future__ import annotations
@@ -39,11 +41,15 @@ class Clients:
     port: int
     count: int = 8
     started: float = field(default_factory=time.monotonic)
-    answers: list[tuple[float, str, float]] = field(default_factory=list)  # when it was asked, what came, seconds that it took
+    answers: list[tuple[float, str, float]] = field(
+        default_factory=list
+    )  # when it was asked, what came, seconds that it took
 
     def __post_init__(self) -> None:
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(number % 2 == 0,)) for number in range(self.count)]
+        self._threads = [
+            threading.Thread(target=self._ask, args=(number % 2 == 0,)) for number in range(self.count)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -90,7 +96,9 @@ class Clients:
 
 def _replicas(raylet: int) -> list[int]:
     """The process ids of this Ray's replicas."""
-    told = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(raylet)], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(raylet)], capture_output=True, text=True, check=True
+    ).stdout
     return [int(line.split()[0]) for line in told.splitlines() if "ServeReplica" in line]
 
 
@@ -101,7 +109,9 @@ def _haproxy() -> haproxy_process.Place:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the three parts."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(args)
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args(args)
     shows: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         registry = Registry(f"{folder}/registry")
@@ -130,7 +140,9 @@ def main(args: Sequence[str] | None = None) -> None:
         time.sleep(5)
         clients.end()
         shows |= {"killed_refused_s": clients.span(REFUSED), "killed_broken": clients.counts().get(BROKEN, 0)}
-        shows["killed_other"] = sum(count for outcome, count in clients.counts().items() if outcome not in ("200", REFUSED, BROKEN))
+        shows["killed_other"] = sum(
+            count for outcome, count in clients.counts().items() if outcome not in ("200", REFUSED, BROKEN)
+        )
         print("HAProxy killed:", clients.counts())
 
         time.sleep(10)  # the stand-in answers what it had
@@ -142,7 +154,10 @@ def main(args: Sequence[str] | None = None) -> None:
         os.kill(hangs, signal.SIGCONT)
         time.sleep(5)
         clients.end()
-        shows |= {"hung_failed": len(clients.answers) - clients.counts()["200"], "hung_slowest_s": clients.slowest()}
+        shows |= {
+            "hung_failed": len(clients.answers) - clients.counts()["200"],
+            "hung_slowest_s": clients.slowest(),
+        }
         print("replica stopped for 20 s:", clients.counts())
 
         clients = Clients(port)
@@ -150,7 +165,10 @@ def main(args: Sequence[str] | None = None) -> None:
         app.stop()
         time.sleep(1)
         clients.end()
-        shows |= {"stop_broken": clients.counts().get(BROKEN, 0), "stop_answered_503": clients.counts().get("503", 0)}
+        shows |= {
+            "stop_broken": clients.counts().get(BROKEN, 0),
+            "stop_answered_503": clients.counts().get("503", 0),
+        }
         print("server stopped:", clients.counts())
         ray.shutdown()
     results.save("proxy", shows)

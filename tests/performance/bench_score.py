@@ -1,13 +1,16 @@
-"""How much of the engine `ray_jobs.score` brings to a lake: a million headlines through the job, against bare processes without Ray.
+"""How much of the engine `ray_jobs.score` brings to a lake: a million headlines through the job, against bare
+processes without Ray.
 
     make bench-score
     python -m tests.performance.bench_score --rows 100000 --rounds 1 --bundle artifacts/bench/models/bundles/ngrams-taught
 
-The ceiling is the same Scorer in as many bare processes as the job has actors, which score the same headlines (the first 200,000 are enough
-for a rate) from memory, as many a call, and neither read nor write a file. Ceiling and job take turns, with a ceiling at both ends; the
-medians are compared. The job's time is that of its streaming phase, from the first part's first row to the last part's last byte, on a Ray
-that is up: starting one costs the two cores half a minute. A run of 200,000 that starts its own comes first and is told apart. The memory
-of the driver and the actors is sampled each second. Writes artifacts/bench/score.json and score.svg.
+The ceiling is the same Scorer in as many bare processes as the job has actors, which score the same headlines
+(the first 200,000 are enough for a rate) from memory, as many a call, and neither read nor write a file.
+Ceiling and job take turns, with a ceiling at both ends; the medians are compared. The job's time is that of
+its streaming phase, from the first part's first row to the last part's last byte, on a Ray that is up:
+starting one costs the two cores half a minute. A run of 200,000 that starts its own comes first and is told
+apart. The memory of the driver and the actors is sampled each second. Writes artifacts/bench/score.json and
+score.svg.
 """
 
 from __future__ import annotations
@@ -68,7 +71,10 @@ def ceiling(bundle: Path, texts: list[str], processes: int) -> float:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes + 1)
     share = -(-len(texts) // processes)
-    children = [context.Process(target=_child, args=(str(bundle), texts[at : at + share], barrier)) for at in range(0, len(texts), share)]
+    children = [
+        context.Process(target=_child, args=(str(bundle), texts[at : at + share], barrier))
+        for at in range(0, len(texts), share)
+    ]
     for child in children:
         child.start()
     barrier.wait()
@@ -91,9 +97,21 @@ def _child(bundle: str, texts: list[str], barrier: Barrier) -> None:
 
 
 def job(bundle: Path, path: Path, processes: int, head: Head | None = None) -> dict[str, Any]:
-    """One run of the job: headlines a second while it streams and in all, and the memory over its streaming phase."""
+    """One run of the job: headlines a second while it streams and in all, and the memory over its streaming
+    phase.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-score-") as folder:
-        command = [sys.executable, "-m", "ray_jobs.score", "--config", "configs/score.yaml", "--source", str(path), "--bundle", str(bundle)]
+        command = [
+            sys.executable,
+            "-m",
+            "ray_jobs.score",
+            "--config",
+            "configs/score.yaml",
+            "--source",
+            str(path),
+            "--bundle",
+            str(bundle),
+        ]
         command += ["--output", f"{folder}/scores", "--num-workers", str(processes)]
         began = time.time()
         with (Path(folder) / "log").open("w") as log:
@@ -110,7 +128,9 @@ def job(bundle: Path, path: Path, processes: int, head: Head | None = None) -> d
         rows, seconds = re.findall(r"(\d+) rows in ([\d.]+) s", told)[-1]
         assert counts["scored"] == int(rows), told
         ended = max(path.stat().st_mtime for path in Path(folder, "scores", "done").iterdir())
-    streaming = [(at - (ended - float(seconds)), size) for at, size in looks if ended - float(seconds) <= at <= ended]
+    streaming = [
+        (at - (ended - float(seconds)), size) for at, size in looks if ended - float(seconds) <= at <= ended
+    ]
     return {"rate": int(rows) / float(seconds), "rate_in_all": int(rows) / total, "memory": streaming}
 
 
@@ -166,21 +186,31 @@ def plot(runs: list[dict[str, Any]], path: Path) -> None:
     axes = figure.add_subplot()
     for at, run in enumerate(runs, 1):
         axes.plot(*zip(*((at_s, size / 1e6) for at_s, size in run["memory"]), strict=True), label=f"run {at}")
-    axes.set(xlabel="seconds of scoring", ylabel="MB", ylim=(0, None), title="Resident memory of the driver and the actors")
+    axes.set(
+        xlabel="seconds of scoring",
+        ylabel="MB",
+        ylim=(0, None),
+        title="Resident memory of the driver and the actors",
+    )
     axes.legend(loc="lower right")
     FigureCanvasSVG(figure).print_svg(path)
 
 
 def main() -> None:
     """Measure, save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args()
     if not (args.bundle / "manifest.json").is_file():
-        sys.exit(f"error: {args.bundle}: no bundle there: run make bench-models, or give one with ARGS='--bundle folder'")
+        sys.exit(
+            f"error: {args.bundle}: no bundle there: run make bench-models, or give one with ARGS='--bundle "
+            f"folder'"
+        )
     path = source(args.rows, BENCH / "score")
     texts = pq.read_table(path, columns=["headline"])["headline"].to_pylist()[:CEILING_ROWS]
     short = path.with_name("headlines-short.parquet")
@@ -189,16 +219,40 @@ def main() -> None:
     ceilings, runs = [ceiling(args.bundle, texts, args.processes)], []
     for _ in range(args.rounds):
         with ray_up(args.processes) as head:
-            job(args.bundle, source(WARM_ROWS, BENCH / "score"), args.processes, head)  # Ray Data keeps actors of its own from now on
+            job(
+                args.bundle, source(WARM_ROWS, BENCH / "score"), args.processes, head
+            )  # Ray Data keeps actors of its own from now on
             runs.append(job(args.bundle, path, args.processes, head))
         ceilings.append(ceiling(args.bundle, texts, args.processes))  # no Ray is up
-        print(f"ceiling {ceilings[-1]:,.0f} a second, job {runs[-1]['rate']:,.0f}, with its start {runs[-1]['rate_in_all']:,.0f}")
-    best, rate, in_all = (statistics.median(values) for values in (ceilings, [r["rate"] for r in runs], [r["rate_in_all"] for r in runs]))
-    print(f"from the command to its end {in_all:,.0f} a second, {cold:,.0f} with the start of a Ray of its own")
-    shows = {"score_vs_ceiling": rate / best, "score_rss_growth": statistics.median(growth(run["memory"]) for run in runs)}
+        print(
+            f"ceiling {ceilings[-1]:,.0f} a second, job {runs[-1]['rate']:,.0f}, with its start "
+            f"{runs[-1]['rate_in_all']:,.0f}"
+        )
+    best, rate, in_all = (
+        statistics.median(values)
+        for values in (ceilings, [r["rate"] for r in runs], [r["rate_in_all"] for r in runs])
+    )
+    print(
+        f"from the command to its end {in_all:,.0f} a second, {cold:,.0f} with the start of a Ray of its own"
+    )
+    shows = {
+        "score_vs_ceiling": rate / best,
+        "score_rss_growth": statistics.median(growth(run["memory"]) for run in runs),
+    }
     plot(runs, BENCH / "score.svg")
-    details = {"rows": args.rows, "bundle": args.bundle.name, "processes": args.processes, "ceilings_s": ceilings, "runs": runs}
-    results.save("score", shows, per_second={"ceiling": best, "job": rate, "with_its_start": in_all, "with_rays_start": cold}, **details)
+    details = {
+        "rows": args.rows,
+        "bundle": args.bundle.name,
+        "processes": args.processes,
+        "ceilings_s": ceilings,
+        "runs": runs,
+    }
+    results.save(
+        "score",
+        shows,
+        per_second={"ceiling": best, "job": rate, "with_its_start": in_all, "with_rays_start": cold},
+        **details,
+    )
 
 
 if __name__ == "__main__":

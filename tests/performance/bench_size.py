@@ -1,4 +1,5 @@
-"""How large the serving install is: a fresh virtual environment with the `serve` extra, and one with `standalone`, by `du`.
+"""How large the serving install is: a fresh virtual environment with the `serve` extra, and one with
+`standalone`, by `du`.
 
 make bench-size
 """
@@ -27,7 +28,16 @@ def install(folder: Path, extra: str) -> Path:
     uv = [str(Path(sys.executable).parent / "uv")]
     quiet = {**os.environ, "VIRTUAL_ENV": ""}
     subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True, env=quiet)
-    command = [*uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), "--constraint", "constraints.txt"]
+    command = [
+        *uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        str(folder / "bin" / "python"),
+        "--constraint",
+        "constraints.txt",
+    ]
     subprocess.run([*command, f".[{extra}]"], check=True, env=quiet, cwd=results.ROOT)
     (site,) = folder.glob("lib/python*/site-packages")
     return site
@@ -46,7 +56,10 @@ def main() -> None:
             shows[key] = round(megabytes(folder), 1)
             sizes = {path.name: megabytes(path) for path in site.iterdir() if path.is_dir()}
             largest[extra] = dict(sorted(sizes.items(), key=lambda item: -item[1])[:10])
-            print(f"{extra}: {shows[key]:.0f} MB, most of it " + ", ".join(f"{k} {v:.0f}" for k, v in list(largest[extra].items())[:6]))
+            print(
+                f"{extra}: {shows[key]:.0f} MB, most of it "
+                + ", ".join(f"{k} {v:.0f}" for k, v in list(largest[extra].items())[:6])
+            )
     results.save("size", shows, largest=largest)
 
 

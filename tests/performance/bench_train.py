@@ -2,10 +2,11 @@
 
     make bench-train
 
-Two processes live side by side and work in turn, an epoch each: a Ray Train worker that runs `clickbait.training.loop.fit` as it is, with
-its bar, its tracker and its reports, and a process that knows nothing of Ray and runs the dozen lines of `plain_epoch`. Same
-model, same batches in the same order, same optimizer, same precision, same threads. The figure is the median over rounds of the
-quotient of headlines a second; the first round warms up and is left out.
+Two processes live side by side and work in turn, an epoch each: a Ray Train worker that runs
+`clickbait.training.loop.fit` as it is, with its bar, its tracker and its reports, and a process that knows
+nothing of Ray and runs the dozen lines of `plain_epoch`. Same model, same batches in the same order, same
+optimizer, same precision, same threads. The figure is the median over rounds of the quotient of headlines a
+second; the first round warms up and is left out.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ PATIENCE_S = 300.0
 
 
 class Turns:
-    """Whose turn it is, by files in a folder: `go-<who>-<n>` starts turn n, `done-<who>-<n>` ends it and holds the figure."""
+    """Whose turn it is, by files in a folder: `go-<who>-<n>` starts turn n, `done-<who>-<n>` ends it and
+    holds the figure.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -75,7 +78,9 @@ def plain(config: TrainConfig, turns: Turns) -> None:
         turns.tell(f"done-plain-{turn}", str(len(data) / (time.perf_counter() - start)))
 
 
-def plain_epoch(model: Any, optimizer: torch.optim.Optimizer, data: Headlines, config: TrainConfig, epoch: int) -> None:
+def plain_epoch(
+    model: Any, optimizer: torch.optim.Optimizer, data: Headlines, config: TrainConfig, epoch: int
+) -> None:
     """One epoch as torch's tutorial writes it."""
     bf16 = has_bf16(torch.device("cpu"))
     for rows in epoch_steps(data.lengths, config.batch_size, config.seed, epoch):
@@ -130,7 +135,15 @@ def measure(config: TrainConfig, folder: Path) -> list[tuple[float, float]]:
 
     thread = threading.Thread(target=train, daemon=True)
     thread.start()
-    command = [sys.executable, "-m", "tests.performance.bench_train", "--plain", str(folder), "--dataset", config.dataset]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.performance.bench_train",
+        "--plain",
+        str(folder),
+        "--dataset",
+        config.dataset,
+    ]
     other = subprocess.Popen([*command, "--threads", str(config.threads), "--rounds", str(config.epochs - 1)])
     rounds = []
     try:
@@ -138,7 +151,10 @@ def measure(config: TrainConfig, folder: Path) -> list[tuple[float, float]]:
             order = ("ray", "plain") if turn % 2 else ("plain", "ray")  # neither is always the first
             found = {who: turns.take(who, turn) for who in order}
             rounds.append((found["ray"], found["plain"]))
-            print(f"round {turn}: ray {found['ray']:.1f}, plain torch {found['plain']:.1f} headlines/s", flush=True)
+            print(
+                f"round {turn}: ray {found['ray']:.1f}, plain torch {found['plain']:.1f} headlines/s",
+                flush=True,
+            )
     finally:
         with contextlib.suppress(subprocess.TimeoutExpired):
             other.wait(timeout=30)
@@ -152,7 +168,13 @@ def measure(config: TrainConfig, folder: Path) -> list[tuple[float, float]]:
 def recipe(folder: Path, dataset: str, threads: int, rounds: int) -> TrainConfig:
     """What both sides train: one turn is one epoch."""
     return TrainConfig(
-        dataset=dataset, output=str(folder / "runs"), epochs=rounds + 1, threads=threads, num_workers=1, progress=False, schedule="constant"
+        dataset=dataset,
+        output=str(folder / "runs"),
+        epochs=rounds + 1,
+        threads=threads,
+        num_workers=1,
+        progress=False,
+        schedule="constant",
     )
 
 
@@ -164,7 +186,9 @@ def main() -> None:
     from ray_jobs.session import connect
     from tests.performance import results
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--plain", help=argparse.SUPPRESS)
     parser.add_argument("--dataset", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch threads of each side")
@@ -183,7 +207,11 @@ def main() -> None:
     medians = [statistics.median(side) for side in zip(*rounds, strict=True)]
     results.save(
         "train",
-        {"train_vs_plain_torch": ratio, "ray_headlines_per_second": medians[0], "plain_headlines_per_second": medians[1]},
+        {
+            "train_vs_plain_torch": ratio,
+            "ray_headlines_per_second": medians[0],
+            "plain_headlines_per_second": medians[1],
+        },
         rounds=[{"ray": ray, "plain": plain} for ray, plain in rounds],
         threads=given.threads,
     )

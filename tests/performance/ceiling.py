@@ -1,4 +1,5 @@
-"""What the cores could do without a server: our engine in as many processes as there are replicas, batches of 32 headlines, nothing else.
+"""What the cores could do without a server: our engine in as many processes as there are replicas, batches of
+32 headlines, nothing else.
 
 python -m tests.performance.ceiling bundle headlines.txt 3 0      # a process: bundle, JSON strings by line, seconds, first line
 """
@@ -20,7 +21,13 @@ def ceiling(bundle: Path, headlines: Path, *, processes: int, seconds: float, of
     """Headlines a second of `processes` processes at once, one compute thread each."""
     command = [sys.executable, "-m", "tests.performance.ceiling", str(bundle), str(headlines), str(seconds)]
     children = [
-        subprocess.Popen([*command, str(offset + 7919 * number)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        subprocess.Popen(
+            [*command, str(offset + 7919 * number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
         for number in range(processes)
     ]
     try:
@@ -44,7 +51,9 @@ def main() -> None:
 
     bundle, headlines, seconds, offset = sys.argv[1:]
     texts = [json.loads(line) for line in Path(headlines).read_text(encoding="ascii").splitlines()]
-    scorer = Scorer(Path(bundle), verified=True, shared=graph_cache.folder())  # the engine of serve.core.engine
+    scorer = Scorer(
+        Path(bundle), verified=True, shared=graph_cache.folder()
+    )  # the engine of serve.core.engine
     scorer.score(texts[:TEXTS])
     print("ready", flush=True)
     sys.stdin.readline()

@@ -1,7 +1,8 @@
-"""A pool of keep-alive connections that sends prepared HTTP/1.1 requests and tells what became of each: the client under `openloop`.
+"""A pool of keep-alive connections that sends prepared HTTP/1.1 requests and tells what became of each: the
+client under `openloop`.
 
-Written by hand over asyncio's protocols, without a task or a parser for each request: on the server's own machine, what the generator takes
-the server lacks. Nothing is sent twice: a lost answer counts as lost.
+Written by hand over asyncio's protocols, without a task or a parser for each request: on the server's own
+machine, what the generator takes the server lacks. Nothing is sent twice: a lost answer counts as lost.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections.abc import Callable
 
 MAX_CONNECTIONS = 2048  # the rest waits for a free one, its clock running
 NO_RETRY_AFTER = "no Retry-After"
-_REUSE_S = 2.0  # a connection that is idle for longer may be closed by the server just now: a new one is opened
+_REUSE_S = (
+    2.0  # a connection that is idle for longer may be closed by the server just now: a new one is opened
+)
 _SWEEP_S = 0.05  # between two looks for requests whose time is over
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
@@ -48,7 +51,8 @@ class Pool:
         self._done = done
         self._idle: list[_Connection] = []
         self._waiting: deque[Request] = deque()
-        self._asked: deque[Request] = deque()  # in order of their time, so that those who are late are on the left
+        # in order of their time, so that those who are late are on the left
+        self._asked: deque[Request] = deque()
         self._open = 0  # connections, those that are being opened among them
         self._opening: set[asyncio.Task[None]] = set()
         self._all = False  # that will be asked is asked
@@ -114,7 +118,9 @@ class Pool:
 
     async def _opened(self) -> None:
         try:
-            await asyncio.get_running_loop().create_connection(lambda: _Connection(self), self._host, self._port)
+            await asyncio.get_running_loop().create_connection(
+                lambda: _Connection(self), self._host, self._port
+            )
         except OSError as error:
             self._open -= 1
             if request := self._next():
@@ -148,7 +154,11 @@ class _Connection(asyncio.Protocol):
 
     def usable(self, now: float) -> bool:
         """Whether it is open and not about to be closed by the server."""
-        return self._transport is not None and not self._transport.is_closing() and now - self._idle_since < _REUSE_S
+        return (
+            self._transport is not None
+            and not self._transport.is_closing()
+            and now - self._idle_since < _REUSE_S
+        )
 
     def send(self, request: Request) -> None:
         assert self._transport is not None
@@ -172,7 +182,11 @@ class _Connection(asyncio.Protocol):
             length = _LENGTH.search(self._received, 0, end)
             chunked = length is None and _CHUNKED.search(self._received, 0, end)
             self._length = None if chunked else int(length[1]) if length else 0
-        whole = self._received.endswith(b"0\r\n\r\n") if self._length is None else len(self._received) >= self._body + self._length
+        whole = (
+            self._received.endswith(b"0\r\n\r\n")
+            if self._length is None
+            else len(self._received) >= self._body + self._length
+        )
         if whole:
             self._answered()
 

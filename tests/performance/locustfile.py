@@ -1,10 +1,12 @@
 """Users of the HTTP api for locust: most ask about one headline, some about 32, each headline a new one.
 
     locust -f tests/performance/locustfile.py --host http://127.0.0.1:8000                    # with a page: http://localhost:8089
-    locust -f tests/performance/locustfile.py --host http://127.0.0.1:8000 --headless --users 64 --spawn-rate 16 --run-time 30s
+    locust -f tests/performance/locustfile.py --host http://127.0.0.1:8000 --headless --users 64 --spawn-rate
+    16 --run-time 30s
 
-`inv locust` is the same. CLICKBAIT_API_KEY is sent where it is set. Each user asks again as soon as he has his answer: locust measures what
-users feel at a number of users; how much a server can take is for `make bench-serve`, whose generator costs less of the machine.
+`inv locust` is the same. CLICKBAIT_API_KEY is sent where it is set. Each user asks again as soon as he has
+his answer: locust measures what users feel at a number of users; how much a server can take is for `make
+bench-serve`, whose generator costs less of the machine.
 """
 
 from __future__ import annotations
@@ -32,9 +34,12 @@ def headlines() -> Iterator[str]:
 
 @events.init.add_listener
 def write(**_: Any) -> None:
-    """Writes the headlines before the clock runs: while that takes a second or two, no user would get a turn."""
+    """Writes the headlines before the clock runs: while that takes a second or two, no user would get a
+    turn.
+    """
     headlines()
-    gevent.get_hub().loop.update_now()  # --run-time counts from the loop's own idea of now, which stood still meanwhile
+    # --run-time counts from the loop's own idea of now, which stood still meanwhile
+    gevent.get_hub().loop.update_now()
 
 
 class Reader(FastHttpUser):

@@ -3,9 +3,10 @@
     python -m tests.performance.openloop --url http://127.0.0.1:8000 --phases 10:100,20:400 --out samples.json
     python -m tests.performance.openloop --url http://127.0.0.1:8000 --closed 32:5 --out samples.json
 
-A generator that waits for an answer before it asks again asks less of a slow server, and never sees the wait of those who would have come
-meanwhile (coordinated omission). Here each request has its time on a schedule, is sent then whatever became of the others, and its latency
-counts from that time. `closed` is the other kind, a number of connections that each ask again at once: for measuring what a server can do.
+A generator that waits for an answer before it asks again asks less of a slow server, and never sees the wait
+of those who would have come meanwhile (coordinated omission). Here each request has its time on a schedule,
+is sent then whatever became of the others, and its latency counts from that time. `closed` is the other kind,
+a number of connections that each ask again at once: for measuring what a server can do.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def run(
     timeout_s: float = 10.0,
     start: float | None = None,
 ) -> list[Sample]:
-    """Sends at the rates of `phases`, each (seconds, requests a second), and returns a sample for each request, in order of schedule.
+    """Sends at the rates of `phases`, each (seconds, requests a second), and returns a sample for each
+    request, in order of schedule.
 
     `start` is a time of `time.monotonic`, which all processes of a machine share; None: now.
 
@@ -62,14 +64,19 @@ def run(
     return asyncio.run(load.at(due, start if start is not None else time.monotonic()))
 
 
-def closed(url: str, connections: int, seconds: float, texts: list[str], *, path: str = "/classify") -> list[Sample]:
+def closed(
+    url: str, connections: int, seconds: float, texts: list[str], *, path: str = "/classify"
+) -> list[Sample]:
     """Asks over `connections` connections, each again as soon as it has its answer, for `seconds`.
 
     Raises:
         ConfigError: no text, or more connections or seconds than a run may have.
     """
     if not (1 <= connections <= MAX_CONNECTIONS and 0 < seconds <= MAX_SECONDS):
-        raise ConfigError(f"closed {connections}:{seconds:g}: 1 to {MAX_CONNECTIONS} connections and at most {MAX_SECONDS:g} s")
+        raise ConfigError(
+            f"closed {connections}:{seconds:g}: 1 to {MAX_CONNECTIONS} connections and at most "
+            f"{MAX_SECONDS:g} s"
+        )
     return asyncio.run(_Load(url, path, texts, timeout_s=10.0).again_and_again(connections, seconds))
 
 
@@ -80,9 +87,13 @@ def parse_phases(text: str) -> list[tuple[float, float]]:
         ConfigError: not of that form.
     """
     try:
-        return [(float(seconds), float(rate)) for seconds, rate in (phase.split(":") for phase in text.split(","))]
+        return [
+            (float(seconds), float(rate)) for seconds, rate in (phase.split(":") for phase in text.split(","))
+        ]
     except ValueError:
-        raise ConfigError(f"{text!r}: phases are seconds:rate with commas between, such as 10:100,20:400") from None
+        raise ConfigError(
+            f"{text!r}: phases are seconds:rate with commas between, such as 10:100,20:400"
+        ) from None
 
 
 def _schedule(phases: list[tuple[float, float]]) -> list[float]:
@@ -91,7 +102,10 @@ def _schedule(phases: list[tuple[float, float]]) -> list[float]:
         raise ConfigError("phases: each is seconds above 0 and requests a second, such as 10:100,20:400")
     count, lasts = sum(seconds * rate for seconds, rate in phases), sum(seconds for seconds, _ in phases)
     if count > MAX_REQUESTS or lasts > MAX_SECONDS:
-        raise ConfigError(f"phases: {count:,.0f} requests in {lasts:,.0f} s: ask for at most {MAX_REQUESTS:,} in {MAX_SECONDS:,.0f} s")
+        raise ConfigError(
+            f"phases: {count:,.0f} requests in {lasts:,.0f} s: ask for at most {MAX_REQUESTS:,} in "
+            f"{MAX_SECONDS:,.0f} s"
+        )
     due, begin = [], 0.0
     for seconds, rate in phases:
         due += [begin + index / rate for index in range(round(seconds * rate))]
@@ -176,7 +190,14 @@ def main() -> None:
 
     texts = [text for text, _ in generate(4000, given.seed)]
     if given.phases:
-        samples = run(given.url, parse_phases(given.phases), texts, path=given.path, timeout_s=given.timeout, start=given.start)
+        samples = run(
+            given.url,
+            parse_phases(given.phases),
+            texts,
+            path=given.path,
+            timeout_s=given.timeout,
+            start=given.start,
+        )
     else:
         connections, seconds = parse_phases(given.closed)[0]
         samples = closed(given.url, int(connections), seconds, texts, path=given.path)

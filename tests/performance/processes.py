@@ -1,4 +1,5 @@
-"""What a benchmark starts, and the end of all that it started in turn: by pid, and whatever became of its parents.
+"""What a benchmark starts, and the end of all that it started in turn: by pid, and whatever became of its
+parents.
 
 with started(["ray", "start", ...], environment, folder / "log") as process:
     ...
@@ -19,7 +20,9 @@ from pathlib import Path
 from serve import ports
 from tests.performance.results import ROOT
 
-MARK = "BENCH_PROCESSES"  # in the environment of all that is started, HAProxy among it: it outlives a killed Ray
+MARK = (
+    "BENCH_PROCESSES"  # in the environment of all that is started, HAProxy among it: it outlives a killed Ray
+)
 _GRACE_S = 10.0  # to end by itself
 _END_S = 5.0  # to be gone once it was killed
 
@@ -52,12 +55,20 @@ class Started:
 
 @contextlib.contextmanager
 def started(
-    command: Sequence[str], environment: Mapping[str, str], log: Path, mark: str | None = None, cwd: Path = ROOT
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    mark: str | None = None,
+    cwd: Path = ROOT,
 ) -> Iterator[Started]:
-    """The process, which runs in the folder `cwd` and in a session of its own: a Ctrl-C comes to us alone, and we end it in order."""
+    """The process, which runs in the folder `cwd` and in a session of its own: a Ctrl-C comes to us alone,
+    and we end it in order.
+    """
     mark = mark or secrets.token_hex(16)
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=cwd, env={**environment, MARK: mark}, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, cwd=cwd, env={**environment, MARK: mark}, start_new_session=True
+        )
         try:
             yield Started(process, log, mark)
         finally:
@@ -65,7 +76,9 @@ def started(
 
 
 def marked(mark: str) -> list[int]:
-    """The processes that carry the mark in their environment: children, and theirs that have lost their parents."""
+    """The processes that carry the mark in their environment: children, and theirs that have lost their
+    parents.
+    """
     wanted = f"{MARK}={mark}".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
@@ -76,11 +89,15 @@ def marked(mark: str) -> list[int]:
 
 
 def _session(leader: int) -> list[int]:
-    """The living processes of its session: one that gives itself a title (Ray's agents) has written over its environment."""
+    """The living processes of its session: one that gives itself a title (Ray's agents) has written over its
+    environment.
+    """
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            state, _, _, session = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:4]
+            state, _, _, session = (
+                path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:4]
+            )
             if int(session) == leader and state != "Z":
                 found.append(int(path.parent.name))
     return found

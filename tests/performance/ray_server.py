@@ -1,4 +1,5 @@
-"""Our application on a Ray of its own, for benchmarks: `configs/serve.yaml` deployed as a user deploys it, on free ports.
+"""Our application on a Ray of its own, for benchmarks: `configs/serve.yaml` deployed as a user deploys it, on
+free ports.
 
 with running() as server:
     server.deploy({"registry": "artifacts/registry"}, num_replicas=2)
@@ -55,9 +56,11 @@ class RayServer:
         self.url = f"http://127.0.0.1:{self._port}"
 
     def deploy(self, args: dict[str, str], **deployment: Any) -> None:
-        """Deploys configs/serve.yaml with these arguments and these fields of its deployment; returns when the replicas run.
+        """Deploys configs/serve.yaml with these arguments and these fields of its deployment; returns when
+        the replicas run.
 
-        `num_replicas` takes the place of the file's `autoscaling_config`. What runs already is changed in place.
+        `num_replicas` takes the place of the file's `autoscaling_config`. What runs already is changed in
+        place.
 
         Raises:
             ClickbaitError: it does not come up.
@@ -95,12 +98,18 @@ class RayServer:
 
     def up(self) -> bool:
         """Whether the dashboard answers. Serve's own page is not asked: while the head comes up, it hangs."""
-        return _is_200(urllib.request.Request(f"{self._dashboard}/api/version", headers={"authorization": f"Bearer {self._token}"}))
+        return _is_200(
+            urllib.request.Request(
+                f"{self._dashboard}/api/version", headers={"authorization": f"Bearer {self._token}"}
+            )
+        )
 
     def _ask(self, method: str, body: Any = None) -> Any:
         headers = {"authorization": f"Bearer {self._token}", "content-type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self._dashboard}/api/serve/applications/", data=data, method=method, headers=headers)
+        request = urllib.request.Request(
+            f"{self._dashboard}/api/serve/applications/", data=data, method=method, headers=headers
+        )
         try:
             with urllib.request.urlopen(request, timeout=_UP_S) as answer:
                 return json.loads(answer.read() or b"{}")
@@ -122,9 +131,15 @@ def serve_config() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def running(num_cpus: int = 4) -> Iterator[RayServer]:
-    """A head with `num_cpus` logical CPUs and token authentication. On leaving, all that it started is ended, by pid."""
+    """A head with `num_cpus` logical CPUs and token authentication. On leaving, all that it started is ended,
+    by pid.
+    """
     dashboard, client = free_port(), free_port()
-    more = (f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--ray-client-server-port={client}")
+    more = (
+        f"--dashboard-port={dashboard}",
+        "--dashboard-host=127.0.0.1",
+        f"--ray-client-server-port={client}",
+    )
     with ray_head(num_cpus, 200_000_000, *more) as (head, token, _):
         server = RayServer(head.log.parent, f"http://127.0.0.1:{dashboard}", token, head)
         _wait_for(server, head)
@@ -133,10 +148,19 @@ def running(num_cpus: int = 4) -> Iterator[RayServer]:
 
 @contextlib.contextmanager
 def ray_head(num_cpus: int, object_store_bytes: int, *more: str) -> Iterator[tuple[Started, str, str]]:
-    """`ray start --head` with token authentication: the process, its token and its address. It may not be up yet."""
+    """`ray start --head` with token authentication: the process, its token and its address. It may not be up
+    yet.
+    """
     token, port, programs = secrets.token_hex(32), free_port(), Path(sys.executable).parent
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        command = [str(programs / "ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1"]
+        command = [
+            str(programs / "ray"),
+            "start",
+            "--head",
+            "--block",
+            f"--port={port}",
+            "--node-ip-address=127.0.0.1",
+        ]
         command += [
             f"--num-cpus={num_cpus}",
             "--disable-usage-stats",
@@ -144,7 +168,11 @@ def ray_head(num_cpus: int, object_store_bytes: int, *more: str) -> Iterator[tup
             f"--temp-dir={folder}",
         ]
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+        environment |= {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": token,
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
         environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
         with started([*command, *more], environment, Path(folder) / "start.log") as head:
             yield head, token, f"127.0.0.1:{port}"

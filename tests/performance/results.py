@@ -1,4 +1,6 @@
-"""Where a benchmark puts its figures: artifacts/bench/<name>.json, with `shows` from figure name to number."""
+"""Where a benchmark puts its figures: artifacts/bench/<name>.json, with `shows` from figure name to
+number.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Clients that misbehave, to see that the others do not suffer: they trickle, hang, send 20 MB, or nest 100,000 deep."""
+"""Clients that misbehave, to see that the others do not suffer: they trickle, hang, send 20 MB, or nest
+100,000 deep.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,17 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 SLOW, HALF_OPEN = 50, 100  # connections of each kind that are held all the time
-_HEAD = b"POST /classify HTTP/1.1\r\nhost: rude\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+_HEAD = (
+    b"POST /classify HTTP/1.1\r\nhost: rude\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+)
 _BIG = 20_000_000
 _DEEP = b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 
 def misbehave(url: str, seconds: float) -> dict[str, dict[str, int]]:
-    """All of them at once for `seconds`; by kind, how often they got which status (`closed`: cut off, `held`: no answer)."""
+    """All of them at once for `seconds`; by kind, how often they got which status (`closed`: cut off, `held`:
+    no answer).
+    """
     where = urlsplit(url)
     assert where.hostname is not None
     assert where.port is not None
@@ -30,13 +36,17 @@ async def _all(host: str, port: int, seconds: float) -> dict[str, dict[str, int]
     }
     told: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
 
-    async def client(kind: str, act: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
+    async def client(
+        kind: str, act: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+    ) -> None:
         while True:
             writer = acting = None
             try:
                 reader, writer = await asyncio.open_connection(host, port)
                 acting = asyncio.ensure_future(act(reader, writer))
-                line = await asyncio.wait_for(reader.readline(), timeout=60)  # an answer may come before all is sent
+                line = await asyncio.wait_for(
+                    reader.readline(), timeout=60
+                )  # an answer may come before all is sent
                 told[kind][line[9:12].decode("ascii", "replace") if line else "closed"] += 1
             except asyncio.CancelledError:
                 told[kind]["held"] += 1
@@ -51,7 +61,9 @@ async def _all(host: str, port: int, seconds: float) -> dict[str, dict[str, int]
                     await asyncio.gather(acting, return_exceptions=True)
             await asyncio.sleep(0.5)
 
-    clients = [asyncio.create_task(client(kind, act)) for kind, (count, act) in kinds.items() for _ in range(count)]
+    clients = [
+        asyncio.create_task(client(kind, act)) for kind, (count, act) in kinds.items() for _ in range(count)
+    ]
     await asyncio.sleep(seconds)
     for task in clients:
         task.cancel()

@@ -1,4 +1,6 @@
-"""From what `bench_serve` measured to its figures: medians over rounds, the ratios that the README quotes, a table and a plot."""
+"""From what `bench_serve` measured to its figures: medians over rounds, the ratios that the README quotes, a
+table and a plot.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def per_second(measured: Rounds, name: str, scenario: str) -> float:
 
 
 def medians(measured: Rounds) -> dict[str, dict[str, dict[str, float]]]:
-    """By server and scenario: requests and headlines a second, latencies in ms, errors of all rounds together."""
+    """By server and scenario: requests and headlines a second, latencies in ms, errors of all rounds
+    together.
+    """
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, rounds in measured.items():
         found[name] = {}
@@ -31,7 +35,10 @@ def medians(measured: Rounds) -> dict[str, dict[str, dict[str, float]]]:
             found[name][scenario] = {
                 "requests_per_second": round(rate, 2),
                 "headlines_per_second": round(rate * (BATCH_OF if scenario.startswith("batch") else 1), 1),
-                **{key: statistics.median(getattr(result, key) for result in results) for key in ("p50_ms", "p95_ms", "p99_ms")},
+                **{
+                    key: statistics.median(getattr(result, key) for result in results)
+                    for key in ("p50_ms", "p95_ms", "p99_ms")
+                },
                 "errors": sum(result.errors for result in results),
             }
     return found
@@ -60,26 +67,42 @@ def shows(measured: Rounds, ceilings: Sequence[float]) -> dict[str, float]:
     if RAY_DEFAULT in measured:
         found["single_c64_vs_ray_default"] = ours / per_second(measured, RAY_DEFAULT, "single-64")
     if "fastapi" in measured:
-        found["single_c1_vs_fastapi"] = per_second(measured, OURS, "single-1") / per_second(measured, "fastapi", "single-1")
+        found["single_c1_vs_fastapi"] = per_second(measured, OURS, "single-1") / per_second(
+            measured, "fastapi", "single-1"
+        )
     found["batch32_vs_ceiling"] = _batches(measured, OURS, (1, 16)) / statistics.median(ceilings)
     if peers:
-        found["batch32_vs_best_peer"] = _batches(measured, OURS, (1, 16, 64)) / max(_batches(measured, name, (1, 16, 64)) for name in peers)
+        found["batch32_vs_best_peer"] = _batches(measured, OURS, (1, 16, 64)) / max(
+            _batches(measured, name, (1, 16, 64)) for name in peers
+        )
     if OURS_FAST in measured:
         found["fast_model_vs_minilm"] = per_second(measured, OURS_FAST, "single-64") / ours
     if OURS_HAPROXY in measured and peer:
-        found["haproxy_c64_vs_best_peer"] = per_second(measured, OURS_HAPROXY, "single-64") / per_second(measured, peer, "single-64")
+        found["haproxy_c64_vs_best_peer"] = per_second(measured, OURS_HAPROXY, "single-64") / per_second(
+            measured, peer, "single-64"
+        )
         if "fastapi" in measured:
-            found["haproxy_c1_vs_fastapi"] = per_second(measured, OURS_HAPROXY, "single-1") / per_second(measured, "fastapi", "single-1")
+            found["haproxy_c1_vs_fastapi"] = per_second(measured, OURS_HAPROXY, "single-1") / per_second(
+                measured, "fastapi", "single-1"
+            )
     return {key: round(value, 4) for key, value in found.items()}
 
 
 def at_rate(rate: float, sent: int, good_ms: Sequence[float]) -> dict[str, float]:
-    """What came of `sent` requests at a fixed rate; `good_ms` are the sorted latencies of the good ones, and none fails all."""
+    """What came of `sent` requests at a fixed rate; `good_ms` are the sorted latencies of the good ones, and
+    none fails all.
+    """
 
     def percentile(share: float) -> float:
         return good_ms[min(int(share * len(good_ms)), len(good_ms) - 1)] if good_ms else float("inf")
 
-    return {"rate": rate, "p50_ms": percentile(0.5), "p95_ms": percentile(0.95), "p99_ms": percentile(0.99), "failed": sent - len(good_ms)}
+    return {
+        "rate": rate,
+        "p50_ms": percentile(0.5),
+        "p95_ms": percentile(0.95),
+        "p99_ms": percentile(0.99),
+        "failed": sent - len(good_ms),
+    }
 
 
 def median_rates(rounds: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, float]]:
@@ -104,7 +127,9 @@ def table(measured: Rounds) -> str:
 
 
 def plot(measured: Rounds, ceilings: Sequence[float], path: Path) -> None:
-    """Three panels as SVG: requests a second and p99 of single headlines over connections, headlines a second in batches."""
+    """Three panels as SVG: requests a second and p99 of single headlines over connections, headlines a second
+    in batches.
+    """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -113,16 +138,25 @@ def plot(measured: Rounds, ceilings: Sequence[float], path: Path) -> None:
     FigureCanvasSVG(figure)
     rate, latency, batches = figure.subplots(1, 3)
     for name, each in found.items():
-        strong: dict[str, Any] = {"linewidth": 2.6 if name.startswith("ours") else 1.4, "marker": "o", "markersize": 4, "label": name}
+        strong: dict[str, Any] = {
+            "linewidth": 2.6 if name.startswith("ours") else 1.4,
+            "marker": "o",
+            "markersize": 4,
+            "label": name,
+        }
         for axes, kind, key in (
             (rate, "single", "requests_per_second"),
             (latency, "single", "p99_ms"),
             (batches, "batch", "headlines_per_second"),
         ):
-            points = [(int(at.split("-")[1]), values[key]) for at, values in each.items() if at.startswith(kind)]
+            points = [
+                (int(at.split("-")[1]), values[key]) for at, values in each.items() if at.startswith(kind)
+            ]
             if points:
                 axes.plot(*zip(*points, strict=True), **strong)
-    batches.axhline(statistics.median(ceilings), color="#888888", linestyle="--", linewidth=1.2, label="the engine alone")
+    batches.axhline(
+        statistics.median(ceilings), color="#888888", linestyle="--", linewidth=1.2, label="the engine alone"
+    )
     for axes, title in (
         (rate, "one headline a request: requests a second"),
         (latency, "one headline a request: p99, ms"),

@@ -1,8 +1,9 @@
 """Drives wrk: writes its Lua script, runs it, reads what it found.
 
-wrk is one compiled process that keeps a number of connections busy, each with its next request as soon as it has its answer. The script
-takes every headline from a file, in turn, so that no two requests of a run are alike while there are enough of them. Percentiles are
-wrk's own; the script prints them, and every kind of error, in a line of their own, because wrk's report has no p95.
+wrk is one compiled process that keeps a number of connections busy, each with its next request as soon as it
+has its answer. The script takes every headline from a file, in turn, so that no two requests of a run are
+alike while there are enough of them. Percentiles are wrk's own; the script prints them, and every kind of
+error, in a line of their own, because wrk's report has no p95.
 """
 
 from __future__ import annotations
@@ -137,7 +138,16 @@ def parse(output: str) -> Result:
     )
 
 
-def run(url: str, shape: Shape, headlines: Path, *, connections: int, seconds: float, texts: int = 1, offset: int = 0) -> Result:
+def run(
+    url: str,
+    shape: Shape,
+    headlines: Path,
+    *,
+    connections: int,
+    seconds: float,
+    texts: int = 1,
+    offset: int = 0,
+) -> Result:
     """Keeps `connections` connections to `url` busy for `seconds`, whole ones: wrk knows no others.
 
     Raises:
@@ -147,12 +157,22 @@ def run(url: str, shape: Shape, headlines: Path, *, connections: int, seconds: f
         raise WrkError("wrk: not installed: apt-get install wrk (or brew install wrk)")
     with tempfile.TemporaryDirectory(prefix="wrk-") as folder:
         lua = Path(folder) / "requests.lua"
-        lua.write_text(script(headlines, shape, url.removeprefix("http://"), texts=texts, offset=offset), encoding="ascii")
+        lua.write_text(
+            script(headlines, shape, url.removeprefix("http://"), texts=texts, offset=offset),
+            encoding="ascii",
+        )
         # One thread: it sends tens of thousands of requests a second, and the cores are the server's.
-        command = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={max(round(seconds), 1)}s"]
+        command = [
+            "wrk",
+            "--threads=1",
+            f"--connections={connections}",
+            f"--duration={max(round(seconds), 1)}s",
+        ]
         command += [f"--timeout={TIMEOUT_S}s", "--latency", f"--script={lua}", url]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + TIMEOUT_S + _ENOUGH_S)
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=seconds + TIMEOUT_S + _ENOUGH_S
+            )
         except subprocess.TimeoutExpired:
             raise WrkError(f"wrk did not end: does {url} still answer?") from None
     return parse(done.stdout + done.stderr)

@@ -1,4 +1,6 @@
-"""Configurations: YAML, then flags; what does not fit is one line that names the key; the shipped files are valid."""
+"""Configurations: YAML, then flags; what does not fit is one line that names the key; the shipped files are
+valid.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,13 @@ def test_an_unknown_nested_key_is_named_with_its_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("job", ["train", "evaluate", "pipeline"])
 def test_a_job_ends_a_typo_with_one_line_and_code_2(job: str) -> None:
-    done = subprocess.run([sys.executable, "-m", f"ray_jobs.{job}", "--epohs", "5"], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", f"ray_jobs.{job}", "--epohs", "5"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+    )
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr

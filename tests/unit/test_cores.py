@@ -1,4 +1,6 @@
-"""The cores that a process may use: affinity and cgroup quota, in a faked /proc and /sys that keep the kernel's file formats."""
+"""The cores that a process may use: affinity and cgroup quota, in a faked /proc and /sys that keep the
+kernel's file formats.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def system(root: Path, cgroup: str, files: dict[str, str]) -> Path:
-    for name, text in {"proc/self/cgroup": cgroup, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}}.items():
+    for name, text in {
+        "proc/self/cgroup": cgroup,
+        **{f"sys/fs/cgroup/{name}": text for name, text in files.items()},
+    }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     return root
@@ -36,8 +41,15 @@ def system(root: Path, cgroup: str, files: dict[str, str]) -> Path:
         pytest.param("0::/\n", {"cpu.max": "350000 100000\n"}, 3, id="v2: three and a half cores"),
         pytest.param("0::/\n", {"cpu.max": "50000 100000\n"}, 1, id="v2: half a core"),
         pytest.param("0::/\n", {"cpu.max": "1600000 100000\n"}, 8, id="v2: more than the affinity"),
-        pytest.param("0::/a/b\n", {"a/cpu.max": "300000 100000\n", "a/b/cpu.max": "max 100000\n"}, 3, id="v2: a group above has the limit"),
-        pytest.param("0::/a/b\n", {"cpu.max": "400000 100000\n"}, 4, id="v2: the mount is the container's own group"),
+        pytest.param(
+            "0::/a/b\n",
+            {"a/cpu.max": "300000 100000\n", "a/b/cpu.max": "max 100000\n"},
+            3,
+            id="v2: a group above has the limit",
+        ),
+        pytest.param(
+            "0::/a/b\n", {"cpu.max": "400000 100000\n"}, 4, id="v2: the mount is the container's own group"
+        ),
         pytest.param("0::/\n", {"cpu.max": "nonsense\n"}, 8, id="v2: cannot be read"),
         pytest.param(
             "5:cpu,cpuacct:/docker/1\n0::/\n",
@@ -75,12 +87,16 @@ def test_a_system_without_proc_has_its_affinity(tmp_path: Path) -> None:
         ({"num_workers": 8, "threads": 64}, 8, 1),
     ],
 )
-def test_a_workers_threads(monkeypatch: pytest.MonkeyPatch, config: dict[str, float], workers_here: int, expected: int) -> None:
+def test_a_workers_threads(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, float], workers_here: int, expected: int
+) -> None:
     monkeypatch.setattr(cores, "available", lambda: 4)
     assert cores.worker_threads(TrainConfig(**config), workers_here) == expected
 
 
-def test_a_scorer_computes_on_no_more_threads_than_there_are_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scorer_computes_on_no_more_threads_than_there_are_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cores, "available", lambda: 2)
     threads: list[int] = []
     onnx = backends._Onnx

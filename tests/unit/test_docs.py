@@ -1,4 +1,6 @@
-"""The docs say what is so: links, commands and files are there, and each table that repeats the code says the same."""
+"""The docs say what is so: links, commands and files are there, and each table that repeats the code says the
+same.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def test_what_a_page_names_is_there(page: Path) -> None:
     text = read(page)
     modules = re.findall(r"(?:python -m |`)((?:ray_jobs|clickbait|serve|tuning)\.(?!yaml)\w+)\b(?!\()", text)
     assert not [module for module in modules if not (ROOT / f"{module.replace('.', '/')}.py").is_file()]
-    files = re.findall(r"(?<![\w./-])((?:configs|clickbait|serve|ray_jobs|tuning|tests|docs|\.ci)/[\w./-]*\w)", text)
+    files = re.findall(
+        r"(?<![\w./-])((?:configs|clickbait|serve|ray_jobs|tuning|tests|docs|\.ci)/[\w./-]*\w)", text
+    )
     assert not [file for file in files if not (ROOT / file).exists()]
 
 

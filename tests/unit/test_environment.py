@@ -1,4 +1,6 @@
-"""Environments that are not as on a developer's laptop: worked around, or told in one line before anything is started."""
+"""Environments that are not as on a developer's laptop: worked around, or told in one line before anything is
+started.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,11 @@ from clickbait.pretrained import download_mpnet
 from serve.settings import load
 from tests.conftest import ROOT
 
-PROXIES = [name for scheme in ("http", "https", "all", "no") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())]
+PROXIES = [
+    name
+    for scheme in ("http", "https", "all", "no")
+    for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())
+]
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +59,9 @@ def test_an_address_for_jobs_is_no_cluster(monkeypatch: pytest.MonkeyPatch, addr
         environment.ready_for_ray()
 
 
-def test_a_long_temporary_folder_leaves_room_for_ray_s_sockets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_long_temporary_folder_leaves_room_for_ray_s_sockets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/x" * 40)
     environment.ready_for_ray()
     assert os.environ["RAY_TMPDIR"] == str(tmp_path / f"clickbait-{os.getuid()}")
@@ -66,8 +74,12 @@ def test_a_long_temporary_folder_leaves_room_for_ray_s_sockets(monkeypatch: pyte
     assert "RAY_TMPDIR" not in os.environ
 
 
-def test_a_blank_in_the_path_of_the_interpreter_is_kept_from_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Ray's runtime environments start workers by a shell line without quotes: the demo waited for a replica for ever."""
+def test_a_blank_in_the_path_of_the_interpreter_is_kept_from_ray(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray's runtime environments start workers by a shell line without quotes: the demo waited for a replica
+    for ever.
+    """
     monkeypatch.setattr(environment, "SHORT", tempfile.gettempdir())
     folder = tmp_path / "a blank"
     folder.mkdir()
@@ -76,7 +88,12 @@ def test_a_blank_in_the_path_of_the_interpreter_is_kept_from_ray(monkeypatch: py
     environment.ready_for_ray()
     environment.ready_for_ray()
     assert " " not in sys.executable
-    prefix = subprocess.run([sys.executable, "-c", "import numpy, sys; print(sys.prefix)"], capture_output=True, text=True, check=True)
+    prefix = subprocess.run(
+        [sys.executable, "-c", "import numpy, sys; print(sys.prefix)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert Path(prefix.stdout.strip()).resolve() == Path(sys.prefix).resolve()
     Path(sys.executable).parent.parent.unlink()
 
@@ -97,14 +114,20 @@ def test_a_stream_that_is_not_utf_8_loses_a_character_and_not_the_program() -> N
     assert raw.getvalue() == b"?? accuracy 0.99 ?\n"
     for encoding in ("ascii", "latin-1"):
         variables = {**os.environ, "PYTHONIOENCODING": encoding}
-        command = [sys.executable, "-c", "from clickbait import cli; cli.exit_code(lambda: print('── caf\u00e9'))"]
+        command = [
+            sys.executable,
+            "-c",
+            "from clickbait import cli; cli.exit_code(lambda: print('── caf\u00e9'))",
+        ]
         done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, check=False)
         assert done.stderr == b""
         assert done.stdout.startswith(b"?? caf")
 
 
 @pytest.mark.parametrize("name", ["download", "teacher"])
-def test_help_starts_nothing(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_starts_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     program = {"download": download, "teacher": download_mpnet}[name]
 
     def never(*_: object) -> None:
@@ -128,7 +151,9 @@ def test_the_pipeline_sends_a_key_of_the_server(monkeypatch: pytest.MonkeyPatch,
         key_for(load(api_key_digests="0" * 64))
 
 
-@pytest.mark.parametrize(("name", "value"), [("CLICKBAIT_THREADS", "many"), ("CLICKBAIT_API_KEYS_REQUIRED", "1")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("CLICKBAIT_THREADS", "many"), ("CLICKBAIT_API_KEYS_REQUIRED", "1")]
+)
 def test_a_wrong_serving_setting_is_told_before_the_pipeline_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
 ) -> None:

@@ -1,4 +1,6 @@
-"""What the project promises about itself: what is not in the tree, what is pinned, what serving drags in, what CI may do."""
+"""What the project promises about itself: what is not in the tree, what is pinned, what serving drags in,
+what CI may do.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,17 @@ from tests.conftest import ROOT
 MAX_BYTES = 500 * 1024
 # A package registry's host, or a path of the machine that this was built on.
 PRIVATE = re.compile(r"://[^/ \"]*(?:pypi|npmjs|debian)|(?:^|[^\w.])/(?:work|farm|root)/", re.MULTILINE)
-TRAINING_ONLY = {"torch", "transformers", "pyarrow", "pandas", "scikit-learn", "datasets", "matplotlib", "wandb", "onnx"}
+TRAINING_ONLY = {
+    "torch",
+    "transformers",
+    "pyarrow",
+    "pandas",
+    "scikit-learn",
+    "datasets",
+    "matplotlib",
+    "wandb",
+    "onnx",
+}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -63,7 +75,9 @@ def test_no_file_is_large(tree: list[Path]) -> None:
 
 def test_every_python_file_says_what_it_is_for(tree: list[Path]) -> None:
     texts = {path: path.read_text(encoding="utf-8") for path in tree if path.suffix == ".py"}
-    assert not [path for path, text in texts.items() if text.strip() and not ast.get_docstring(ast.parse(text))]
+    assert not [
+        path for path, text in texts.items() if text.strip() and not ast.get_docstring(ast.parse(text))
+    ]
 
 
 def test_every_direct_dependency_is_pinned_as_in_the_lock() -> None:
@@ -81,9 +95,14 @@ def test_every_direct_dependency_is_pinned_as_in_the_lock() -> None:
 
 
 def closure(extras: list[str]) -> set[str]:
-    """Every distribution that the project with these extras installs here, by the metadata of what is installed."""
+    """Every distribution that the project with these extras installs here, by the metadata of what is
+    installed.
+    """
     groups = PROJECT["project"]["optional-dependencies"]
-    waiting = [Requirement(line) for line in PROJECT["project"]["dependencies"] + [x for name in extras for x in groups[name]]]
+    waiting = [
+        Requirement(line)
+        for line in PROJECT["project"]["dependencies"] + [x for name in extras for x in groups[name]]
+    ]
     done: set[tuple[str, str]] = set()
     while waiting:
         requirement = waiting.pop()
@@ -100,7 +119,12 @@ def closure(extras: list[str]) -> set[str]:
 
 def test_the_serving_install_has_nothing_of_training() -> None:
     found = closure(["standalone", "serve"])
-    assert {"ray", "fastapi", "onnxruntime", "starlette"} <= found  # the walk goes through extras and beyond the first step
+    assert {
+        "ray",
+        "fastapi",
+        "onnxruntime",
+        "starlette",
+    } <= found  # the walk goes through extras and beyond the first step
     assert not found & TRAINING_ONLY
     assert "ray" not in closure(["standalone"])
     assert closure(["train"]) >= TRAINING_ONLY
@@ -108,8 +132,12 @@ def test_the_serving_install_has_nothing_of_training() -> None:
 
 def make(*words: str) -> subprocess.CompletedProcess[str]:
     """`make -n`, as if no make had started the tests."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
-    return subprocess.run(["make", "-n", *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"
+    }
+    return subprocess.run(
+        ["make", "-n", *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,7 +173,12 @@ def workflows() -> dict[str, Any]:
 
 
 # What a job may write, beside nothing: GitHub's own token for Google, and a comment on a commit.
-MAY_WRITE = {("deploy.yaml", "id-token"), ("images.yaml", "id-token"), ("staged-model.yaml", "id-token"), ("staged-model.yaml", "contents")}
+MAY_WRITE = {
+    ("deploy.yaml", "id-token"),
+    ("images.yaml", "id-token"),
+    ("staged-model.yaml", "id-token"),
+    ("staged-model.yaml", "contents"),
+}
 
 
 def test_workflows_may_read_and_little_else(workflows: dict[str, Any]) -> None:
@@ -153,7 +186,11 @@ def test_workflows_may_read_and_little_else(workflows: dict[str, Any]) -> None:
     for name, document in workflows.items():
         assert document["permissions"] == {"contents": "read"}
         for job in document["jobs"].values():
-            assert {(name, what) for what, how in job.get("permissions", {}).items() if how not in ("read", "none")} <= MAY_WRITE
+            assert {
+                (name, what)
+                for what, how in job.get("permissions", {}).items()
+                if how not in ("read", "none")
+            } <= MAY_WRITE
             assert job["timeout-minutes"] <= 90
             for step in job["steps"]:
                 uses = step.get("uses")
@@ -164,12 +201,16 @@ def test_workflows_may_read_and_little_else(workflows: dict[str, Any]) -> None:
 def test_ci_runs_on_every_python_that_the_project_takes(workflows: dict[str, Any]) -> None:
     job = workflows["ci.yaml"]["jobs"]["test"]
     taken = SpecifierSet(PROJECT["project"]["requires-python"])
-    assert job["strategy"]["matrix"]["python"] == [version for minor in range(30) if (version := f"3.{minor}") in taken]
+    assert job["strategy"]["matrix"]["python"] == [
+        version for minor in range(30) if (version := f"3.{minor}") in taken
+    ]
     assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
 
 
 def ci_run(folder: Path, make_script: str) -> subprocess.CompletedProcess[str]:
-    """`.ci/run` in a checkout at `folder`/main where make is `make_script`: it keeps make's exit codes and sees its environment."""
+    """`.ci/run` in a checkout at `folder`/main where make is `make_script`: it keeps make's exit codes and
+    sees its environment.
+    """
     checkout, tools = folder / "main", folder / "tools"
     (checkout / ".ci").mkdir(parents=True)
     tools.mkdir()
@@ -210,7 +251,12 @@ def test_ci_fails_as_its_first_failing_step_does(tmp_path: Path, failing: str, r
 # pip's setting, uv's, and the value that uv has to get.
 PIP_AND_UV = [
     ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "https://index.example/simple", "https://index.example/simple"),
-    ("PIP_EXTRA_INDEX_URL", "UV_INDEX", "https://a.example https://b.example", "https://a.example https://b.example"),
+    (
+        "PIP_EXTRA_INDEX_URL",
+        "UV_INDEX",
+        "https://a.example https://b.example",
+        "https://a.example https://b.example",
+    ),
     ("PIP_FIND_LINKS", "UV_FIND_LINKS", "/a /b", "/a,/b"),
     ("PIP_CERT", "SSL_CERT_FILE", "/a.pem", "/a.pem"),
     ("PIP_TRUSTED_HOST", "UV_INSECURE_HOST", "a.example", "a.example"),
@@ -223,7 +269,9 @@ def test_what_pip_is_told_reaches_uv(pip: str, uv: str, value: str, expected: st
 
     def told(**variables: str) -> str:
         environment = {"PATH": os.environ["PATH"], **variables}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False
+        ).stdout.strip()
 
     assert told() == ""
     assert told(**{pip: value}) == expected
@@ -231,13 +279,17 @@ def test_what_pip_is_told_reaches_uv(pip: str, uv: str, value: str, expected: st
 
 
 def test_a_second_index_does_not_stand_in_for_the_first_where_no_hash_is_checked() -> None:
-    """Only the images' script sets `unsafe-best-match`: it checks hashes. What the user sets is left as it is."""
+    """Only the images' script sets `unsafe-best-match`: it checks hashes. What the user sets is left as it
+    is.
+    """
     wrapper = str(ROOT / "cluster" / "with_pip_settings.sh")
     environment = {"PATH": os.environ["PATH"], "PIP_EXTRA_INDEX_URL": "https://b.example"}
 
     def strategy(**variables: str) -> str:
         command = [wrapper, "printenv", "UV_INDEX_STRATEGY"]
-        return subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(
+            command, env=environment | variables, capture_output=True, text=True, check=False
+        ).stdout.strip()
 
     assert strategy() == ""
     assert strategy(UV_INDEX_STRATEGY="unsafe-best-match") == "unsafe-best-match"

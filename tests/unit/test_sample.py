@@ -1,4 +1,6 @@
-"""The synthetic sample: the wording carries the label, the surface does not, and a seed means the same headlines everywhere."""
+"""The synthetic sample: the wording carries the label, the surface does not, and a seed means the same
+headlines everywhere.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,10 @@ def held_out_accuracy(rows: Rows) -> dict[str, float]:
         "linear": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
         "trees": HistGradientBoostingClassifier(max_iter=100, random_state=0),
     }
-    return {name: model.fit(features[:cut], labels[:cut]).score(features[cut:], labels[cut:]) for name, model in models.items()}
+    return {
+        name: model.fit(features[:cut], labels[:cut]).score(features[cut:], labels[cut:])
+        for name, model in models.items()
+    }
 
 
 def test_the_surface_tells_nothing(rows: Rows) -> None:
@@ -79,17 +84,23 @@ def test_the_surface_tells_nothing(rows: Rows) -> None:
     assert max(accuracies.values()) < 0.58, accuracies
 
 
-@pytest.mark.parametrize("shortcut", [str.title, lambda headline: headline.rstrip("?.!") + "!", lambda headline: f"7 {headline}"])
+@pytest.mark.parametrize(
+    "shortcut", [str.title, lambda headline: headline.rstrip("?.!") + "!", lambda headline: f"7 {headline}"]
+)
 def test_a_shortcut_on_the_surface_would_be_found(rows: Rows, shortcut: object) -> None:
     assert callable(shortcut)
     plain = [(headline.capitalize(), label) for headline, label in rows]
-    accuracies = held_out_accuracy([(shortcut(headline) if label else headline, label) for headline, label in plain])
+    accuracies = held_out_accuracy(
+        [(shortcut(headline) if label else headline, label) for headline, label in plain]
+    )
     assert min(accuracies.values()) > 0.9, accuracies
 
 
 def test_the_wording_tells_nearly_all(rows: Rows) -> None:
     headlines, labels = zip(*((headline.lower(), label) for headline, label in rows), strict=True)
-    model = make_pipeline(CountVectorizer(), LogisticRegression(max_iter=1000)).fit(headlines[:3000], labels[:3000])
+    model = make_pipeline(CountVectorizer(), LogisticRegression(max_iter=1000)).fit(
+        headlines[:3000], labels[:3000]
+    )
     assert model.score(headlines[3000:], labels[3000:]) > 0.95
 
 
@@ -139,7 +150,10 @@ def test_the_words_are_many_and_no_single_one_is_a_class(rows: Rows) -> None:
 
 def test_a_seed_means_the_same_headlines_for_ever() -> None:
     text = "\n".join(f"{headline}\t{label}" for headline, label in generate(200, seed=1))
-    assert hashlib.sha256(text.encode()).hexdigest() == "fa250ff6e0b9dca6ea7ab0ed7365dd0b8f72cdd6729134fd35ece0735a63e410"
+    assert (
+        hashlib.sha256(text.encode()).hexdigest()
+        == "fa250ff6e0b9dca6ea7ab0ed7365dd0b8f72cdd6729134fd35ece0735a63e410"
+    )
     assert len(set(generate(200, seed=1)) & set(generate(200, seed=2))) < 20
 
 
@@ -176,7 +190,9 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         write_csv(tmp_path / "nowhere" / "headlines.csv", 10, 0)
 
 
-def test_the_command_line_tells_a_bad_count_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_tells_a_bad_count_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["sample", "--count", "0"])
     assert main() == 2
     said = capsys.readouterr()

@@ -20,12 +20,24 @@ from serve import standalone
 from tests.conftest import ROOT
 
 # Fixed by the design: docs, CI and habits hang on them.
-NAMES = {"preprocess-data", "train", "evaluate", "dev-api", "test", "upload-model", "stage-model", "docker-train", "docker-evaluate"}
+NAMES = {
+    "preprocess-data",
+    "train",
+    "evaluate",
+    "dev-api",
+    "test",
+    "upload-model",
+    "stage-model",
+    "docker-train",
+    "docker-evaluate",
+}
 NAMES |= {"build-api", "run-api-docker", "build-docs", "serve-docs"}
 
 
 class Recorder(Context):
-    """A context that notes the line and runs nothing. Like the real one, it gets the whole line as one string."""
+    """A context that notes the line and runs nothing. Like the real one, it gets the whole line as one
+    string.
+    """
 
     def run(self, command: str, **settings: Any) -> Result:
         self._set(line=command, settings=settings)
@@ -53,7 +65,12 @@ def test_every_name_is_there() -> None:
 @pytest.mark.parametrize(
     ("name", "model", "args", "expected"),
     [
-        ("preprocess_data", config.PreprocessConfig, "--source 'my headlines.csv'", {"source": "my headlines.csv"}),
+        (
+            "preprocess_data",
+            config.PreprocessConfig,
+            "--source 'my headlines.csv'",
+            {"source": "my headlines.csv"},
+        ),
         ("train", config.TrainConfig, "--epochs 7", {"epochs": 7}),
         ("export", config.ExportConfig, "--threads 3", {"threads": 3}),
         ("evaluate", config.EvaluateConfig, "--worst 5", {"worst": 5}),
@@ -63,7 +80,9 @@ def test_every_name_is_there() -> None:
         ("rollback", config.PromoteConfig, "--alias staging", {"alias": "staging", "rollback": True}),
     ],
 )
-def test_a_job_understands_what_its_task_gives_it(name: str, model: type[config.Config], args: str, expected: dict[str, Any]) -> None:
+def test_a_job_understands_what_its_task_gives_it(
+    name: str, model: type[config.Config], args: str, expected: dict[str, Any]
+) -> None:
     words, _ = recorded(name, args=args)
     assert words[:2] == [sys.executable, "-m"]
     assert (ROOT / f"{words[2].replace('.', '/')}.py").is_file()
@@ -78,7 +97,9 @@ def test_the_server_understands_what_dev_api_gives_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["docker_train", "docker_evaluate", "build_api"])
-def test_without_docker_a_task_ends_in_one_line(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_docker_a_task_ends_in_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Exit, match="docker: not installed") as told:
         recorded(name)

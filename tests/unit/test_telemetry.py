@@ -1,4 +1,6 @@
-"""Nothing reports home: what dependencies ask of the network when they are used, recorded where every address is the recorder."""
+"""Nothing reports home: what dependencies ask of the network when they are used, recorded where every address
+is the recorder.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from cluster import dockerfile
 from tests.conftest import ROOT
 from tests.tiny import tiny_bundle
 
-# What a day with the project imports and does, apart from Ray: onnxruntime computes, W&B keeps a run offline, the others are imported.
+# What a day with the project imports and does, apart from Ray: onnxruntime computes, W&B keeps a run offline,
+# the others are imported.
 PROGRAM = """
 import pathlib, sys, time
 from clickbait import telemetry
@@ -41,7 +44,9 @@ def recorded(folder: Path, **variables: str) -> tuple[list[str], bool]:
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT), **variables}
     command = ["unshare", "--map-root-user", "--net", sys.executable, "-m", "tests.recorder", "120"]
     command += [sys.executable, "-c", PROGRAM, str(bundle), str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
     if not done.stdout:
         pytest.fail(done.stderr[-2000:])
     told = json.loads(done.stdout)
@@ -52,7 +57,10 @@ def recorded(folder: Path, **variables: str) -> tuple[list[str], bool]:
 
 def _no_namespaces() -> bool:
     probe = ["unshare", "--map-root-user", "--net", "ip", "link", "set", "lo", "up"]
-    return not (shutil.which("unshare") and shutil.which("ip")) or subprocess.run(probe, capture_output=True, check=False).returncode != 0
+    return (
+        not (shutil.which("unshare") and shutil.which("ip"))
+        or subprocess.run(probe, capture_output=True, check=False).returncode != 0
+    )
 
 
 @pytest.mark.skipif(_no_namespaces(), reason="needs Linux, unshare, iproute2 and user namespaces or root")
@@ -93,7 +101,11 @@ def test_each_library_takes_the_value_for_off(monkeypatch: pytest.MonkeyPatch) -
 def test_every_import_of_such_a_library_comes_after_the_switch() -> None:
     """In a Ray worker nobody else has set it: its environment is that of the machine's Ray."""
     late = {"onnxruntime", "wandb", "huggingface_hub", "kagglehub", "datasets"}
-    for path in [path for folder in ("clickbait", "ray_jobs", "serve", "tuning", "cluster") for path in (ROOT / folder).rglob("*.py")]:
+    for path in [
+        path
+        for folder in ("clickbait", "ray_jobs", "serve", "tuning", "cluster")
+        for path in (ROOT / folder).rglob("*.py")
+    ]:
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             body = getattr(function, "body", None)
             for number, node in enumerate(body if isinstance(body, list) else []):

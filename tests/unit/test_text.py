@@ -1,4 +1,6 @@
-"""Cleaning: its cost follows the length of a text, whatever is in it, and one bound on the raw text stands before it everywhere."""
+"""Cleaning: its cost follows the length of a text, whatever is in it, and one bound on the raw text stands
+before it everywhere.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def test_a_run_of_marks_is_cut_and_nothing_else_is() -> None:
     for count in (1, MAX_MARKS, MAX_MARKS + 1, 1000):
         cleaned = clean(f"x{chr(0x334) * count}y")
         assert cleaned == f"x{chr(0x334) * min(count, MAX_MARKS)}y"
-    assert clean("e" + "\u200d" + "\u0301") == "\u00e9"  # what is dropped no longer stands between a letter and its mark
+    assert (
+        clean("e" + "\u200d" + "\u0301") == "\u00e9"
+    )  # what is dropped no longer stands between a letter and its mark
 
 
 def test_every_mark_of_unicode_is_known() -> None:
@@ -56,12 +60,19 @@ def test_every_mark_of_unicode_is_known() -> None:
         if not 0xD800 <= code < 0xE000 and unicodedata.combining(unicodedata.normalize("NFKD", chr(code))[0])
     ]
     assert all(len(text._with_few_marks(mark * 40)) == MAX_MARKS for mark in sorted_by_unicode)
-    others = set(map(chr, range(0x20, 0x30000))) - set(sorted_by_unicode) - set(map(chr, range(0xD800, 0xE000)))
+    others = (
+        set(map(chr, range(0x20, 0x30000))) - set(sorted_by_unicode) - set(map(chr, range(0xD800, 0xE000)))
+    )
     assert all(text._with_few_marks(other * 40) == other * 40 for other in others)
 
 
 @settings(deadline=None)
-@given(st.text(st.one_of(st.sampled_from(MARKS), st.characters(), st.sampled_from("a \u200d\u0344\uff9e가")), max_size=120))
+@given(
+    st.text(
+        st.one_of(st.sampled_from(MARKS), st.characters(), st.sampled_from("a \u200d\u0344\uff9e가")),
+        max_size=120,
+    )
+)
 def test_clean_text_stays_as_it_is_and_names_the_same_headline(raw: str) -> None:
     cleaned = clean(raw)
     assert clean(cleaned) == cleaned
@@ -85,8 +96,12 @@ def test_a_raw_text_beyond_the_bound_is_refused_before_it_is_cleaned(monkeypatch
     check_text(within, "text", 512)
     for module in ("clickbait.text", "serve.http.parsing", "clickbait.scoring.output"):
         monkeypatch.setattr(f"{module}.clean", unreachable)
-    with pytest.raises(InvalidText, match="4097 characters, white space included, where 4096 are taken: shorten it"):
+    with pytest.raises(
+        InvalidText, match="4097 characters, white space included, where 4096 are taken: shorten it"
+    ):
         check_text(beyond, "text", 512)
     assert output._judged(beyond, 512) == headlines.TOO_LONG
-    raw = pa.Table.from_pylist([{"row": 1, "headline": beyond.encode(), "label": "1", "reason": None}], schema=headlines.RAW)
+    raw = pa.Table.from_pylist(
+        [{"row": 1, "headline": beyond.encode(), "label": "1", "reason": None}], schema=headlines.RAW
+    )
     assert headlines.validate(raw, 0, PreprocessConfig())["reason"].to_pylist() == [headlines.TOO_LONG]

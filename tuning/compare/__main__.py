@@ -1,10 +1,12 @@
-"""Compare models: one table and one HTML page of what `ray_jobs.evaluate` measures, the speed side by side, and two shallow references.
+"""Compare models: one table and one HTML page of what `ray_jobs.evaluate` measures, the speed side by side,
+and two shallow references.
 
     python -m tuning.compare --config configs/compare.yaml --transfer ../shared/data/peterldowns/headlines.csv
 
-Every bundle, and two TF-IDF references trained here (`tuning.compare.references`), are measured by the same code on the same headlines and
-judged by the same gate. Speeds are medians of rounds in which the models take turns, so that a noisy machine troubles all alike.
-Writes compare.json, compare.md and index.html. It runs in this process, without Ray.
+Every bundle, and two TF-IDF references trained here (`tuning.compare.references`), are measured by the same
+code on the same headlines and judged by the same gate. Speeds are medians of rounds in which the models take
+turns, so that a noisy machine troubles all alike. Writes compare.json, compare.md and index.html. It runs in
+this process, without Ray.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from tuning.compare.config import CompareConfig, Entry
 
 ROUNDS = 5
 HEADLINES = 2048  # a round of a model
-SLOW = 500.0  # headlines a second: a slower model gets fewer, so that its round takes no longer than one of these
+# headlines a second: a slower model gets fewer, so that its round takes no longer than one of these
+SLOW = 500.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Contender:
 
 
 def compare(config: CompareConfig) -> list[dict[str, Any]]:
-    """Measures everybody, writes the table and the page to `config.output`, returns the rows (`measure` says what is in them).
+    """Measures everybody, writes the table and the page to `config.output`, returns the rows (`measure` says
+    what is in them).
 
     Raises:
         BundleError: no whole bundle at one of the addresses.
@@ -101,9 +105,15 @@ def bundle(entry: Entry, dataset: Dataset, threads: int) -> Contender:
     manifest = scorer.manifest
     own = open_dataset(entry.dataset) if entry.dataset else dataset
     if manifest.dataset != own.fingerprint:
-        raise DataError(f"{entry.name}: was trained on {manifest.dataset}, not on {own.fingerprint}: give its own dataset in the entry")
+        raise DataError(
+            f"{entry.name}: was trained on {manifest.dataset}, not on {own.fingerprint}: give its own "
+            f"dataset in the entry"
+        )
     if own.fingerprint != dataset.fingerprint and _keys(own) != _keys(dataset):
-        raise DataError(f"{entry.name}: {own.uri} and {dataset.uri} have not the same test split: compare models of one source's split")
+        raise DataError(
+            f"{entry.name}: {own.uri} and {dataset.uri} have not the same test split: compare models of one "
+            f"source's split"
+        )
     seconds = sum(epoch["seconds"] for epoch in document["history"]) if document.get("history") else None
     return Contender(
         name=entry.name,
@@ -141,17 +151,20 @@ def measure(
 ) -> list[dict[str, Any]]:
     """A row a contender, in their order. What was not measured is None.
 
-    Keys: name, reference, parameters, size_mb, accuracy, flips (kind to share), transfer_auc, transfer_accuracy, transfer_lower (accuracy
-    in lower case), ece, behaviour ({"cases", "passed"}), per_second (batches of 16, text to score), latency_ms (median of one headline),
-    seconds (training), beside_best (None for the most accurate, else {"best", "only_best_right", "only_this_right", "p_value"}: the test
-    headlines that only one of the two judges right, and the exact two-sided McNemar test), verdict (`gate.decide`, against no champion)
-    and failed (the names of its checks that did not pass).
+    Keys: name, reference, parameters, size_mb, accuracy, flips (kind to share), transfer_auc,
+    transfer_accuracy, transfer_lower (accuracy in lower case), ece, behaviour ({"cases", "passed"}),
+    per_second (batches of 16, text to score), latency_ms (median of one headline), seconds (training),
+    beside_best (None for the most accurate, else {"best", "only_best_right", "only_this_right", "p_value"}:
+    the test headlines that only one of the two judges right, and the exact two-sided McNemar test), verdict
+    (`gate.decide`, against no champion) and failed (the names of its checks that did not pass).
     """
     rows: list[dict[str, Any]] = []
     speeds, verdicts = {}, {}
     for one in contenders:
         score = _Keeping(one.quick or one.score, len(test.texts))
-        found = evaluation.measure(score, test, transfer=transfer, cases=cases, threshold=one.threshold, worst=0)
+        found = evaluation.measure(
+            score, test, transfer=transfer, cases=cases, threshold=one.threshold, worst=0
+        )
         verdicts[one.name] = score.kept >= one.threshold
         speeds[one.name] = latency = evaluation.speed(one.score, test.texts, threads)
         verdict = gate.decide({**found, "export": one.export, "latency": latency}, None, bounds)
@@ -179,7 +192,12 @@ def measure(
     throughput = interleaved({one.name: one.score for one in contenders}, test.texts, expected)
     best = max(rows, key=lambda row: row["accuracy"])["name"]
     return [
-        {**row, "per_second": throughput[row["name"]], "beside_best": _beside(best, row["name"], verdicts, test.labels)} for row in rows
+        {
+            **row,
+            "per_second": throughput[row["name"]],
+            "beside_best": _beside(best, row["name"], verdicts, test.labels),
+        }
+        for row in rows
     ]
 
 
@@ -197,16 +215,27 @@ class _Keeping:
         return scores
 
 
-def _beside(best: str, name: str, verdicts: dict[str, metrics.Verdicts], labels: np.ndarray) -> dict[str, Any] | None:
+def _beside(
+    best: str, name: str, verdicts: dict[str, metrics.Verdicts], labels: np.ndarray
+) -> dict[str, Any] | None:
     """A model beside the most accurate one, on the same test headlines; None for that one itself."""
     if name == best:
         return None
     pair = metrics.discordant(labels, verdicts[best], verdicts[name])
-    return {"best": best, "only_best_right": pair.only_first, "only_this_right": pair.only_second, "p_value": pair.p_differ()}
+    return {
+        "best": best,
+        "only_best_right": pair.only_first,
+        "only_this_right": pair.only_second,
+        "p_value": pair.p_differ(),
+    }
 
 
-def interleaved(scores: dict[str, Score], texts: Sequence[str], expected: dict[str, float]) -> dict[str, float]:
-    """Headlines a second of each way to score, in batches of 16: median of rounds in which all take turns; `expected` is a first guess."""
+def interleaved(
+    scores: dict[str, Score], texts: Sequence[str], expected: dict[str, float]
+) -> dict[str, float]:
+    """Headlines a second of each way to score, in batches of 16: median of rounds in which all take turns;
+    `expected` is a first guess.
+    """
     batches = {}
     for name, score in scores.items():
         count = max(int(HEADLINES * min(expected[name] / SLOW, 1.0)) // BATCH, 1) * BATCH

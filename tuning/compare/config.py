@@ -18,7 +18,9 @@ class Entry(Config):
     bundle: Uri
     """The bundle's folder."""
     dataset: Uri | None = None
-    """The dataset that it was trained on, where that is another one than the comparison's: same source, other tokenizer."""
+    """The dataset that it was trained on, where that is another one than the comparison's: same source, other
+    tokenizer.
+    """
     seconds: float | None = Field(None, ge=0.0)
     """How long its training took; None: the sum over the epochs of its metrics.json."""
 

@@ -1,4 +1,5 @@
-"""The rows of `tuning.compare` as a table for a terminal, as one in Markdown, and as one self-contained HTML page.
+"""The rows of `tuning.compare` as a table for a terminal, as one in Markdown, and as one self-contained HTML
+page.
 
 Names are the user's and hostile: they are escaped wherever they stand, and a plot never sees them.
 """
@@ -25,7 +26,11 @@ COLUMNS = (
     "model", "parameters", "MB", "accuracy", "p, as the best", *(f"flips, {name}" for name in _FLIPS), "transfer AUC",
     "transfer accuracy, lower case", "ECE", "behaviour", "headlines/s", "ms", "training s", "gate",
 )  # fmt: skip
-_GLYPH, _LINE, _MARGIN = 0.56, 1.25, 7.0  # of a label: width and height of a character in sizes of the font; points away from its mark
+_GLYPH, _LINE, _MARGIN = (
+    0.56,
+    1.25,
+    7.0,
+)  # of a label: width and height of a character in sizes of the font; points away from its mark
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
@@ -61,7 +66,10 @@ def terminal(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """A row a model, with the checks that it failed."""
-    lines = ["| " + " | ".join((*COLUMNS, "failed")) + " |", "| --- |" + " ---: |" * (len(COLUMNS) - 1) + " --- |"]
+    lines = [
+        "| " + " | ".join((*COLUMNS, "failed")) + " |",
+        "| --- |" + " ---: |" * (len(COLUMNS) - 1) + " --- |",
+    ]
     for row in rows:
         name, *figures = cells(row)
         lines.append("| " + " | ".join([_inert(name), *figures, ", ".join(row["failed"])]) + " |")
@@ -71,8 +79,14 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 def render(document: Mapping[str, Any]) -> str:
     """The page of compare.json."""
     rows = document["models"]
-    speed = [Point(row["name"], row["per_second"], row["accuracy"], row["reference"], not row["failed"]) for row in rows]
-    size = [Point(row["name"], row["size_mb"], row["transfer_auc"], row["reference"], not row["failed"]) for row in rows]
+    speed = [
+        Point(row["name"], row["per_second"], row["accuracy"], row["reference"], not row["failed"])
+        for row in rows
+    ]
+    size = [
+        Point(row["name"], row["size_mb"], row["transfer_auc"], row["reference"], not row["failed"])
+        for row in rows
+    ]
     return _template().render(
         title="Models compared",
         document=document,
@@ -99,17 +113,23 @@ class Point:
 @plots._styled
 def accuracy_plot(points: Sequence[Point]) -> str:
     """Accuracy over headlines a second: up and to the right is better."""
-    return _scatter("Test accuracy over headlines a second", points, "headlines a second", "accuracy", more=True)
+    return _scatter(
+        "Test accuracy over headlines a second", points, "headlines a second", "accuracy", more=True
+    )
 
 
 @plots._styled
 def transfer_plot(points: Sequence[Point]) -> str:
     """Transfer AUC over megabytes: up and to the left is better. Empty where there is no transfer set."""
-    return _scatter("Transfer AUC over the size of the served file", points, "MB served", "transfer AUC", more=False)
+    return _scatter(
+        "Transfer AUC over the size of the served file", points, "MB served", "transfer AUC", more=False
+    )
 
 
 def frontier(points: Sequence[tuple[float, float]], *, more: bool) -> list[tuple[float, float]]:
-    """The Pareto-optimal points by x: no other is as good in both and better in one. Large y is good, large x where `more`."""
+    """The Pareto-optimal points by x: no other is as good in both and better in one. Large y is good, large x
+    where `more`.
+    """
     best: list[tuple[float, float]] = []
     for x, y in sorted(set(points), key=lambda point: (-point[0] if more else point[0], -point[1])):
         if not best or y > best[-1][1]:
@@ -122,12 +142,30 @@ def _scatter(name: str, points: Sequence[Point], xlabel: str, ylabel: str, *, mo
     if not shown:
         return ""
     figure, axes = plots._figure()
-    best = frontier([(x, y) for point, x, y in shown if point.passed], more=more)  # what is refused is no choice
-    axes.plot([x for x, _ in best], [y for _, y in best], color=plots.NEWS, linewidth=1, linestyle=(0, (4, 4)), zorder=2)
+    best = frontier(
+        [(x, y) for point, x, y in shown if point.passed], more=more
+    )  # what is refused is no choice
+    axes.plot(
+        [x for x, _ in best],
+        [y for _, y in best],
+        color=plots.NEWS,
+        linewidth=1,
+        linestyle=(0, (4, 4)),
+        zorder=2,
+    )
     for point, x, y in shown:
         face = plots.CLICKBAIT if point.passed else "none"
         marker = "s" if point.reference else "o"
-        axes.scatter([x], [y], s=42, marker=marker, facecolors=face, edgecolors=plots.CLICKBAIT, linewidths=1.5, zorder=3)
+        axes.scatter(
+            [x],
+            [y],
+            s=42,
+            marker=marker,
+            facecolors=face,
+            edgecolors=plots.CLICKBAIT,
+            linewidths=1.5,
+            zorder=3,
+        )
     _axes(axes, [x for _, x, _ in shown], [y for *_, y in shown])
     axes.set(xlabel=xlabel, ylabel=ylabel)
     figure.canvas.draw()  # settles the layout: the labels go where pixels say that there is room
@@ -150,8 +188,12 @@ def _axes(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
     axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
 
 
-def _label(axes: Axes, points: Sequence[tuple[str, float, float]], line: Sequence[tuple[float, float]]) -> None:
-    """Each name beside its mark, at the place of eight where it covers least of the marks, the line and the other names."""
+def _label(
+    axes: Axes, points: Sequence[tuple[str, float, float]], line: Sequence[tuple[float, float]]
+) -> None:
+    """Each name beside its mark, at the place of eight where it covers least of the marks, the line and the
+    other names.
+    """
     size = float(plots._STYLE["font.size"]) - 1.5
     scale = 72 / axes.figure.dpi
     marks = [tuple(scale * axes.transData.transform((x, y))) for _, x, y in points]
@@ -161,9 +203,14 @@ def _label(axes: Axes, points: Sequence[tuple[str, float, float]], line: Sequenc
         taken += [(x - 1, y - 1, x + 1, y + 1) for x, y in np.linspace(one, other, 40)]
     for at, ((name, x, y), (px, py)) in enumerate(zip(points, marks, strict=True)):
         width, height = _GLYPH * size * len(name), _LINE * size
-        places = [(dx, dy) for dy in (0.0, -height, height, -2 * height) for dx in (_MARGIN, -_MARGIN - width)]
+        places = [
+            (dx, dy) for dy in (0.0, -height, height, -2 * height) for dx in (_MARGIN, -_MARGIN - width)
+        ]
         boxes = [(px + dx, py + dy - height / 2, px + dx + width, py + dy + height / 2) for dx, dy in places]
-        cost = [sum(_overlap(box, other) for other in taken) + max(left - box[0], 0.0) + max(box[2] - right, 0.0) for box in boxes]
+        cost = [
+            sum(_overlap(box, other) for other in taken) + max(left - box[0], 0.0) + max(box[2] - right, 0.0)
+            for box in boxes
+        ]
         place = cost.index(min(cost))
         taken.append(boxes[place])
         axes.annotate(
@@ -172,12 +219,17 @@ def _label(axes: Axes, points: Sequence[tuple[str, float, float]], line: Sequenc
 
 
 def _stand_in(at: int) -> str:
-    """What a plot says in place of a name, which matplotlib might read as mathematics or have no glyph for."""
+    """What a plot says in place of a name, which matplotlib might read as mathematics or have no glyph
+    for.
+    """
     return f"LABEL{at:03d}"
 
 
 def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    width, height = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
+    width, height = (
+        min(one[2], other[2]) - max(one[0], other[0]),
+        min(one[3], other[3]) - max(one[1], other[1]),
+    )
     return width * height if width > 0 and height > 0 else 0.0
 
 

@@ -1,10 +1,11 @@
-"""Two shallow references that a fine-tuned model must be worth more than: TF-IDF n-grams, cased and lower-cased, and a linear model.
+"""Two shallow references that a fine-tuned model must be worth more than: TF-IDF n-grams, cased and
+lower-cased, and a linear model.
 
     reference = train(train_split, validation_split, cased=True)
     reference.score(["You Won't Believe Number 7"])
 
-The cased one reads capitals, which tell the sources of a training set apart and nothing about clickbait: its accuracy is high, and the
-gate has to refuse it. The lower-cased one is the honest floor.
+The cased one reads capitals, which tell the sources of a training set apart and nothing about clickbait: its
+accuracy is high, and the gate has to refuse it. The lower-cased one is the honest floor.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ from clickbait.evaluation.measure import Split
 from clickbait.text import clean
 
 CASED, LOWER = NAMES = ("TF-IDF, cased", "TF-IDF, lower-cased")
-STRENGTHS = (10.0, 30.0, 100.0, 300.0)  # C, the inverse of the regularisation: 25,600 real headlines choose 30 (lower-cased) and 300
+STRENGTHS = (
+    10.0,
+    30.0,
+    100.0,
+    300.0,
+)  # C, the inverse of the regularisation: 25,600 real headlines choose 30 (lower-cased) and 300
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ class Reference:
 
 
 def train(split: Split, validation: Split, *, cased: bool) -> Reference:
-    """Trains on `split`; C is the one with the lowest log loss on `validation`, the threshold the one with the best accuracy there.
+    """Trains on `split`; C is the one with the lowest log loss on `validation`, the threshold the one with
+    the best accuracy there.
 
     Word 1- and 2-grams, and character 2- to 5-grams within words. Both splits have both labels.
     """
@@ -80,7 +87,17 @@ def _vectors(cased: bool) -> FeatureUnion:
     kinds = {"words": ("word", (1, 2)), "characters": ("char_wb", (2, 5))}
     return FeatureUnion(
         [
-            (name, TfidfVectorizer(analyzer=kind, ngram_range=span, preprocessor=prepare, sublinear_tf=True, min_df=2, dtype=np.float32))
+            (
+                name,
+                TfidfVectorizer(
+                    analyzer=kind,
+                    ngram_range=span,
+                    preprocessor=prepare,
+                    sublinear_tf=True,
+                    min_df=2,
+                    dtype=np.float32,
+                ),
+            )
             for name, (kind, span) in kinds.items()
         ]
     )

@@ -1,4 +1,5 @@
-"""Search hyperparameters: trials of `ray_jobs.train` under Ray Tune, the best one's configuration, and a report.
+"""Search hyperparameters: trials of `ray_jobs.train` under Ray Tune, the best one's configuration, and a
+report.
 
     python -m tuning.sweep --config configs/sweep.yaml --trials 16
 
@@ -47,17 +48,24 @@ from tuning.sweep.config import SweepConfig
 from tuning.sweep.progress import Progress
 from tuning.sweep.results import collect
 
-DRIVER_CPUS = 0.1  # of a trial whose training has workers of its own: more, and the waiting drivers would hold every CPU
-# Keys of `description` that change no trial: where things lie, what is shown, how often something is saved or tried.
-IGNORED = frozenset(f"train.{name}" for name in ("dataset", "output", "name", "progress", "profile", "wandb_project", "max_failures"))
+# of a trial whose training has workers of its own: more, and the waiting drivers would hold every CPU
+DRIVER_CPUS = 0.1
+# Keys of `description` that change no trial: where things lie, what is shown, how often something is saved or
+# tried.
+IGNORED = frozenset(
+    f"train.{name}"
+    for name in ("dataset", "output", "name", "progress", "profile", "wandb_project", "max_failures")
+)
 SAVE_S = "3"  # seconds between two savings of Tune's state: what a killed driver forgets
 
 
 def sweep(config: SweepConfig) -> dict[str, Any]:
-    """Runs or resumes the sweep and returns the document of trials.json; at once where the sweep is done already.
+    """Runs or resumes the sweep and returns the document of trials.json; at once where the sweep is done
+    already.
 
     Raises:
-        DataError: no whole dataset there, another sweep under this name, more asked for than the cluster has, no trial finished.
+        DataError: no whole dataset there, another sweep under this name, more asked for than the cluster has,
+            no trial finished.
         ModelError: a base model is not available, or its tokenizer is not the one that cut the dataset.
         RunInUse: another process runs this sweep.
     """
@@ -65,7 +73,9 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     dataset = open_dataset(config.train.dataset)
     home = Run(storage.join(config.output, config.name))
     model = locate.pin(config.train.model, (home.read_json("run.json") or {}).get("train.model"))
-    config = config.model_copy(update={"train": config.train.model_copy(update={"dataset": dataset.uri, "model": model})})
+    config = config.model_copy(
+        update={"train": config.train.model_copy(update={"dataset": dataset.uri, "model": model})}
+    )
     for model in space.extremes(config.space["model"]) if "model" in config.space else [config.train.model]:
         locate.locate(model)
         dataset.check_model(model)
@@ -76,24 +86,35 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     if done is not None:
         return done
     with home.hold():  # two drivers of a sweep would write over Tune's state
-        return home.read_json("trials.json") or _search(config, dataset, home, described)  # done while this process waited for the lease
+        return home.read_json("trials.json") or _search(
+            config, dataset, home, described
+        )  # done while this process waited for the lease
 
 
 def _search(config: SweepConfig, dataset: Dataset, home: Run, described: dict[str, Any]) -> dict[str, Any]:
     """Runs or resumes the trials, and writes what they found."""
     connect()
     concurrent = places(config)
-    home.claim(described, defaults(), IGNORED)  # no earlier: one that asks for too much is mended under the same name
+    home.claim(
+        described, defaults(), IGNORED
+    )  # no earlier: one that asks for too much is mended under the same name
     with _stoppable(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Consider boosting PBT performance")  # by actors that are used again: a run each is worth more
+        warnings.filterwarnings(
+            "ignore", "Consider boosting PBT performance"
+        )  # by actors that are used again: a run each is worth more
         results = tuner(config, home.uri, concurrent).fit()
     document = collect(config, dataset, results)
     finished = [entry for entry in document["trials"] if entry["status"] == "finished"]
     if not finished:
         errors = [entry["error"] for entry in document["trials"] if entry["error"]]
         if len(errors) == len(document["trials"]):
-            raise DataError(f"{home.uri}: all {len(errors)} trials failed, the first with: {errors[0] if errors else 'nothing said'}")
-        raise DataError(f"{home.uri}: no trial finished: raise time_budget_s, or lower train.epochs, under another --name")
+            raise DataError(
+                f"{home.uri}: all {len(errors)} trials failed, the first with: "
+                f"{errors[0] if errors else 'nothing said'}"
+            )
+        raise DataError(
+            f"{home.uri}: no trial finished: raise time_budget_s, or lower train.epochs, under another --name"
+        )
     best = next(entry for entry in finished if entry["name"] == document["best"])
     home.storage.write("best.yaml", best_yaml(config, best).encode())
     home.storage.write("report.html", report.render(document).encode(errors="replace"))
@@ -105,20 +126,33 @@ def description(config: SweepConfig, fingerprint: str) -> dict[str, Any]:
     """What a sweep is, in one layer, so that a difference is named by its key: resuming asks for the same."""
     flat: dict[str, Any] = {"dataset": fingerprint}
     for key, value in config.model_dump(mode="json", exclude={"output", "name"}).items():
-        flat |= {f"{key}.{name}": part for name, part in value.items()} if isinstance(value, dict) else {key: value}
+        flat |= (
+            {f"{key}.{name}": part for name, part in value.items()}
+            if isinstance(value, dict)
+            else {key: value}
+        )
     return {key: value for key, value in flat.items() if key not in IGNORED}
 
 
 def defaults() -> dict[str, Any]:
-    """What `description` says of a setting that is not set: a run.json that was written before a setting existed lacks it."""
-    return {key: value for key, value in description(SweepConfig(), "").items() if key != "dataset" and not key.startswith("space.")}
+    """What `description` says of a setting that is not set: a run.json that was written before a setting
+    existed lacks it.
+    """
+    return {
+        key: value
+        for key, value in description(SweepConfig(), "").items()
+        if key != "dataset" and not key.startswith("space.")
+    }
 
 
 def needs(config: SweepConfig) -> dict[str, float]:
     """What one trial holds, workers and all."""
     train, workers = config.train, max(config.train.num_workers, 1)
     driver = DRIVER_CPUS if train.num_workers else 0.0
-    return {"CPU": train.cpus_per_worker * workers + driver, **({"GPU": float(workers)} if train.use_gpu else {})}
+    return {
+        "CPU": train.cpus_per_worker * workers + driver,
+        **({"GPU": float(workers)} if train.use_gpu else {}),
+    }
 
 
 def places(config: SweepConfig) -> int:
@@ -130,11 +164,18 @@ def places(config: SweepConfig) -> int:
     check_resources(config.train.model_copy(update={"num_workers": max(config.train.num_workers, 1)}))
     there = ray.cluster_resources()
     fits = max(int(min(there.get(name, 0) / asked for name, asked in needs(config).items())), 1)
-    if config.max_concurrent is None or config.max_concurrent <= fits or os.environ.get("CLICKBAIT_AUTOSCALES") == "1":
+    if (
+        config.max_concurrent is None
+        or config.max_concurrent <= fits
+        or os.environ.get("CLICKBAIT_AUTOSCALES") == "1"
+    ):
         return min(config.max_concurrent or fits, config.trials)
     asked = " and ".join(f"{config.max_concurrent * one:g} {name}" for name, one in needs(config).items())
     has = " and ".join(f"{there.get(name, 0):g} {name}" for name in needs(config))
-    raise DataError(f"{config.max_concurrent} trials at a time ask for {asked}, the cluster has {has}: lower --max-concurrent to {fits}")
+    raise DataError(
+        f"{config.max_concurrent} trials at a time ask for {asked}, the cluster has {has}: lower "
+        f"--max-concurrent to {fits}"
+    )
 
 
 def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
@@ -143,8 +184,13 @@ def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
     Raises:
         DataError: Tune's state is there and cannot be read.
     """
-    # Off: Ray Tune's own tables, files, log and signal handler. Ours are `Progress`, the runs' own history, and `main`.
-    os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
+    # Off: Ray Tune's own tables, files, log and signal handler. Ours are `Progress`, the runs' own history,
+    # and `main`.
+    os.environ |= {
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    }
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # objectives that only a trial's end knows
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SAVE_S)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -153,9 +199,20 @@ def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
     path, filesystem = kept["storage_path"], kept["storage_filesystem"]
     if tune.Tuner.can_restore(path, storage_filesystem=filesystem):
         try:
-            return tune.Tuner.restore(path, trainable(config), resume_unfinished=True, resume_errored=True, storage_filesystem=filesystem)
-        except Exception as error:  # Tune's state is pickles and JSON of its own: what is torn raises anything
-            raise DataError(f"{state}: cannot be read ({' '.join(str(error).split())[:200]}): remove {home} and start again") from None
+            return tune.Tuner.restore(
+                path,
+                trainable(config),
+                resume_unfinished=True,
+                resume_errored=True,
+                storage_filesystem=filesystem,
+            )
+        except (
+            Exception
+        ) as error:  # Tune's state is pickles and JSON of its own: what is torn raises anything
+            raise DataError(
+                f"{state}: cannot be read ({' '.join(str(error).split())[:200]}): remove {home} and start "
+                f"again"
+            ) from None
     pbt = config.scheduler.kind == "pbt"
     random.seed(config.seed)  # Tune's schedulers draw from both
     np.random.seed(config.seed)
@@ -165,12 +222,15 @@ def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
         tune_config=tune.TuneConfig(
             num_samples=config.trials,
             max_concurrent_trials=None if pbt else concurrent,
-            search_alg=BasicVariantGenerator(max_concurrent=concurrent, random_state=config.seed) if pbt else searcher(config),
+            search_alg=BasicVariantGenerator(max_concurrent=concurrent, random_state=config.seed)
+            if pbt
+            else searcher(config),
             scheduler=scheduler(config),
             time_budget_s=config.time_budget_s,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
-            # An actor's start takes longer than a small trial. A trial that is to be paused, or has workers, ends by its actor's end.
+            # An actor's start takes longer than a small trial. A trial that is to be paused, or has workers,
+            # ends by its actor's end.
             reuse_actors=config.scheduler.kind in ("asha", "none") and not config.train.num_workers,
         ),
         run_config=tune.RunConfig(
@@ -193,31 +253,42 @@ def trainable(config: SweepConfig) -> Any:
         driver = uuid.uuid4().hex
 
     workers = config.train.num_workers
-    return tune.with_resources(Trial, {"cpu": DRIVER_CPUS} if workers else {name.lower(): asked for name, asked in needs(config).items()})
+    return tune.with_resources(
+        Trial,
+        {"cpu": DRIVER_CPUS} if workers else {name.lower(): asked for name, asked in needs(config).items()},
+    )
 
 
 class Searcher(OptunaSearch):  # type: ignore[misc]
-    """Ray's OptunaSearch, for several objectives told of a trial without all of them as of one that failed: Optuna learns nothing
-    from it, where it would otherwise wait for it for ever."""
+    """Ray's OptunaSearch, for several objectives told of a trial without all of them as of one that failed:
+    Optuna learns nothing from it, where it would otherwise wait for it for ever."""
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         if isinstance(self.metric, list) and not all(name in (result or {}) for name in self.metric):
             result, error = None, True
         super().on_trial_complete(trial_id, result, error)
 
 
 def searcher(config: SweepConfig) -> Searcher:
-    """TPE (Bergstra et al. 2011) or random draws. A list of metrics goes by trials' ends, one metric by their epochs too."""
+    """TPE (Bergstra et al. 2011) or random draws. A list of metrics goes by trials' ends, one metric by their
+    epochs too.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if config.searcher == "random":
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=config.seed)
-    else:  # one draw more than there are dimensions before the model is asked, as in BOHB: Optuna's ten would be all of a small sweep
+    # one draw more than there are dimensions before the model is asked, as in BOHB: Optuna's ten would be all
+    # of a small sweep
+    else:
         sampler = optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=len(config.space) + 1)
     alone = config.objectives == ("log_loss",)
     metric: Any = "log_loss" if alone else list(config.objectives)
-    return Searcher(space.to_optuna(config.space), metric, "min" if alone else ["min"] * len(metric), sampler=sampler)
+    return Searcher(
+        space.to_optuna(config.space), metric, "min" if alone else ["min"] * len(metric), sampler=sampler
+    )
 
 
 def scheduler(config: SweepConfig) -> Any:
@@ -228,9 +299,13 @@ def scheduler(config: SweepConfig) -> Any:
     common = {"time_attr": "epoch", "metric": "log_loss", "mode": "min"}
     if chosen.kind == "asha":
         grace, factor = chosen.grace_epochs, chosen.reduction_factor
-        return schedulers.ASHAScheduler(**common, max_t=config.train.epochs, grace_period=grace, reduction_factor=factor)
+        return schedulers.ASHAScheduler(
+            **common, max_t=config.train.epochs, grace_period=grace, reduction_factor=factor
+        )
     if chosen.kind == "hyperband":
-        return schedulers.HyperBandScheduler(**common, max_t=config.train.epochs, reduction_factor=chosen.reduction_factor)
+        return schedulers.HyperBandScheduler(
+            **common, max_t=config.train.epochs, reduction_factor=chosen.reduction_factor
+        )
     if chosen.kind == "pbt":
         searched = config.space
         return schedulers.PopulationBasedTraining(
@@ -246,9 +321,9 @@ def scheduler(config: SweepConfig) -> Any:
 
 def best_yaml(config: SweepConfig, best: dict[str, Any]) -> str:
     """The best trial as a file for `ray_jobs.train`."""
-    values = TrainConfig.model_validate({**config.train.model_dump(), **best["config"], "name": f"{config.name}-best"}).model_dump(
-        mode="json"
-    )
+    values = TrainConfig.model_validate(
+        {**config.train.model_dump(), **best["config"], "name": f"{config.name}-best"}
+    ).model_dump(mode="json")
     figures = ", ".join(f"{name} {value:.5g}" for name, value in best["metrics"].items() if value is not None)
     told = f"# {best['name']} of the sweep {config.name}: {figures} on validation.\n"
     if config.scheduler.kind == "pbt":
@@ -262,7 +337,9 @@ def _trial_name(one: Any) -> str:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM as Ctrl-C: Tune's state is on the disk, and its trials end with this process. Once Ray is there, which sets its own."""
+    """SIGTERM as Ctrl-C: Tune's state is on the disk, and its trials end with this process. Once Ray is
+    there, which sets its own.
+    """
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,5 @@
-"""What a trial is worth beside its log loss: how easily its verdicts flip, and how long a headline takes, of the form that would be served.
+"""What a trial is worth beside its log loss: how easily its verdicts flip, and how long a headline takes, of
+the form that would be served.
 
 Both are of the trial's best checkpoint, exported to int8 ONNX in a temporary folder.
 """
@@ -45,12 +46,15 @@ def measure(run: str, dataset: Dataset, objectives: Sequence[str], headlines: in
             found["flip_rate"] = flip_rate(scorer, texts, table["label"].to_numpy().astype(np.int64))
         if "latency_ms" in objectives:
             evaluation.latency(scorer.score, texts[:10])  # warm
-            found["latency_ms"] = statistics.median(evaluation.latency(scorer.score, texts[:LATENCY_HEADLINES]))
+            found["latency_ms"] = statistics.median(
+                evaluation.latency(scorer.score, texts[:LATENCY_HEADLINES])
+            )
     return found
 
 
 def flip_rate(scorer: Scorer, texts: Sequence[str], labels: np.ndarray) -> float:
-    """The largest share of verdicts that flip under one of `metrics.PERTURBATIONS`, at the threshold that an export would choose.
+    """The largest share of verdicts that flip under one of `metrics.PERTURBATIONS`, at the threshold that an
+    export would choose.
 
     An export chooses it on the whole validation split, this on the `texts` with the `labels`, int64 (n,).
     """
@@ -61,7 +65,9 @@ def flip_rate(scorer: Scorer, texts: Sequence[str], labels: np.ndarray) -> float
 
 
 def exported(run: str, dataset: Dataset, folder: Path) -> Scorer:
-    """The best checkpoint's int8 form on one thread: `exporting.build` without what only a published bundle needs."""
+    """The best checkpoint's int8 form on one thread: `exporting.build` without what only a published bundle
+    needs.
+    """
     from clickbait.models import load
     from clickbait.training import export  # torch, which a sweep that asks for no form never loads here
 

@@ -1,4 +1,6 @@
-"""A sweep's plots as inline SVG, by `clickbait.reports.plots`. Trials are called by their numbers in the table: their names are long."""
+"""A sweep's plots as inline SVG, by `clickbait.reports.plots`. Trials are called by their numbers in the
+table: their names are long.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,15 @@ def parallel(trials: Sequence[Trial], space: Mapping[str, Any], best: str | None
         for height, label in scale.ticks():
             # A choice is the user's text, which matplotlib might read as mathematics or have no glyph for.
             labels[stand_in := f"@{at}.{len(labels)}@"] = label
-            axes.annotate(stand_in, (at, height), (5, 0), textcoords="offset points", fontsize=8.5, va="center", color=plots.MUTED)
+            axes.annotate(
+                stand_in,
+                (at, height),
+                (5, 0),
+                textcoords="offset points",
+                fontsize=8.5,
+                va="center",
+                color=plots.MUTED,
+            )
     axes.set(xlim=(-0.05, len(columns) - 0.6), ylim=(-0.04, 1.04))
     axes.set_xticks(range(len(columns)), [WORDS.get(name, name.replace("_", " ")) for name, *_ in columns])
     axes.yaxis.set_major_locator(NullLocator())
@@ -93,11 +103,16 @@ def curves(trials: Sequence[Trial], best: str | None) -> str:
     if not drawn:
         return ""
     for trial in sorted(drawn, key=lambda one: one["name"] == best):
-        xs, ys = [entry["epoch"] for entry in trial["history"]], [entry["log_loss"] for entry in trial["history"]]
+        xs, ys = (
+            [entry["epoch"] for entry in trial["history"]],
+            [entry["log_loss"] for entry in trial["history"]],
+        )
         look = _line(trial, best)
         axes.plot(xs, ys, **look)
         marker = {"stopped early": "x", "failed": "v"}.get(trial["status"], "o")
-        axes.plot(xs[-1:], ys[-1:], marker=marker, markersize=6, markeredgewidth=1.8, color=look["color"], zorder=4)
+        axes.plot(
+            xs[-1:], ys[-1:], marker=marker, markersize=6, markeredgewidth=1.8, color=look["color"], zorder=4
+        )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _log_y(axes, [entry["log_loss"] for trial in drawn for entry in trial["history"]])
     axes.set(xlabel="epoch", ylabel="calibrated validation log loss")
@@ -112,7 +127,12 @@ def importance(shares: Mapping[str, float]) -> str:
         return ""
     figure, axes = plots._figure()
     names = sorted(shares, key=lambda name: shares[name])
-    bars = axes.barh([name.replace("_", " ") for name in names], [shares[name] for name in names], color=plots.NEWS, height=0.6)
+    bars = axes.barh(
+        [name.replace("_", " ") for name in names],
+        [shares[name] for name in names],
+        color=plots.NEWS,
+        height=0.6,
+    )
     axes.bar_label(bars, fmt=lambda share: f"{share:.0%}", padding=5, color=plots.INK)
     axes.set_xlim(0, 1.12 * max(max(shares.values()), 0.01))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
@@ -127,7 +147,12 @@ def pareto(trials: Sequence[Trial], objectives: Sequence[str]) -> list[tuple[str
     for x, y in itertools.combinations(objectives, 2):
         rows = [(at, trial) for at, trial in enumerate(trials, 1) if trial["status"] == "finished"]
         if rows:
-            found.append((f"{WORDS[y].capitalize()} over {WORDS[x]}: down and to the left is better", _scatter(rows, x, y)))
+            found.append(
+                (
+                    f"{WORDS[y].capitalize()} over {WORDS[x]}: down and to the left is better",
+                    _scatter(rows, x, y),
+                )
+            )
     return found
 
 
@@ -169,10 +194,14 @@ def _legend(axes: Axes, trials: Sequence[Trial], best: str | None) -> None:
 
 
 def _log_y(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis with plain numbers: a bad trial's first epoch would press all others flat on another."""
+    """A logarithmic axis with plain numbers: a bad trial's first epoch would press all others flat on
+    another.
+    """
     axes.set_yscale("log")
     wide = max(values) > 8 * min(values)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if wide else LogLocator(subs=tuple(range(1, 10))))
+    axes.yaxis.set_major_locator(
+        LogLocator(subs=(1.0, 2.0, 5.0)) if wide else LogLocator(subs=tuple(range(1, 10)))
+    )
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 

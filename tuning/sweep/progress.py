@@ -28,8 +28,12 @@ class Progress(tune.Callback):  # type: ignore[misc]  # ray is untyped
             return
         if self.best is None or result["log_loss"] < self.best[0]:
             self.best = result["log_loss"], str(trial)
-        figures = [f"{name} {result[name]:.4g}" for name in ("log_loss", "flip_rate", "latency_ms") if name in result]
-        self._say(trial, f"finished, epoch {result['epoch']}/{self.epochs}, {', '.join(figures)}", trials, trial)
+        figures = [
+            f"{name} {result[name]:.4g}" for name in ("log_loss", "flip_rate", "latency_ms") if name in result
+        ]
+        self._say(
+            trial, f"finished, epoch {result['epoch']}/{self.epochs}, {', '.join(figures)}", trials, trial
+        )
 
     def on_trial_recover(self, *, trials: list[Any], trial: Any, **_: Any) -> None:
         self._say(trial, "failed, starts again", trials)

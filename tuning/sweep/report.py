@@ -31,7 +31,10 @@ def render(document: Mapping[str, Any]) -> str:
         title=f"Sweep {document['name']}",
         d=document,
         best=next((trial for trial in trials if trial["name"] == best), None),
-        counts={status: sum(trial["status"] == status for trial in trials) for status in ("finished", "stopped early", "failed")},
+        counts={
+            status: sum(trial["status"] == status for trial in trials)
+            for status in ("finished", "stopped early", "failed")
+        },
         parallel=draw.parallel(trials, space, best),
         curves=draw.curves(trials, best),
         importance=draw.importance(shares),
@@ -44,13 +47,18 @@ def render(document: Mapping[str, Any]) -> str:
 
 
 def importance(trials: Sequence[Mapping[str, Any]], space: Mapping[str, Any]) -> tuple[dict[str, float], str]:
-    """Each key's share of the log loss's variance (fANOVA: Hutter et al. 2014), or none and why there is none."""
+    """Each key's share of the log loss's variance (fANOVA: Hutter et al. 2014), or none and why there is
+    none.
+    """
     import optuna
 
     known = [trial for trial in trials if trial["metrics"]["log_loss"] is not None]
     needed = max(PER_PARAMETER * len(space), 4)
     if len(known) < needed:
-        return {}, f"Too few trials to tell: {len(known)}, where {len(space)} searched keys need {needed} or more."
+        return (
+            {},
+            f"Too few trials to tell: {len(known)}, where {len(space)} searched keys need {needed} or more.",
+        )
     if len({trial["metrics"]["log_loss"] for trial in known}) == 1:
         return {}, "All trials have the same log loss: nothing to share out."
     if len(space) == 1:
@@ -61,11 +69,17 @@ def importance(trials: Sequence[Mapping[str, Any]], space: Mapping[str, Any]) ->
     for trial in known:
         value = trial["metrics"]["log_loss"]
         study.add_trial(
-            optuna.trial.create_trial(params={name: trial["config"][name] for name in space}, distributions=distributions, value=value)
+            optuna.trial.create_trial(
+                params={name: trial["config"][name] for name in space},
+                distributions=distributions,
+                value=value,
+            )
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn's, of a forest on few rows
-        found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
+        found = optuna.importance.get_param_importances(
+            study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+        )
     return {name: float(share) for name, share in found.items()}, ""
 
 
@@ -73,7 +87,11 @@ def _number(value: object, digits: int = 4) -> str:
     """Significant digits of a number, anything else as it is, a dash for what is not there."""
     if value is None:
         return DASH
-    return f"{value:.{digits}g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    return (
+        f"{value:.{digits}g}"
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else str(value)
+    )
 
 
 def _words(keys: Sequence[str]) -> str:

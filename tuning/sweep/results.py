@@ -1,4 +1,6 @@
-"""What a sweep found: the document of trials.json, from Ray Tune's results and the training runs' own histories."""
+"""What a sweep found: the document of trials.json, from Ray Tune's results and the training runs' own
+histories.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,11 @@ from tuning.sweep.config import SweepConfig
 def collect(config: SweepConfig, dataset: Dataset, results: Any) -> dict[str, Any]:
     """The document.
 
-    Keys: name, dataset, synthetic, objectives, scheduler, searcher, epochs, space, best (a trial's name, or None) and trials, in the
-    order in which they started: name, runs (names of its training runs: more than one under pbt), config (what was searched), metrics
-    (log_loss and the other objectives; None: not measured), status (finished, stopped early, failed), epochs, seconds, pareto, error,
-    history (epoch and log_loss of each).
+    Keys: name, dataset, synthetic, objectives, scheduler, searcher, epochs, space, best (a trial's name, or
+    None) and trials, in the order in which they started: name, runs (names of its training runs: more than
+    one under pbt), config (what was searched), metrics (log_loss and the other objectives; None: not
+    measured), status (finished, stopped early, failed), epochs, seconds, pareto, error, history (epoch and
+    log_loss of each).
     """
     trials = [_entry(config, result) for result in results]
     trials.sort(key=lambda entry: (entry["started"] is None, entry["started"]))
@@ -29,7 +32,9 @@ def collect(config: SweepConfig, dataset: Dataset, results: Any) -> dict[str, An
     on_front = front([[entry["metrics"][name] for name in config.objectives] for entry in finished])
     for entry, is_on in zip(finished, on_front, strict=True):
         entry["pareto"] = is_on
-    best = min(finished, key=lambda entry: [entry["metrics"][name] for name in config.objectives], default=None)
+    best = min(
+        finished, key=lambda entry: [entry["metrics"][name] for name in config.objectives], default=None
+    )
     return {
         "name": config.name,
         "dataset": dataset.fingerprint,
@@ -45,7 +50,9 @@ def collect(config: SweepConfig, dataset: Dataset, results: Any) -> dict[str, An
 
 
 def _entry(config: SweepConfig, result: Any) -> dict[str, Any]:
-    """A trial. What Tune says of it may be nothing at all, where it failed or was stopped before its first report."""
+    """A trial. What Tune says of it may be nothing at all, where it failed or was stopped before its first
+    report.
+    """
     name = PurePosixPath(str(result.path)).name
     told: Mapping[str, Any] = result.metrics or {}
     runs = trial.generations(trial.folder(config), name)
@@ -64,7 +71,9 @@ def _entry(config: SweepConfig, result: Any) -> dict[str, Any]:
         "status": status,
         "epochs": int(max((entry["epoch"] for entry in history), default=0)),
         "seconds": told.get("time_total_s"),
-        "started": told["timestamp"] - told["time_total_s"] if "time_total_s" in told else None,  # not in a failed one's
+        "started": told["timestamp"] - told["time_total_s"]
+        if "time_total_s" in told
+        else None,  # not in a failed one's
         "pareto": False,
         "error": None if result.error is None else first_line(result.error),
         "history": history,
@@ -72,7 +81,9 @@ def _entry(config: SweepConfig, result: Any) -> dict[str, Any]:
 
 
 def _values(config: SweepConfig, name: str) -> dict[str, Any]:
-    """What a run was given of what is searched: the run knows it from its start on, Tune only of a trial that reported."""
+    """What a run was given of what is searched: the run knows it from its start on, Tune only of a trial that
+    reported.
+    """
     found = Run(storage.join(trial.folder(config), name)).read_json("run.json")
     return {} if found is None else {key: found["config"][key] for key in config.space}
 
@@ -89,7 +100,9 @@ def _history(config: SweepConfig, runs: Sequence[str]) -> list[dict[str, float]]
 
 
 def front(points: Sequence[Sequence[float]]) -> list[bool]:
-    """For each point whether it is on the Pareto front: no other is at least as low in all and lower in one."""
+    """For each point whether it is on the Pareto front: no other is at least as low in all and lower in
+    one.
+    """
 
     def beats(one: Sequence[float], other: Sequence[float]) -> bool:
         return all(a <= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)
@@ -98,6 +111,8 @@ def front(points: Sequence[Sequence[float]]) -> list[bool]:
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong, out of an error of Ray's that carries the worker's traceback: the last line, which names it."""
+    """What went wrong, out of an error of Ray's that carries the worker's traceback: the last line, which
+    names it.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

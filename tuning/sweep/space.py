@@ -1,4 +1,5 @@
-"""A sweep's search space: what of a `TrainConfig` is tried, and between which bounds. Read from YAML, checked before anything starts.
+"""A sweep's search space: what of a `TrainConfig` is tried, and between which bounds. Read from YAML, checked
+before anything starts.
 
     space:
       lr: {type: log_uniform, low: 1.0e-4, high: 1.0e-2}
@@ -38,10 +39,24 @@ FIXED = {
 }
 """Keys of TrainConfig that are the same for all trials, and why."""
 
-# What another value may take over in mid-training: neither a weight's shape nor the steps of an epoch hang on it.
-MUTABLE = frozenset({"lr", "schedule", "warmup_fraction", "weight_decay", "clip_norm", "dropout", "label_smoothing", "augment"})
+# What another value may take over in mid-training: neither a weight's shape nor the steps of an epoch hang on
+# it.
+MUTABLE = frozenset(
+    {
+        "lr",
+        "schedule",
+        "warmup_fraction",
+        "weight_decay",
+        "clip_norm",
+        "dropout",
+        "label_smoothing",
+        "augment",
+    }
+)
 MUTABLE |= {"soft_weight", "soft_temperature"}
-MANY = 4096  # values of an integer range that are each tried against TrainConfig; of a longer one its ends and their neighbours
+# values of an integer range that are each tried against TrainConfig; of a longer one its ends and their
+# neighbours
+MANY = 4096
 
 
 class _Range(Config):
@@ -100,10 +115,14 @@ def check(space: Space, base: TrainConfig) -> None:
     """Refuses what no trial could be trained with.
 
     Raises:
-        ValueError: an unknown or fixed key, or a bound that `TrainConfig` refuses; one line that names the key.
+        ValueError: an unknown or fixed key, or a bound that `TrainConfig` refuses; one line that names the
+            key.
     """
     if not space:
-        raise ValueError("space: nothing to search: name a key of train, for example lr: {type: log_uniform, low: 1.0e-4, high: 1.0e-2}")
+        raise ValueError(
+            "space: nothing to search: name a key of train, for example lr: {type: log_uniform, low: 1.0e-4, "
+            "high: 1.0e-2}"
+        )
     known = [name for name in TrainConfig.model_fields if name not in FIXED]
     for name, domain in space.items():
         if name in FIXED:
@@ -142,7 +161,8 @@ def to_optuna(space: Space) -> dict[str, Any]:
         if isinstance(domain, Choice):
             found[name] = CategoricalDistribution(domain.values)
         elif isinstance(domain, Int):
-            high = domain.high - (domain.high - domain.low) % domain.step  # Optuna warns of an end that no step meets
+            # Optuna warns of an end that no step meets
+            high = domain.high - (domain.high - domain.low) % domain.step
             found[name] = IntDistribution(domain.low, high, log=domain.log, step=domain.step)
         else:
             found[name] = FloatDistribution(domain.low, domain.high, log=isinstance(domain, LogUniform))
@@ -158,21 +178,35 @@ def to_tune(space: Space) -> dict[str, Any]:
         if isinstance(domain, Choice | Int):
             found[name] = tune.choice(values_of(domain))
         else:
-            found[name] = (tune.loguniform if isinstance(domain, LogUniform) else tune.uniform)(domain.low, domain.high)
+            found[name] = (tune.loguniform if isinstance(domain, LogUniform) else tune.uniform)(
+                domain.low, domain.high
+            )
     return found
 
 
 def mutations(space: Space) -> dict[str, Any]:
-    """`to_tune`, with lists for what has neighbours and no arithmetic: those are stepped through, never multiplied."""
-    return {name: values_of(domain) if isinstance(domain := space[name], Choice | Int) else drawn for name, drawn in to_tune(space).items()}
+    """`to_tune`, with lists for what has neighbours and no arithmetic: those are stepped through, never
+    multiplied.
+    """
+    return {
+        name: values_of(domain) if isinstance(domain := space[name], Choice | Int) else drawn
+        for name, drawn in to_tune(space).items()
+    }
 
 
 def clamp(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with each number within its range: a mutation multiplies and asks nobody."""
     ranges = {name: domain for name, domain in space.items() if isinstance(domain, Uniform | LogUniform)}
-    return {**values, **{name: min(max(values[name], domain.low), domain.high) for name, domain in ranges.items()}}
+    return {
+        **values,
+        **{name: min(max(values[name], domain.low), domain.high) for name, domain in ranges.items()},
+    }
 
 
 def values_of(domain: Choice | Int) -> list[Any]:
     """Every value, in order."""
-    return list(domain.values) if isinstance(domain, Choice) else list(range(domain.low, domain.high + 1, domain.step))
+    return (
+        list(domain.values)
+        if isinstance(domain, Choice)
+        else list(range(domain.low, domain.high + 1, domain.step))
+    )

@@ -1,8 +1,10 @@
-"""One trial of a sweep, as it runs in Ray Tune's actor: train, tell Tune of every epoch, measure, tell it of the end.
+"""One trial of a sweep, as it runs in Ray Tune's actor: train, tell Tune of every epoch, measure, tell it of
+the end.
 
-A trial is a training run like any other (`<sweep>/trials/trial-<id>`): it resumes itself after a kill, and logs to W&B itself. Tune's
-checkpoint is a pointer to the run's newest one. Under population based training a trial that goes on from another's checkpoint is a
-run of its own, `trial-<id>-g1` and so on, that starts with a copy of it.
+A trial is a training run like any other (`<sweep>/trials/trial-<id>`): it resumes itself after a kill, and
+logs to W&B itself. Tune's checkpoint is a pointer to the run's newest one. Under population based training a
+trial that goes on from another's checkpoint is a run of its own, `trial-<id>-g1` and so on, that starts with
+a copy of it.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def train_config(config: SweepConfig, values: Mapping[str, Any], name: str) -> T
     own: dict[str, Any] = {"output": folder(config), "name": name, "progress": False}
     # Trials share the machine: the default of all its cores would be for one alone.
     own["threads"] = config.train.threads or max(int(config.train.cpus_per_worker), 1)
-    if config.scheduler.kind == "pbt":  # another trial may start from any of them, when this one is long past it
+    if (
+        config.scheduler.kind == "pbt"
+    ):  # another trial may start from any of them, when this one is long past it
         own["keep_checkpoints"] = min(config.train.epochs, 100)
     return TrainConfig.model_validate({**config.train.model_dump(), **values, **own})
 
@@ -53,8 +57,8 @@ def train_config(config: SweepConfig, values: Mapping[str, Any], name: str) -> T
 class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
     """Trains in a thread of its own, which waits at the end of each epoch until Tune asks for the next.
 
-    A class and not a function: Tune waits for its `cleanup`, so that a trial that is stopped ends its W&B run too. An actor may run one
-    trial after the other (`reset_config`), and loads torch once.
+    A class and not a function: Tune waits for its `cleanup`, so that a trial that is stopped ends its W&B run
+    too. An actor may run one trial after the other (`reset_config`), and loads torch once.
     """
 
     sweep: SweepConfig
@@ -62,7 +66,9 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
     wandb_mode: str | None = None
     """The driver's WANDB_MODE: an actor has the environment of its node."""
     driver: str | None = None
-    """The sweep's command: an actor that Tune starts again for a trial takes its lease over at once (`clickbait.storage.lease`)."""
+    """The sweep's command: an actor that Tune starts again for a trial takes its lease over at once
+    (`clickbait.storage.lease`).
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
         for name in ("ray.train._internal.storage", "ray.tune"):
@@ -104,7 +110,9 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
 
     def cleanup(self) -> None:
         self._end(CLEANUP_S)
-        if "wandb" in sys.modules:  # its service is a child process, which Ray ends before Python's own exit would
+        if (
+            "wandb" in sys.modules
+        ):  # its service is a child process, which Ray ends before Python's own exit would
             sys.modules["wandb"].teardown()
 
     def _end(self, timeout: float | None = None) -> None:
@@ -126,13 +134,19 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
         config = generation(base, self._pointer)
         own = Run(storage.join(config.output, config.name))
         names = own.complete()
-        self._best = min((entry[SELECTED_BY] for entry in (own.state(names[-1]).history if names else [])), default=math.inf)
+        self._best = min(
+            (entry[SELECTED_BY] for entry in (own.state(names[-1]).history if names else [])),
+            default=math.inf,
+        )
         dataset = open_dataset(config.dataset)
-        if own.read_json("done.json") is None:  # else it is trained, and the driver was killed before Tune had saved that
+        if (
+            own.read_json("done.json") is None
+        ):  # else it is trained, and the driver was killed before Tune had saved that
             self._fit(config, own, dataset)
-        # Once, of the best checkpoint, and after the last epoch only: the scheduler goes by the log loss, an export takes as long as
-        # an epoch of a small model, and how a half-trained model flips says nothing of the one that it would become. A trial that
-        # was stopped early has none of these figures, and is on no Pareto front.
+        # Once, of the best checkpoint, and after the last epoch only: the scheduler goes by the log loss, an
+        # export takes as long as an epoch of a small model, and how a half-trained model flips says nothing
+        # of the one that it would become. A trial that was stopped early has none of these figures, and is on
+        # no Pareto front.
         figures = objectives.measure(own.uri, dataset, self.sweep.objectives, self.sweep.flip_headlines)
         done = own.read_json("done.json")
         assert done is not None, "fit returned, and the run is not over"
@@ -150,12 +164,20 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
 
         transformers.logging.disable_progress_bar()  # a bar, and a line of Ray's, for each checkpoint
         place = Place(device=torch.device("cuda" if config.use_gpu else "cpu"))
-        fit(config, dataset, place, lambda metrics, _: self._epoch(config, own, metrics), group=self.sweep.name, driver=self.driver)
+        fit(
+            config,
+            dataset,
+            place,
+            lambda metrics, _: self._epoch(config, own, metrics),
+            group=self.sweep.name,
+            driver=self.driver,
+        )
 
     def _epoch(self, config: TrainConfig, own: Run, metrics: Mapping[str, float]) -> None:
         """Hands an epoch to `step`, and waits to be asked for the next.
 
-        The last one is told with the trial's end: a scheduler may stop a trial at any report, and there is nothing left to save then.
+        The last one is told with the trial's end: a scheduler may stop a trial at any report, and there is
+        nothing left to save then.
         """
         if metrics["epoch"] >= config.epochs or (config.max_steps and metrics["step"] >= config.max_steps):
             return
@@ -165,19 +187,27 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
             raise _Stopped
 
     def _result(self, own: Run, metrics: Mapping[str, float]) -> dict[str, Any]:
-        # log_loss is the lowest so far, since the best checkpoint is what a run is exported from; `current` is this epoch's.
+        # log_loss is the lowest so far, since the best checkpoint is what a run is exported from; `current`
+        # is this epoch's.
         self._best = min(self._best, metrics[SELECTED_BY])
         self._pointer = own.checkpoint_uri(f"step-{int(metrics['step']):08d}")
-        return {"epoch": int(metrics["epoch"]), "log_loss": self._best, "current": metrics[SELECTED_BY], "final": False}
+        return {
+            "epoch": int(metrics["epoch"]),
+            "log_loss": self._best,
+            "current": metrics[SELECTED_BY],
+            "final": False,
+        }
 
 
 class _Stopped(BaseException):
-    """Tune wants no more of this trial. Not an Exception: nothing on the way out is to take it for a failure."""
+    """Tune wants no more of this trial. Not an Exception: nothing on the way out is to take it for a
+    failure.
+    """
 
 
 class Forward(UserCallback):  # type: ignore[misc]
-    """Puts what the workers report into a queue. Ray's TuneReportCallback asks for a function trainable, and hands Tune no checkpoint,
-    which HyperBand and population based training cannot do without."""
+    """Puts what the workers report into a queue. Ray's TuneReportCallback asks for a function trainable, and
+    hands Tune no checkpoint, which HyperBand and population based training cannot do without."""
 
     def __init__(self, reports: Queue) -> None:
         self.reports = reports
@@ -211,7 +241,9 @@ def _on_workers(config: TrainConfig, group: str, driver: str | None) -> Iterator
 
 
 def generations(output: str, name: str) -> list[str]:
-    """The names of the runs that a trial consists of, oldest first: one, but for population based training."""
+    """The names of the runs that a trial consists of, oldest first: one, but for population based
+    training.
+    """
     names = [name]
     while Run(storage.join(output, successor := f"{name}-g{len(names)}")).read_json("run.json") is not None:
         names.append(successor)
@@ -219,7 +251,9 @@ def generations(output: str, name: str) -> list[str]:
 
 
 def generation(config: TrainConfig, pointer: str | None) -> TrainConfig:
-    """The trial's newest run; a new one that starts with a copy of the checkpoint at `pointer` where that is another trial's."""
+    """The trial's newest run; a new one that starts with a copy of the checkpoint at `pointer` where that is
+    another trial's.
+    """
     names = generations(config.output, config.name)
     current = config.model_copy(update={"name": names[-1]})
     if pointer is None or pointer.startswith(storage.join(current.output, current.name) + "/"):
@@ -238,8 +272,11 @@ def adopt(pointer: str, own: Run) -> None:
     uri, name = pointer.rsplit("/checkpoints/", 1)
     donor = Run(uri)
     if name not in donor.complete():
-        raise DataError(f"{pointer}: the checkpoint to go on from is gone: remove the sweep's folder and start again")
+        raise DataError(
+            f"{pointer}: the checkpoint to go on from is gone: remove the sweep's folder and start again"
+        )
     state = donor.state(name)
     with donor.fetch(name) as files:
-        # Of the epochs only the last: the others' checkpoints stay with the donor, and the best of a run must be one of its own.
+        # Of the epochs only the last: the others' checkpoints stay with the donor, and the best of a run must
+        # be one of its own.
         own.save(files, state.model_copy(update={"history": state.history[-1:]}))

@@ -2,8 +2,8 @@
 
     PEER_BUNDLE=bundle PEER_WORKERS=2 bentoml serve tests.performance.peers.bento_app:Classifier
 
-A batchable endpoint takes a list, so a single headline goes to it as a list of one: a service in front that takes a text would cost one
-more hop. PEER_CALLS is `threads`, the calls a worker computes at a time.
+A batchable endpoint takes a list, so a single headline goes to it as a list of one: a service in front that
+takes a text would cost one more hop. PEER_CALLS is `threads`, the calls a worker computes at a time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""FastAPI and onnxruntime: pydantic models, `def` endpoints that Starlette runs on its pool of threads, the model loaded in the lifespan.
+"""FastAPI and onnxruntime: pydantic models, `def` endpoints that Starlette runs on its pool of threads, the
+model loaded in the lifespan.
 
     PEER_BUNDLE=bundle uvicorn tests.performance.peers.fastapi_ort:app --workers 2
 
-PEER_POOL is the number of the pool's threads (Starlette's default is 40): with as many as cores, no two runs fight for one.
+PEER_POOL is the number of the pool's threads (Starlette's default is 40): with as many as cores, no two runs
+fight for one.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     PEER_BUNDLE=bundle PEER_WORKERS=2 PEER_BATCH=16 python -m tests.performance.peers.litserve_app 8000
 
-Batches of a client have an endpoint of their own on the same port: they are batches already. PEER_BATCH is `max_batch_size` and
-PEER_FAST_QUEUE=1 its queue over ZeroMQ.
+Batches of a client have an endpoint of their own on the same port: they are batches already. PEER_BATCH is
+`max_batch_size` and PEER_FAST_QUEUE=1 its queue over ZeroMQ.
 """
 
 from __future__ import annotations
@@ -55,10 +55,16 @@ class Batch(litserve.LitAPI):
 def main() -> None:
     """Serves on the port given."""
     size, workers = setting("BATCH"), setting("WORKERS")
-    single = Single(api_path="/classify", max_batch_size=size, batch_timeout=BATCH_TIMEOUT_S if size > 1 else 0.0)
+    single = Single(
+        api_path="/classify", max_batch_size=size, batch_timeout=BATCH_TIMEOUT_S if size > 1 else 0.0
+    )
     batch = Batch(api_path="/classify/batch")
     server = litserve.LitServer(
-        [single, batch], accelerator="cpu", devices=1, workers_per_device=workers, fast_queue=bool(setting("FAST_QUEUE", 0))
+        [single, batch],
+        accelerator="cpu",
+        devices=1,
+        workers_per_device=workers,
+        fast_queue=bool(setting("FAST_QUEUE", 0)),
     )
     server.run(
         host="127.0.0.1",

@@ -1,4 +1,6 @@
-"""What every peer calls: a batch tokenized and padded to its longest by the tokenizer, one run of onnxruntime, and two numbers a text."""
+"""What every peer calls: a batch tokenized and padded to its longest by the tokenizer, one run of
+onnxruntime, and two numbers a text.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def setting(name: str, default: int = 1) -> int:
 
 
 class Model:
-    """The bundle in PEER_BUNDLE with PEER_THREADS compute threads. Any thread may call it: onnxruntime computes without the GIL."""
+    """The bundle in PEER_BUNDLE with PEER_THREADS compute threads. Any thread may call it: onnxruntime
+    computes without the GIL.
+    """
 
     def __init__(self) -> None:
         folder = Path(os.environ["PEER_BUNDLE"])
@@ -41,4 +45,7 @@ class Model:
         (logits,) = self._session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
         scores = 1.0 / (1.0 + np.exp((logits[:, 0] - logits[:, 1]) / self._manifest.temperature))
         news, bait = self._manifest.labels
-        return [{"label": bait if score >= self._manifest.threshold else news, "score": score} for score in scores.tolist()]
+        return [
+            {"label": bait if score >= self._manifest.threshold else news, "score": score}
+            for score in scores.tolist()
+        ]

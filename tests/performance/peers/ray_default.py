@@ -1,4 +1,5 @@
-"""Ray Serve as its tutorial on batching writes it: `@serve.batch` and Ray Serve's own defaults, behind its own proxy.
+"""Ray Serve as its tutorial on batching writes it: `@serve.batch` and Ray Serve's own defaults, behind its
+own proxy.
 
 PEER_BUNDLE=bundle RAY_SERVE_ENABLE_HA_PROXY=0 serve run tests.performance.peers.ray_default:app
 """

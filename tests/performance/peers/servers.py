@@ -60,36 +60,85 @@ class Server:
 
 def servers(bundle: Path, registry: str, fast_registry: str | None) -> dict[str, list[Server]]:
     """Each server's name with the set-ups that are tried; the fastest of them is measured."""
-    found = {**_peers(bundle), OURS: [_ours(OURS, registry)], OURS_HAPROXY: [_ours(OURS_HAPROXY, registry, shared=False)]}
+    found = {
+        **_peers(bundle),
+        OURS: [_ours(OURS, registry)],
+        OURS_HAPROXY: [_ours(OURS_HAPROXY, registry, shared=False)],
+    }
     if fast_registry:
         found[OURS_FAST] = [_ours(OURS_FAST, fast_registry)]
-    command = (sys.executable, "-m", "serve.standalone", "--registry", registry, "--model", "production", "--port", "{port}")
+    command = (
+        sys.executable,
+        "-m",
+        "serve.standalone",
+        "--registry",
+        registry,
+        "--model",
+        "production",
+        "--port",
+        "{port}",
+    )
     found[STANDALONE] = [Server(STANDALONE, "one process, one compute thread, no Ray", command)]
     return found
 
 
 def _peers(bundle: Path) -> dict[str, list[Server]]:
     def env(**settings: int) -> dict[str, str]:
-        return {"PEER_BUNDLE": str(bundle)} | {f"PEER_{name.upper()}": str(value) for name, value in settings.items()}
+        return {"PEER_BUNDLE": str(bundle)} | {
+            f"PEER_{name.upper()}": str(value) for name, value in settings.items()
+        }
 
-    uvicorn = (str(BIN / "uvicorn"), "tests.performance.peers.fastapi_ort:app", "--host", "127.0.0.1", "--port", "{port}")
+    uvicorn = (
+        str(BIN / "uvicorn"),
+        "tests.performance.peers.fastapi_ort:app",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "{port}",
+    )
     uvicorn += ("--no-access-log", "--log-level", "warning", "--workers")
     lit = (sys.executable, "-m", "tests.performance.peers.litserve_app", "{port}")
-    bento = (str(BIN / "bentoml"), "serve", "tests.performance.peers.bento_app:Classifier", "--host", "127.0.0.1", "--port", "{port}")
+    bento = (
+        str(BIN / "bentoml"),
+        "serve",
+        "tests.performance.peers.bento_app:Classifier",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "{port}",
+    )
     ray = (str(BIN / "serve"), "run", "{config}")
     return {
         "fastapi": [
-            Server("fastapi", f"{workers} workers, pool of {pool} threads", (*uvicorn, str(workers)), env(pool=pool))
+            Server(
+                "fastapi",
+                f"{workers} workers, pool of {pool} threads",
+                (*uvicorn, str(workers)),
+                env(pool=pool),
+            )
             for workers, pool in ((1, 40), (1, 2), (2, 40), (2, 1))
         ],
         "litserve": [
             Server("litserve", "2 workers, no batching", lit, env(workers=2)),
             Server("litserve", "2 workers, batches of 16", lit, env(workers=2, batch=16)),
-            Server("litserve", "2 workers, batches of 16, fast queue", lit, env(workers=2, batch=16, fast_queue=1)),
-            Server("litserve", "1 worker with 2 threads, batches of 16", lit, env(workers=1, threads=2, batch=16)),
+            Server(
+                "litserve",
+                "2 workers, batches of 16, fast queue",
+                lit,
+                env(workers=2, batch=16, fast_queue=1),
+            ),
+            Server(
+                "litserve", "1 worker with 2 threads, batches of 16", lit, env(workers=1, threads=2, batch=16)
+            ),
         ],
         "bentoml": [
-            Server("bentoml", "adaptive batching, 1 worker with 2 threads", bento, env(threads=2), single=ADAPTIVE),
+            Server(
+                "bentoml",
+                "adaptive batching, 1 worker with 2 threads",
+                bento,
+                env(threads=2),
+                single=ADAPTIVE,
+            ),
             Server("bentoml", "adaptive batching, 2 workers", bento, env(workers=2), single=ADAPTIVE),
             Server("bentoml", "no batching, 2 workers", bento, env(workers=2)),
             Server("bentoml", "no batching, 1 worker of 2 calls", bento, env(calls=2)),
@@ -103,7 +152,12 @@ def _peers(bundle: Path) -> dict[str, list[Server]]:
 
 def _ray_default(replicas: int) -> dict[str, Any]:
     deployment = {"name": "Classifier", "num_replicas": replicas}
-    app = {"name": "default", "route_prefix": "/", "import_path": "tests.performance.peers.ray_default:app", "deployments": [deployment]}
+    app = {
+        "name": "default",
+        "route_prefix": "/",
+        "import_path": "tests.performance.peers.ray_default:app",
+        "deployments": [deployment],
+    }
     return {"http_options": {"host": "127.0.0.1"}, "applications": [app]}
 
 
@@ -121,7 +175,8 @@ def _ours(name: str, registry: str, *, shared: bool = True) -> Server:
 
 @contextmanager
 def running(server: Server, folder: Path, mark: str | None = None) -> Iterator[str]:
-    """The server's base URL while it runs; its files and its log go to `folder`. All of its processes are ended after, by their ids.
+    """The server's base URL while it runs; its files and its log go to `folder`. All of its processes are
+    ended after, by their ids.
 
     Every process carries the mark (`processes.marked`).
 
@@ -138,7 +193,9 @@ def running(server: Server, folder: Path, mark: str | None = None) -> Iterator[s
             port = args["shared_port"] if server.shared else port
         config.write_text(yaml.safe_dump(document), encoding="utf-8")
     command = [word.format(port=port, config=config) for word in server.command]
-    with started(command, _environment(server, folder), folder / f"{server.name}-{mark}.log", mark) as process:
+    with started(
+        command, _environment(server, folder), folder / f"{server.name}-{mark}.log", mark
+    ) as process:
         url = f"http://127.0.0.1:{port}"
         _wait(process, url, server)
         yield url
@@ -151,16 +208,28 @@ def ask(url: str, shape: Shape, texts: list[str]) -> list[float]:
         OSError: no answer, or not a good one.
     """
     body = f"{shape.before}{', '.join(map(json.dumps, texts))}{shape.after}".encode()
-    request = urllib.request.Request(f"{url}{shape.path}", data=body, headers={"content-type": "application/json"})
+    request = urllib.request.Request(
+        f"{url}{shape.path}", data=body, headers={"content-type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=10) as answer:
         told = json.load(answer)
-    results = told["results"] if isinstance(told, dict) and "results" in told else told if isinstance(told, list) else [told]
+    results = (
+        told["results"]
+        if isinstance(told, dict) and "results" in told
+        else told
+        if isinstance(told, list)
+        else [told]
+    )
     return [float(result["score"]) for result in results]
 
 
 def _environment(server: Server, folder: Path) -> dict[str, str]:
     """What a user has, without what would make the servers unlike those of a plain shell."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "CLICKBAIT_", "BENTOML_", "PEER_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RAY_", "CLICKBAIT_", "BENTOML_", "PEER_"))
+    }
     ray = {
         "RAY_ADDRESS": "local",  # a Ray of its own, whatever else runs here
         "RAY_TMPDIR": str(folder / "ray"),
@@ -168,15 +237,22 @@ def _environment(server: Server, folder: Path) -> dict[str, str]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "500000000",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # the 5 s of the default end a proxy's start where others use the cores
+        # the 5 s of the default end a proxy's start where others use the cores
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     }
     bento = {"BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "true"}
-    path = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
+    path = {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     return {**kept, **ray, **bento, **path, **server.env}
 
 
 def _wait(process: Started, url: str, server: Server) -> None:
-    """Until it answers a batch and a single headline, several times: each of its processes is up by then, or nearly."""
+    """Until it answers a batch and a single headline, several times: each of its processes is up by then, or
+    nearly.
+    """
     end = time.monotonic() + _START_S
     good = 0
     while good < 4 * REPLICAS:

@@ -1,4 +1,6 @@
-"""The dataset on disk: whole or not there, every byte checked, and named by all that its bytes follow from."""
+"""The dataset on disk: whole or not there, every byte checked, and named by all that its bytes follow
+from.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ TOKENS = tokenizer.tokenizer_bytes(DEFAULT_MODEL)
 
 def source(folder: Path, rows: int = 60) -> Path:
     path = folder / "h.csv"
-    path.write_text("headline,clickbait\n" + "".join(f"Headline number {at},{at % 2}\n" for at in range(rows)) + "bad row\n")
+    path.write_text(
+        "headline,clickbait\n"
+        + "".join(f"Headline number {at},{at % 2}\n" for at in range(rows))
+        + "bad row\n"
+    )
     return path
 
 
@@ -70,7 +76,9 @@ def test_what_was_written_is_read(uri: str, tmp_path: Path) -> None:
     assert found.table("train", ["label", "key"]).column_names == ["label", "key"]
     assert found.tokenizer == TOKENS
     assert (found.fingerprint, found.synthetic, found.max_tokens) == (uri[-16:], False, 64)
-    assert str(tmp_path) not in (Path(uri) / "manifest.json").read_text()  # nor any other path of this machine
+    assert (
+        str(tmp_path) not in (Path(uri) / "manifest.json").read_text()
+    )  # nor any other path of this machine
 
 
 def test_latest_is_the_dataset_that_was_written_last(uri: str, tmp_path: Path) -> None:
@@ -96,8 +104,12 @@ def test_what_is_not_whole_is_no_dataset(uri: str, tmp_path: Path, lost: str) ->
         open_dataset(uri if lost else str(tmp_path / "nowhere" / "latest"))
 
 
-@pytest.mark.parametrize("key", ["train/part-00000.parquet", "quarantine/part-00001.parquet", "tokenizer.json", "manifest.json"])
-def test_a_changed_byte_is_found_before_anything_is_parsed(uri: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "key", ["train/part-00000.parquet", "quarantine/part-00001.parquet", "tokenizer.json", "manifest.json"]
+)
+def test_a_changed_byte_is_found_before_anything_is_parsed(
+    uri: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = Path(uri) / key
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -135,7 +147,9 @@ def test_the_seal_takes_away_what_an_attempt_left(uri: str) -> None:
 
 def test_the_same_rows_give_the_same_bytes_however_they_are_chunked() -> None:
     rows = range(50_000)  # of fewer, pages are cut alike whatever the chunks
-    table = pa.table({"headline": [f"headline {at} " * 5 for at in rows], "input_ids": [[at, at + 1] for at in rows]})
+    table = pa.table(
+        {"headline": [f"headline {at} " * 5 for at in rows], "input_ids": [[at, at + 1] for at in rows]}
+    )
     chunked = pa.concat_tables([table.slice(start, 700) for start in range(0, len(rows), 700)])
     assert chunked["headline"].num_chunks > 1
     assert dataset.parquet_bytes(chunked) == dataset.parquet_bytes(table)
@@ -186,7 +200,9 @@ def test_a_byte_of_the_source_changes_the_name_and_its_folder_or_the_workers_do_
 
 def test_every_setting_is_known_to_change_bytes_or_not_to() -> None:
     """A new key in PreprocessConfig must go into one of the two lists."""
-    assert {next(iter(change)) for change in CHANGES} - {"tokens"} | dataset.FREE == set(PreprocessConfig.model_fields)
+    assert {next(iter(change)) for change in CHANGES} - {"tokens"} | dataset.FREE == set(
+        PreprocessConfig.model_fields
+    )
 
 
 def test_the_samples_size_changes_the_name() -> None:
@@ -201,7 +217,16 @@ def test_the_samples_size_changes_the_name() -> None:
 
 
 def test_a_row_lost_between_reading_and_writing_is_a_bug() -> None:
-    summary = {"in": 9, "read": 10, "errors": [], "duplicates": 0, "reasons": {"empty": 9}, "splits": {}, "lengths": {}, "files": {}}
+    summary = {
+        "in": 9,
+        "read": 10,
+        "errors": [],
+        "duplicates": 0,
+        "reasons": {"empty": 9},
+        "splits": {},
+        "lengths": {},
+        "files": {},
+    }
     with pytest.raises(AssertionError, match="lost"):
         dataset.count([summary])
 
@@ -217,12 +242,16 @@ def test_a_part_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 def test_too_few_headlines_of_a_label_is_one_line_with_the_reasons() -> None:
     def counts(news: int, rows: int = 100) -> dict[str, Any]:
-        splits = {name: {"rows": 10, "clickbait": 10, "news": news} for name in ("train", "validation", "test")}
+        splits = {
+            name: {"rows": 10, "clickbait": 10, "news": news} for name in ("train", "validation", "test")
+        }
         return {"in": rows, "splits": splits, "reasons": {"unknown_label": 70, "empty": 0}, "duplicates": 0}
 
     config = PreprocessConfig(source="h.csv")
     assert dataset.enough(counts(1), config)
-    with pytest.raises(DataError, match=r"h\.csv: 0 headlines of label news left of 100 rows \(70 unknown_label\)"):
+    with pytest.raises(
+        DataError, match=r"h\.csv: 0 headlines of label news left of 100 rows \(70 unknown_label\)"
+    ):
         dataset.enough(counts(0), config)
     with pytest.raises(DataError, match=r"h\.csv: no rows in it"):
         dataset.enough(counts(0, rows=0), config)
@@ -248,7 +277,9 @@ def test_a_tokenizer_out_of_a_folder(tmp_path: Path) -> None:
     assert tokenizer.tokenizer_bytes(str(tmp_path)) == TOKENS
 
 
-def test_a_tokenizer_that_is_not_to_be_had_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_that_is_not_to_be_had_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import huggingface_hub
 
     def unreachable(*_: Any, **__: Any) -> None:
@@ -270,8 +301,12 @@ def test_a_tokenizer_that_is_not_to_be_had_is_one_line(tmp_path: Path, monkeypat
         tokenizer.load(b"\x80", 8)
 
 
-def interrupted(config: PreprocessConfig, meanwhile: Callable[[str], object], monkeypatch: pytest.MonkeyPatch) -> str:
-    """The folder of a job that wrote a part, then failed. `meanwhile` is what another job did in that folder before it failed."""
+def interrupted(
+    config: PreprocessConfig, meanwhile: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """The folder of a job that wrote a part, then failed. `meanwhile` is what another job did in that folder
+    before it failed.
+    """
     folder = ""
 
     def partitions(uri: str, *_: Any) -> list[dict[str, Any]]:
@@ -288,7 +323,9 @@ def interrupted(config: PreprocessConfig, meanwhile: Callable[[str], object], mo
     return folder
 
 
-def test_a_job_that_fails_deletes_what_it_wrote_and_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_fails_deletes_what_it_wrote_and_nothing_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = PreprocessConfig(source=str(source(tmp_path)), output=str(tmp_path / "out"))
     store = storage.open_storage(interrupted(config, lambda _: None, monkeypatch))
     assert store.list() == []
@@ -301,7 +338,9 @@ def test_a_job_that_fails_deletes_what_it_wrote_and_nothing_of_another(tmp_path:
     assert set(store.list()) == {*whole.manifest["files"], "manifest.json", "_SUCCESS"}
 
 
-def test_a_job_that_fails_leaves_a_dataset_that_another_job_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_fails_leaves_a_dataset_that_another_job_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = PreprocessConfig(source=str(source(tmp_path)), output=str(tmp_path / "out"))
     uri = interrupted(config, lambda _: build(config), monkeypatch)
     assert open_dataset(uri).table("train").num_rows
@@ -332,13 +371,18 @@ def test_sealing_twice_never_takes_the_dataset_away(uri: str, monkeypatch: pytes
 
 def test_a_source_that_mostly_fails_moves_latest_only_where_that_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "h.csv"
-    path.write_text("headline,clickbait\n" + "".join(f"Headline number {at},{at % 2}\nHeadline {at}\n" for at in range(30)))
+    path.write_text(
+        "headline,clickbait\n"
+        + "".join(f"Headline number {at},{at % 2}\nHeadline {at}\n" for at in range(30))
+    )
     config = PreprocessConfig(source=str(path), output=str(tmp_path / "out"))
     uri = build(config)
     (tmp_path / "out" / "latest.json").unlink()
     with pytest.raises(DataError) as caught:
         job.preprocess(config)
-    assert "h.csv: 30 of 60 rows are in quarantine (30 malformed_row; the first is row 2 of h.csv)" in str(caught.value)
+    assert "h.csv: 30 of 60 rows are in quarantine (30 malformed_row; the first is row 2 of h.csv)" in str(
+        caught.value
+    )
     assert "accept it with --max-quarantined 0.5" in str(caught.value)
     assert not (tmp_path / "out" / "latest.json").exists()
     assert open_dataset(uri).table("quarantine").num_rows == 30  # there to look at
@@ -354,5 +398,7 @@ def test_broken_rows_that_an_earlier_version_read_are_read_again(tmp_path: Path)
     del manifest["reader"]  # as version 1 wrote it
     storage.open_storage(uri).delete("_SUCCESS")
     dataset.seal(uri, manifest)
-    with pytest.raises(DataError, match=r"an earlier version wrote it, .* delete that folder and run the same command again"):
+    with pytest.raises(
+        DataError, match=r"an earlier version wrote it, .* delete that folder and run the same command again"
+    ):
         job.preprocess(config)

@@ -1,4 +1,6 @@
-"""Downloading the headlines: from Kaggle, else from the authors, verified, or one line that says how to get them by hand."""
+"""Downloading the headlines: from Kaggle, else from the authors, verified, or one line that says how to get
+them by hand.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def authors(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None: ...
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))
+    ) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}", folder
@@ -55,12 +59,16 @@ def authors(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 def publish(folder: Path, rows: list[tuple[str, int]]) -> None:
     for name, label in download.AUTHORS_FILES.items():
-        lines = "\n\n".join(headline for headline, called in rows if called == label)  # they leave every other line blank
+        lines = "\n\n".join(
+            headline for headline, called in rows if called == label
+        )  # they leave every other line blank
         (folder / name).write_bytes(gzip.compress(f"{lines}\n".encode()))
 
 
 def kaggle_with(rows: list[tuple[str, int]]) -> Any:
-    """Keeps of `kagglehub.dataset_download` that it writes the dataset's files below a folder and returns that."""
+    """Keeps of `kagglehub.dataset_download` that it writes the dataset's files below a folder and returns
+    that.
+    """
 
     def dataset_download(handle: str, output_dir: str) -> str:
         assert handle == download.KAGGLE
@@ -96,7 +104,9 @@ def test_from_the_authors_where_kaggle_cannot_be_reached(tmp_path: Path, authors
 
 
 @pytest.mark.usefixtures("known")
-def test_another_set_on_kaggle_is_not_taken(tmp_path: Path, authors: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_set_on_kaggle_is_not_taken(
+    tmp_path: Path, authors: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import kagglehub
 
     monkeypatch.setattr(kagglehub, "dataset_download", kaggle_with([("Changed", 1), *ROWS[1:]]))

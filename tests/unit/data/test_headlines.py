@@ -23,7 +23,12 @@ from clickbait.data import formats, headlines, sources
 from clickbait.data.headlines import SPLITS
 from clickbait.errors import DataError
 
-ROWS = [("Ten ways to fold a map", "1"), ('Mayor says "no", again', "0"), ("Größe zählt nicht", "0"), ("Two lines\nof text", "1")]
+ROWS = [
+    ("Ten ways to fold a map", "1"),
+    ('Mayor says "no", again', "0"),
+    ("Größe zählt nicht", "0"),
+    ("Two lines\nof text", "1"),
+]
 
 
 def read(path: Path, **settings: Any) -> list[tuple[bytes | None, str | None, str | None]]:
@@ -35,7 +40,10 @@ def read(path: Path, **settings: Any) -> list[tuple[bytes | None, str | None, st
 
 def judge(rows: list[tuple[bytes | None, str | None, str | None]], **settings: Any) -> list[dict[str, Any]]:
     table = pa.Table.from_pylist(
-        [{"row": at, "headline": headline, "label": label, "reason": reason} for at, (headline, label, reason) in enumerate(rows, 1)],
+        [
+            {"row": at, "headline": headline, "label": label, "reason": reason}
+            for at, (headline, label, reason) in enumerate(rows, 1)
+        ],
         schema=headlines.RAW,
     )
     judged: list[dict[str, Any]] = headlines.validate(table, 0, PreprocessConfig(**settings)).to_pylist()
@@ -48,12 +56,17 @@ def reasons(path: Path) -> list[str | None]:
 
 def delimited(delimiter: str) -> bytes:
     sink = io.StringIO()
-    csv.writer(sink, delimiter=delimiter).writerows([("id", "headline", "clickbait"), *(("x", *row) for row in ROWS)])
+    csv.writer(sink, delimiter=delimiter).writerows(
+        [("id", "headline", "clickbait"), *(("x", *row) for row in ROWS)]
+    )
     return sink.getvalue().encode()
 
 
 def as_json() -> bytes:
-    return b"".join(json.dumps({"id": "x", "headline": headline, "clickbait": int(label)}).encode() + b"\n" for headline, label in ROWS)
+    return b"".join(
+        json.dumps({"id": "x", "headline": headline, "clickbait": int(label)}).encode() + b"\n"
+        for headline, label in ROWS
+    )
 
 
 def parquet(**columns: Any) -> bytes:
@@ -73,7 +86,9 @@ WRITERS: dict[str, Callable[[], bytes]] = {
     "bom.csv": lambda: b"\xef\xbb\xbf" + delimited(","),
     "h.tsv": lambda: delimited("\t"),
     "h.jsonl": as_json,
-    "h.parquet": lambda: parquet(id=["x"] * len(ROWS), headline=[row[0] for row in ROWS], clickbait=[row[1] for row in ROWS]),
+    "h.parquet": lambda: parquet(
+        id=["x"] * len(ROWS), headline=[row[0] for row in ROWS], clickbait=[row[1] for row in ROWS]
+    ),
     "h.csv.gz": lambda: gzip.compress(delimited(",")),
     "h.tsv.gz": lambda: gzip.compress(delimited("\t")),
     "h.jsonl.gz": lambda: gzip.compress(as_json()),
@@ -100,7 +115,9 @@ def test_an_undecodable_byte_costs_one_row(tmp_path: Path) -> None:
 
 
 def test_rows_with_other_columns_are_malformed_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
-    (tmp_path / "h.csv").write_bytes(b'headline,clickbait\r\ngood,1\r\na,b,c\r\n\r\nalone\r\n"x"y,1\r\ngood too,0\r\n')
+    (tmp_path / "h.csv").write_bytes(
+        b'headline,clickbait\r\ngood,1\r\na,b,c\r\n\r\nalone\r\n"x"y,1\r\ngood too,0\r\n'
+    )
     rows = read(tmp_path / "h.csv")
     assert [row[2] for row in rows] == [None, "malformed_row", "malformed_row", "malformed_row", None]
     assert [row[0] for row in rows] == [b"good", b"a,b,c", b"alone", b'"x"y,1', b"good too"]
@@ -108,7 +125,15 @@ def test_rows_with_other_columns_are_malformed_and_blank_lines_are_no_rows(tmp_p
 
 def test_a_quote_that_nothing_closes_costs_its_own_line(tmp_path: Path) -> None:
     good = [b"headline %d,1" % at for at in range(20_000)]  # more than the csv reader takes for a field
-    lines = [b"headline,clickbait", b"before,1", b'"open,1', *good, b'say "no",0', b'"open to the end,0', b"after,1"]
+    lines = [
+        b"headline,clickbait",
+        b"before,1",
+        b'"open,1',
+        *good,
+        b'say "no",0',
+        b'"open to the end,0',
+        b"after,1",
+    ]
     (tmp_path / "h.csv").write_bytes(b"\n".join(lines))
     rows = read(tmp_path / "h.csv")
     assert [row[0] for row in rows] == [
@@ -124,17 +149,23 @@ def test_a_quote_that_nothing_closes_costs_its_own_line(tmp_path: Path) -> None:
 
 def test_a_quote_that_another_row_seems_to_close_costs_its_own_line(tmp_path: Path) -> None:
     rows = ["news of the day,0"] * 20
-    (tmp_path / "h.csv").write_text("\n".join(["headline,clickbait", '"Nobody saw this coming,1', *rows, 'The screen is 50",1', "last,0"]))
+    (tmp_path / "h.csv").write_text(
+        "\n".join(["headline,clickbait", '"Nobody saw this coming,1', *rows, 'The screen is 50",1', "last,0"])
+    )
     assert [row[2] for row in read(tmp_path / "h.csv")] == ["malformed_row"] + [None] * 22
 
 
 def test_a_field_of_many_lines_is_one_field(tmp_path: Path) -> None:
     body = "\n".join(["A paragraph, a comma.", "", "Another one", *["and, so, on"] * 30, 'with a ""quote""'])
-    (tmp_path / "h.csv").write_text(f'body,headline,clickbait\n"{body}","Two lines\nof text",1\nshort,Good,0\n')
+    (tmp_path / "h.csv").write_text(
+        f'body,headline,clickbait\n"{body}","Two lines\nof text",1\nshort,Good,0\n'
+    )
     assert read(tmp_path / "h.csv") == [(b"Two lines\nof text", "1", None), (b"Good", "0", None)]
 
 
-LINES = st.lists(st.text(alphabet='ab",\n', max_size=12).map(lambda line: line.replace("\n", "") + "\n"), max_size=30)
+LINES = st.lists(
+    st.text(alphabet='ab",\n', max_size=12).map(lambda line: line.replace("\n", "") + "\n"), max_size=30
+)
 
 
 @settings(deadline=None)
@@ -150,7 +181,9 @@ def test_every_line_belongs_to_one_row_whatever_the_quotes(lines: list[str], wid
     records = list(formats.Records(iter(lines), decode, ",", width))
     assert [line for taken, _ in records for line in taken] == lines
     assert all(fields is None or width is None or len(fields) in (0, width) for _, fields in records)
-    assert looked_at <= 4 * len(lines)  # once more where a quote opens, once to count delimiters: never a square
+    assert looked_at <= 4 * len(
+        lines
+    )  # once more where a quote opens, once to count delimiters: never a square
 
 
 @pytest.mark.parametrize("name", ["h.csv", "h.jsonl"])
@@ -162,7 +195,9 @@ def test_lines_that_end_in_a_carriage_return_alone_are_told(tmp_path: Path, name
 
 def test_a_line_without_end_is_not_read_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "MAX_LINE", 100)
-    (tmp_path / "h.jsonl").write_bytes(b'{"headline": "' + b"x" * 1000 + b'", "clickbait": 1}\n{"headline": "good", "clickbait": 1}\n')
+    (tmp_path / "h.jsonl").write_bytes(
+        b'{"headline": "' + b"x" * 1000 + b'", "clickbait": 1}\n{"headline": "good", "clickbait": 1}\n'
+    )
     rows = read(tmp_path / "h.jsonl")
     assert [row[2] for row in rows] == ["malformed_row", None]
     assert len(rows[0][0] or b"") == 100
@@ -201,10 +236,19 @@ def test_what_json_can_hold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "labels", [pa.array([True, False]), pa.array([1, 0]), pa.array([1.0, 0.0]), pa.array(["Clickbait", "NEWS"]), pa.array([b"1", b"0"])]
+    "labels",
+    [
+        pa.array([True, False]),
+        pa.array([1, 0]),
+        pa.array([1.0, 0.0]),
+        pa.array(["Clickbait", "NEWS"]),
+        pa.array([b"1", b"0"]),
+    ],
 )
 def test_labels_of_any_type_in_parquet(tmp_path: Path, labels: pa.Array) -> None:
-    (tmp_path / "h.parquet").write_bytes(parquet(headline=pa.array(["a", "b"]).dictionary_encode(), clickbait=labels))
+    (tmp_path / "h.parquet").write_bytes(
+        parquet(headline=pa.array(["a", "b"]).dictionary_encode(), clickbait=labels)
+    )
     assert [row["class"] for row in judge(read(tmp_path / "h.parquet"))] == [1, 0]
 
 
@@ -212,7 +256,9 @@ def test_labels_of_any_type_in_parquet(tmp_path: Path, labels: pa.Array) -> None
 def test_text_of_every_type_of_arrow_is_read(tmp_path: Path, kind: pa.DataType) -> None:
     text = pa.array([b"good", b"\xff", None], pa.binary()).cast(pa.binary_view())
     text = text.view(kind) if kind == pa.string_view() else text.cast(kind)
-    (tmp_path / "h.parquet").write_bytes(parquet(headline=text, clickbait=pa.array(["1", "0", "1"]).cast(pa.string_view())))
+    (tmp_path / "h.parquet").write_bytes(
+        parquet(headline=text, clickbait=pa.array(["1", "0", "1"]).cast(pa.string_view()))
+    )
     assert [(row["reason"], row["class"]) for row in judge(read(tmp_path / "h.parquet"))] == [
         (None, 1),
         ("undecodable", None),
@@ -241,7 +287,11 @@ UNREADABLE: dict[str, tuple[str, bytes, str]] = {
     "parquet_column": ("h.parquet", parquet(headline=["a"], y=[1]), 'no column "clickbait"'),
     "json_array": ("h.json", b'[\n{"headline": "a", "clickbait": 1},\n]', "write one object a line"),
     "not_gzip": ("h.csv.gz", HEADER, "cannot be read to its end"),
-    "cut_gzip": ("h.csv.gz", gzip.compress(HEADER + random.Random(0).randbytes(9999))[:-99], "cannot be read to its end"),
+    "cut_gzip": (
+        "h.csv.gz",
+        gzip.compress(HEADER + random.Random(0).randbytes(9999))[:-99],
+        "cannot be read to its end",
+    ),
     "cut_parquet": ("h.parquet", parquet(headline=["a"], clickbait=[1])[:-9], "not a whole Parquet file"),
     "kind": ("h.xlsx", b"PK", "no file of a known kind"),
 }
@@ -271,7 +321,9 @@ class Stream(list[dict[str, Any]]):
 
 
 class FakeHub:
-    """Keeps of the hub that a dataset's name has a commit, and that a stream of a commit is a stream of dicts."""
+    """Keeps of the hub that a dataset's name has a commit, and that a stream of a commit is a stream of
+    dicts.
+    """
 
     def __init__(self, rows: list[dict[str, Any]] | Exception) -> None:
         self.rows = rows
@@ -297,7 +349,10 @@ def test_a_hugging_face_dataset_is_streamed_at_its_commit(monkeypatch: pytest.Mo
     monkeypatch.setattr(datasets, "load_dataset", hub.load_dataset)
     config = PreprocessConfig(source="hf:owner/name:test")
     (piece,) = sources.pieces(config)
-    assert [row for table in sources.read(piece, config) for row in table["headline"].to_pylist()] == [b"a", b"b"]
+    assert [row for table in sources.read(piece, config) for row in table["headline"].to_pylist()] == [
+        b"a",
+        b"b",
+    ]
     assert hub.asked == [("owner/name", {"split": "test", "revision": "c0ffee", "streaming": True})]
     assert piece == "hf:owner/name:test@c0ffee"  # so another commit is another fingerprint
 
@@ -306,7 +361,9 @@ def test_a_hugging_face_dataset_without_the_hub_is_one_line(monkeypatch: pytest.
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: FakeHub(ConnectionError("down")))
-    with pytest.raises(DataError, match=r"hf:owner/name: no such dataset, or the Hugging Face hub cannot be reached"):
+    with pytest.raises(
+        DataError, match=r"hf:owner/name: no such dataset, or the Hugging Face hub cannot be reached"
+    ):
         sources.pieces(PreprocessConfig(source="hf:owner/name"))
 
 
@@ -332,28 +389,47 @@ def test_a_label_that_means_both_is_refused() -> None:
         headlines.classes(PreprocessConfig(news_values=("Yes",), clickbait_values=("yes",)))
 
 
-def settle_all(rows: list[tuple[str, int]], config: PreprocessConfig, order: list[int] | None = None) -> list[headlines.Settled]:
+def settle_all(
+    rows: list[tuple[str, int]], config: PreprocessConfig, order: list[int] | None = None
+) -> list[headlines.Settled]:
     """Judges the rows as one file, shuffles them, and settles each partition, as the job does."""
-    judged = judge([(headline.encode(), str(label), None) for headline, label in rows], partitions=config.partitions)
+    judged = judge(
+        [(headline.encode(), str(label), None) for headline, label in rows], partitions=config.partitions
+    )
     ending = headlines.end(0, len(rows), None, config).to_pylist()
     mixed = [judged[at] for at in order or range(len(judged))] + ending
     partitions = sorted({row["partition"] for row in mixed})
     return [
-        headlines.settle(pa.Table.from_pylist([row for row in mixed if row["partition"] == at], schema=headlines.JUDGED), ["a.csv"], config)
+        headlines.settle(
+            pa.Table.from_pylist([row for row in mixed if row["partition"] == at], schema=headlines.JUDGED),
+            ["a.csv"],
+            config,
+        )
         for at in partitions
     ]
 
 
 def where(settled: list[headlines.Settled]) -> dict[str, str]:
-    return {row["headline"]: name for part in settled for name, table in part.splits.items() for row in table.to_pylist()}
+    return {
+        row["headline"]: name
+        for part in settled
+        for name, table in part.splits.items()
+        for row in table.to_pylist()
+    }
 
 
 WORDS = st.text(alphabet="abc !?", max_size=4)
 
 
 @settings(deadline=None)  # a busy machine is no failure
-@given(st.lists(st.tuples(WORDS, st.integers(0, 2)), max_size=60), st.integers(1, 4), st.randoms(use_true_random=False))
-def test_every_row_is_kept_quarantined_or_a_duplicate(rows: list[tuple[str, int]], partitions: int, chance: random.Random) -> None:
+@given(
+    st.lists(st.tuples(WORDS, st.integers(0, 2)), max_size=60),
+    st.integers(1, 4),
+    st.randoms(use_true_random=False),
+)
+def test_every_row_is_kept_quarantined_or_a_duplicate(
+    rows: list[tuple[str, int]], partitions: int, chance: random.Random
+) -> None:
     config = PreprocessConfig(partitions=partitions)
     order = list(range(len(rows)))
     chance.shuffle(order)
@@ -375,7 +451,9 @@ def test_every_row_is_kept_quarantined_or_a_duplicate(rows: list[tuple[str, int]
 
 def test_of_near_copies_the_first_is_kept() -> None:
     (settled,) = settle_all(
-        [("You won't believe THIS", 1), ("you won\u2019t believe this!", 1), ("Other", 0)], PreprocessConfig(partitions=1), [2, 1, 0]
+        [("You won't believe THIS", 1), ("you won\u2019t believe this!", 1), ("Other", 0)],
+        PreprocessConfig(partitions=1),
+        [2, 1, 0],
     )
     assert set(where([settled])) == {"You won't believe THIS", "Other"}
     assert settled.duplicates == 1
@@ -394,7 +472,9 @@ def test_splits_have_their_shares_in_each_label_and_follow_the_headline_alone() 
     config = PreprocessConfig(test_fraction=0.2, validation_fraction=0.1)
     found = where(settle_all([(headline, int(label)) for headline, label in rows], config))
     for label, total in ((1, 800), (0, 3200)):
-        counts = [sum(found[headline] == name for headline, called in rows if called == label) for name in SPLITS]
+        counts = [
+            sum(found[headline] == name for headline, called in rows if called == label) for name in SPLITS
+        ]
         assert counts == pytest.approx([0.7 * total, 0.1 * total, 0.2 * total], abs=2)
     assert found == where(settle_all([(headline, int(label)) for headline, label in reversed(rows)], config))
 
@@ -409,7 +489,11 @@ def test_one_partition_rounds_to_the_nearest_and_leaves_no_split_empty(rows: int
 
 def test_real_headlines_hold_two_near_copies(data_dir: Path) -> None:
     config = PreprocessConfig(source=str(data_dir / "stop-clickbait" / "clickbait_data.csv"))
-    rows = [row for table in sources.judged(pa.table({"file": [0], "piece": sources.pieces(config)}), config) for row in table.to_pylist()]
+    rows = [
+        row
+        for table in sources.judged(pa.table({"file": [0], "piece": sources.pieces(config)}), config)
+        for row in table.to_pylist()
+    ]
     assert rows.pop()["row"] == len(rows) == 32_000
     assert all(row["reason"] is None for row in rows)
     assert len({row["key"] for row in rows}) == 31_998

@@ -19,7 +19,13 @@ from clickbait.errors import DataError
 from clickbait.training.loop import headline_losses
 from tuning.distil import CERTAIN, margins_of
 
-ROWS = {"headline": ["a", "b", "c"], "label": [0, 1, -1], "input_ids": [[1], [2], [3]], "length": [1, 1, 1], "margin": [-3.0, 2.0, 0.5]}
+ROWS = {
+    "headline": ["a", "b", "c"],
+    "label": [0, 1, -1],
+    "input_ids": [[1], [2], [3]],
+    "length": [1, 1, 1],
+    "margin": [-3.0, 2.0, 0.5],
+}
 OURS = cast(Dataset, SimpleNamespace(fingerprint="ours"))
 
 
@@ -63,7 +69,9 @@ def test_a_set_that_another_job_wrote_meanwhile_stays_whole(tmp_path: Path) -> N
 
 def losses(**settings: Any) -> torch.Tensor:
     logits = torch.tensor([[1.0, -1.0], [0.5, 0.7], [0.0, 2.0]])
-    return headline_losses(TrainConfig(**settings), logits, torch.tensor([0, 1, -1]), torch.tensor([-3.0, 2.0, 0.5]))
+    return headline_losses(
+        TrainConfig(**settings), logits, torch.tensor([0, 1, -1]), torch.tensor([-3.0, 2.0, 0.5])
+    )
 
 
 def test_the_loss_is_the_weighted_mean_of_both() -> None:
@@ -72,7 +80,9 @@ def test_the_loss_is_the_weighted_mean_of_both() -> None:
     soft = F.binary_cross_entropy_with_logits(margins / 3, torch.sigmoid(theirs / 3), reduction="none") * 9
     found = losses(soft_labels="/soft", soft_weight=0.75, soft_temperature=3.0)
     torch.testing.assert_close(found[:2], (0.75 * soft + 0.25 * hard)[:2])
-    torch.testing.assert_close(found[2], soft[2], msg="a headline without a label has the teacher's loss alone")
+    torch.testing.assert_close(
+        found[2], soft[2], msg="a headline without a label has the teacher's loss alone"
+    )
     torch.testing.assert_close(losses()[:2], hard[:2])
 
 

@@ -1,4 +1,6 @@
-"""Sources that never end, or that nobody means: preprocess and score refuse them in one line, before anything else."""
+"""Sources that never end, or that nobody means: preprocess and score refuse them in one line, before anything
+else.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def zeros(path: Path) -> None:
 @BOTH
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize(("make", "what"), [(fifo, "a FIFO"), (zeros, "a device")])
-def test_only_regular_files_are_read(tmp_path: Path, read: Read, make: Callable[[Path], None], what: str, inside: bool) -> None:
+def test_only_regular_files_are_read(
+    tmp_path: Path, read: Read, make: Callable[[Path], None], what: str, inside: bool
+) -> None:
     make(tmp_path / "h.csv")
     with pytest.raises(StorageError, match=f"h.csv: is {what}, not a regular file"):
         read(tmp_path if inside else tmp_path / "h.csv")
@@ -61,7 +65,11 @@ def test_a_gzip_that_unpacks_to_far_more_than_headlines_do_is_refused(
     tmp_path: Path, read: Read, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(formats, "FREE_BYTES", 100_000)
-    good = "headline,clickbait\nthe market,0\n" if "csv" in name else '{"headline": "the market", "clickbait": 0}\n'
+    good = (
+        "headline,clickbait\nthe market,0\n"
+        if "csv" in name
+        else '{"headline": "the market", "clickbait": 0}\n'
+    )
     (tmp_path / name).write_bytes(gzip.compress(good.encode() + b" " * (10 << 20)))
     with pytest.raises(DataError, match=f"{name}: holds more than 200 times its own size"):
         read(tmp_path / name)
@@ -76,7 +84,9 @@ def test_a_parquet_file_that_unpacks_to_far_more_than_headlines_do_is_refused(
 ) -> None:
     monkeypatch.setattr(formats, "FREE_BYTES", 100_000)
     rows = 300_000 if len(headline) < 100 else 1
-    table = pa.table({"headline": pa.repeat(pa.scalar(headline), rows), "clickbait": pa.repeat(pa.scalar(1), rows)})
+    table = pa.table(
+        {"headline": pa.repeat(pa.scalar(headline), rows), "clickbait": pa.repeat(pa.scalar(1), rows)}
+    )
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", max_rows_per_page=rows)
     (tmp_path / "h.parquet").write_bytes(sink.getvalue())
@@ -89,7 +99,9 @@ def test_a_file_name_that_is_not_utf8_is_told(tmp_path: Path, read: Read) -> Non
     path = os.fsdecode(os.fsencode(tmp_path) + b"/h\xff.csv")
     with open(path, "w") as file:
         file.write("headline,clickbait\nthe market,0\n")
-    with pytest.raises(ClickbaitError, match=r"h\\udcff\.csv: the file's name is not UTF-8: rename it") as caught:
+    with pytest.raises(
+        ClickbaitError, match=r"h\\udcff\.csv: the file's name is not UTF-8: rename it"
+    ) as caught:
         read(tmp_path)
     str(caught.value).encode()
 

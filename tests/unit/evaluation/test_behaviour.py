@@ -1,4 +1,6 @@
-"""Behavioural cases: the catalogue is whole, each kind decides as it says, and a broken catalogue is told in one line."""
+"""Behavioural cases: the catalogue is whole, each kind decides as it says, and a broken catalogue is told in
+one line.
+"""
 
 from __future__ import annotations
 
@@ -115,13 +117,28 @@ CASE = "{kind: minimum_functionality, group: g, name: one, text: t, expect: news
     ("text", "told"),
     [
         (f"cases: [{CASE}, {CASE}]", 'two cases are named "one"'),
-        (f"cases: [{CASE[:-1]}, expct: x}}]", """case 1, 'one': expct: unknown key; did you mean "expect"\\?$"""),
-        ("cases: [{kind: negation, group: g, name: one, text: t}]", "case 1, 'one': kind: must be one of .*, not 'negation'$"),
+        (
+            f"cases: [{CASE[:-1]}, expct: x}}]",
+            """case 1, 'one': expct: unknown key; did you mean "expect"\\?$""",
+        ),
+        (
+            "cases: [{kind: negation, group: g, name: one, text: t}]",
+            "case 1, 'one': kind: must be one of .*, not 'negation'$",
+        ),
         ("cases: [{group: g, name: one, text: t}]", "case 1, 'one': kind: must be one of "),
-        (f"cases: [{CASE}, {{kind: minimum_functionality, group: g, name: two, expect: news}}]", "case 2, 'two': text: Field required$"),
-        ("cases: [{kind: minimum_functionality, group: g, name: one, text: ' ', expect: news}]", "text: must be a headline"),
+        (
+            f"cases: [{CASE}, {{kind: minimum_functionality, group: g, name: two, expect: news}}]",
+            "case 2, 'two': text: Field required$",
+        ),
+        (
+            "cases: [{kind: minimum_functionality, group: g, name: one, text: ' ', expect: news}]",
+            "text: must be a headline",
+        ),
         ("cases: [{kind: invariance, group: g, name: one, text: t, variants: []}]", "variants"),
-        ("cases: [{kind: invariance, group: g, name: one, text: t, variants: ['']}]", "variants.0: must be a headline"),
+        (
+            "cases: [{kind: invariance, group: g, name: one, text: t, variants: ['']}]",
+            "variants.0: must be a headline",
+        ),
         ("cases: []", "cases: has none"),
         ("case: []", 'did you mean "cases"'),
         ("[]", "must be a mapping of keys to values, not a list"),

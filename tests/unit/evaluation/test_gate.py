@@ -1,4 +1,6 @@
-"""The gate: every bound decides, what could not be measured does not pass, and a synthetic model never replaces a real one."""
+"""The gate: every bound decides, what could not be measured does not pass, and a synthetic model never
+replaces a real one.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +23,27 @@ GOOD: dict[str, Any] = {
     "transfer": {"auc": 0.995},
     "export": {"int8": {"agreement": 0.999}},
     "behaviour": {
-        "kinds": {kind: {"cases": 50, "passed": 49, "rate": 0.98} for kind in ("minimum_functionality", "invariance", "direction")},
+        "kinds": {
+            kind: {"cases": 50, "passed": 49, "rate": 0.98}
+            for kind in ("minimum_functionality", "invariance", "direction")
+        },
     },
     "latency": {"single_p50_ms": 3.0},
 }
 
 
-def compared(only_version: int, only_candidate: int, *, accuracy: float = 0.99, rows: int = 1000, version: str = "v1") -> Comparison:
+def compared(
+    only_version: int, only_candidate: int, *, accuracy: float = 0.99, rows: int = 1000, version: str = "v1"
+) -> Comparison:
     return Comparison(version, rows, accuracy, Discordant(only_version, only_candidate))
 
 
 CHAMPION = Champion(compared(5, 5), synthetic=False, latency_ratio=1.0)
 
 
-def failed(metrics: dict[str, Any], champion: Champion | None = None, best: Best | None = None, **bounds: Any) -> set[str]:
+def failed(
+    metrics: dict[str, Any], champion: Champion | None = None, best: Best | None = None, **bounds: Any
+) -> set[str]:
     """The checks that did not pass; the decision must say the same."""
     verdict = decide(metrics, champion, GateConfig(**bounds), best=best)
     names = {item["name"] for item in verdict["checks"] if not item["passed"]}
@@ -97,18 +106,29 @@ def test_a_candidate_that_is_significantly_worse_than_the_champion_is_refused(
 
 
 def test_a_slower_candidate_is_refused() -> None:
-    assert failed(GOOD, Champion(compared(5, 5), synthetic=False, latency_ratio=2.0)) == {"latency_vs_champion"}
+    assert failed(GOOD, Champion(compared(5, 5), synthetic=False, latency_ratio=2.0)) == {
+        "latency_vs_champion"
+    }
     for ratio, decision in ((1.5, "promoted"), (1.51, "refused")):
-        assert decide(GOOD, CHAMPION, GateConfig(), fastest=Fastest("v1", ratio, of=3))["decision"] == decision
+        assert (
+            decide(GOOD, CHAMPION, GateConfig(), fastest=Fastest("v1", ratio, of=3))["decision"] == decision
+        )
 
 
-@pytest.mark.parametrize(("rows", "allowed"), [(50, 1), (199, 1), (200, 1), (399, 1), (400, 2), (1000, 5), (3200, 16)])
-def test_the_floor_is_the_best_version_less_a_margin_of_one_headline_at_least(rows: int, allowed: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "allowed"), [(50, 1), (199, 1), (200, 1), (399, 1), (400, 2), (1000, 5), (3200, 16)]
+)
+def test_the_floor_is_the_best_version_less_a_margin_of_one_headline_at_least(
+    rows: int, allowed: int
+) -> None:
     """McNemar's test says nothing of few headlines: there the floor decides."""
     metrics = {**GOOD, "test": {**GOOD["test"], "rows": rows}}
     for lost, refused in ((allowed, set()), (allowed + 1, {"accuracy_vs_best"})):
         pair = compared(lost, 0, rows=rows, version="v3")
-        assert failed(metrics, CHAMPION, Best("v3", pair.accuracy, of=4, compared=pair), champion_alpha=0.0) == refused
+        assert (
+            failed(metrics, CHAMPION, Best("v3", pair.accuracy, of=4, compared=pair), champion_alpha=0.0)
+            == refused
+        )
 
 
 def test_the_floor_of_a_version_that_is_gone_is_its_manifests() -> None:
@@ -118,16 +138,32 @@ def test_the_floor_of_a_version_that_is_gone_is_its_manifests() -> None:
 
 def test_the_verdict_keeps_the_figures_of_both_comparisons() -> None:
     best = Best("v3", 0.992, of=4, compared=compared(3, 1, accuracy=0.992, version="v3"))
-    verdict = decide({**GOOD, "test_split": {"sha256": "abc"}}, dataclasses.replace(CHAMPION, dataset="0123"), GateConfig(), best=best)
+    verdict = decide(
+        {**GOOD, "test_split": {"sha256": "abc"}},
+        dataclasses.replace(CHAMPION, dataset="0123"),
+        GateConfig(),
+        best=best,
+    )
     assert verdict["champion"] == "v1"
     assert verdict["test_split"] == {"sha256": "abc"}
     champion, floor = verdict["compared"]
-    assert (champion["role"], champion["version"], champion["p_value"]) == ("champion", "v1", pytest.approx(638 / 1024))
+    assert (champion["role"], champion["version"], champion["p_value"]) == (
+        "champion",
+        "v1",
+        pytest.approx(638 / 1024),
+    )
     assert (floor["role"], floor["version"], floor["rows"]) == ("best", "v3", 1000)
-    assert (floor["only_version_right"], floor["only_candidate_right"], floor["p_value"]) == (3, 1, pytest.approx(5 / 16))
+    assert (floor["only_version_right"], floor["only_candidate_right"], floor["p_value"]) == (
+        3,
+        1,
+        pytest.approx(5 / 16),
+    )
     assert (floor["accuracy"], floor["candidate_accuracy"]) == (0.992, pytest.approx(0.990))
     notes = {item["name"]: item["note"] for item in verdict["checks"]}
-    assert "only v1 judges 5 right, only the candidate 5; p 0.623; v1 was trained on 0123" in notes["champion_p_value"]
+    assert (
+        "only v1 judges 5 right, only the candidate 5; p 0.623; v1 was trained on 0123"
+        in notes["champion_p_value"]
+    )
     assert "v3 is the best of 4" in notes["accuracy_vs_best"]
     assert "only v3 judges 3 right, only the candidate 1; p 0.312" in notes["accuracy_vs_best"]
     json.dumps(verdict, allow_nan=False)
@@ -147,7 +183,11 @@ def test_a_transfer_set_can_be_required() -> None:
 
 def test_the_check_of_the_transfer_set_says_what_was_left_out_of_it() -> None:
     metrics = {**GOOD, "transfer": {"auc": 0.99, "left_out": {"unknown_label": 4100, "duplicate": 2}}}
-    (told,) = (item["note"] for item in decide(metrics, None, GateConfig())["checks"] if item["name"] == "transfer_auc")
+    (told,) = (
+        item["note"]
+        for item in decide(metrics, None, GateConfig())["checks"]
+        if item["name"] == "transfer_auc"
+    )
     assert told == "4,102 rows left out: 4,100 unknown_label, 2 duplicate"
 
 
@@ -160,7 +200,9 @@ def test_int8_agreement_counts_at_the_bundles_threshold_alone() -> None:
     """An export of before the document named the threshold measured at 0.5."""
     at = {**GOOD, "threshold": 0.9}
     assert failed(at) == {"int8_agreement"}
-    (told,) = (item["note"] for item in decide(at, None, GateConfig())["checks"] if item["name"] == "int8_agreement")
+    (told,) = (
+        item["note"] for item in decide(at, None, GateConfig())["checks"] if item["name"] == "int8_agreement"
+    )
     assert told == "measured at the threshold 0.5, not at the bundle's: export again (ray_jobs.export)"
     assert failed({**at, "export": {**GOOD["export"], "threshold": 0.9}}) == set()
     assert failed({**GOOD, "threshold": 0.5}) == set()
@@ -171,17 +213,25 @@ KINDS = {"behaviour_minimum_functionality", "behaviour_invariance", "behaviour_d
 
 @pytest.mark.parametrize("null", [True, False])
 def test_a_candidate_of_before_the_catalogue_is_refused_and_told_to_evaluate_again(null: bool) -> None:
-    old = {name: part for name, part in GOOD.items() if name != "behaviour"} | ({"behaviour": None} if null else {})
+    old = {name: part for name, part in GOOD.items() if name != "behaviour"} | (
+        {"behaviour": None} if null else {}
+    )
     assert failed(old) == KINDS
     checks = decide(old, None, GateConfig())["checks"]
-    assert all("evaluate again" in item["note"] and item["value"] is None for item in checks if item["name"] in KINDS)
+    assert all(
+        "evaluate again" in item["note"] and item["value"] is None for item in checks if item["name"] in KINDS
+    )
 
 
 def test_a_catalogue_without_a_kind_is_refused_for_that_kind_alone() -> None:
     metrics = copy.deepcopy(GOOD)
     del metrics["behaviour"]["kinds"]["direction"]
     assert failed(metrics) == {"behaviour_direction"}
-    (told,) = (item["note"] for item in decide(metrics, None, GateConfig())["checks"] if item["name"] == "behaviour_direction")
+    (told,) = (
+        item["note"]
+        for item in decide(metrics, None, GateConfig())["checks"]
+        if item["name"] == "behaviour_direction"
+    )
     assert "no such case" in told
 
 

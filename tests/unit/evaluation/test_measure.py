@@ -1,4 +1,6 @@
-"""What is measured of anything that scores: in one call, with every part, and each of the parts is of its own texts."""
+"""What is measured of anything that scores: in one call, with every part, and each of the parts is of its own
+texts.
+"""
 
 from __future__ import annotations
 
@@ -61,14 +63,26 @@ def test_the_cases_are_judged_by_their_own_scores_and_the_threshold() -> None:
     }
     assert set(found["groups"]) == {"loud", "case"}
     (failed,) = found["failed"]
-    assert (failed["name"], failed["text"], failed["expect"], failed["scores"]) == ("quiet", "Quiet", "clickbait", [0.1])
+    assert (failed["name"], failed["text"], failed["expect"], failed["scores"]) == (
+        "quiet",
+        "Quiet",
+        "clickbait",
+        [0.1],
+    )
     assert measured(Exclaims(), threshold=0.05)["behaviour"]["passed"] == 3
 
 
 def test_a_model_whose_scores_are_no_numbers_is_one_line() -> None:
-    with pytest.raises(BundleError, match="scores 1 of 16 headlines as not a number: train it again with a smaller lr"):
+    with pytest.raises(
+        BundleError, match="scores 1 of 16 headlines as not a number: train it again with a smaller lr"
+    ):
         measure.measure(
-            lambda texts: np.array([np.nan, *np.zeros(len(texts) - 1)]), TEST, transfer=None, cases=CASES, threshold=0.5, worst=5
+            lambda texts: np.array([np.nan, *np.zeros(len(texts) - 1)]),
+            TEST,
+            transfer=None,
+            cases=CASES,
+            threshold=0.5,
+            worst=5,
         )
 
 

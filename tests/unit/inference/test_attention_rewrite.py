@@ -1,4 +1,6 @@
-"""A graph whose attention is rewritten gives the logits that it gave before; what is not known stays as it is."""
+"""A graph whose attention is rewritten gives the logits that it gave before; what is not known stays as it
+is.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,12 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from transformers import BertConfig, BertForSequenceClassification, MPNetConfig, MPNetForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
+)
 
 from clickbait.inference import attention_rewrite, graph_cache
 from clickbait.models import compact
@@ -23,12 +30,16 @@ SHAPES = [(1, 2), (1, 9), (3, 2), (5, 24), (2, 3)]
 
 
 def _bert() -> Any:
-    config = BertConfig(vocab_size=60, hidden_size=48, num_hidden_layers=3, num_attention_heads=3, intermediate_size=64)
+    config = BertConfig(
+        vocab_size=60, hidden_size=48, num_hidden_layers=3, num_attention_heads=3, intermediate_size=64
+    )
     return BertForSequenceClassification(config)
 
 
 def _mpnet() -> Any:
-    config = MPNetConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    config = MPNetConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
     model = MPNetForSequenceClassification(config)
     with torch.no_grad():
         model.mpnet.encoder.relative_attention_bias.weight.mul_(50)
@@ -37,11 +48,18 @@ def _mpnet() -> Any:
 
 def _compact(**fields: int) -> Any:
     return compact.CompactForSequenceClassification(
-        compact.CompactConfig(vocab_size=60, hidden_size=32, heads=2, intermediate_size=64, max_tokens=MAX_TOKENS, **fields)
+        compact.CompactConfig(
+            vocab_size=60, hidden_size=32, heads=2, intermediate_size=64, max_tokens=MAX_TOKENS, **fields
+        )
     )
 
 
-MODELS = {"bert": _bert, "mpnet": _mpnet, "one layer": lambda: _compact(layers=1), "phrases": lambda: _compact(layers=2, buckets=64)}
+MODELS = {
+    "bert": _bert,
+    "mpnet": _mpnet,
+    "one layer": lambda: _compact(layers=1),
+    "phrases": lambda: _compact(layers=2, buckets=64),
+}
 
 
 def exported(folder: Path, make: Any, scale: float = 6.0, *, biases: bool = True) -> dict[str, Path]:
@@ -61,7 +79,9 @@ def exported(folder: Path, make: Any, scale: float = 6.0, *, biases: bool = True
 
 
 def session(path: Path, *, ready: bool) -> Any:
-    return onnxruntime.InferenceSession(str(path), graph_cache.options(1, ready=ready), providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        str(path), graph_cache.options(1, ready=ready), providers=["CPUExecutionProvider"]
+    )
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> str:
@@ -91,7 +111,9 @@ def test_the_logits_stay(tmp_path: Path, name: str, kind: str, caplog: pytest.Lo
     plain = session(path, ready=False)
     for shape in SHAPES:
         before, after = logits(plain, shape), logits(rewritten, shape)
-        assert np.ptp(before[:, 1] - before[:, 0]) > 0.003 or shape[0] == 1, "headlines must differ, or anything would pass"
+        assert np.ptp(before[:, 1] - before[:, 0]) > 0.003 or shape[0] == 1, (
+            "headlines must differ, or anything would pass"
+        )
         if kind == "fp32":
             np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
         else:  # a sum rounded otherwise may take an activation to the next of 256 steps
@@ -134,7 +156,9 @@ def _softmax_alone(path: Path) -> None:
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])
     out = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4])
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Softmax", ["y"], ["logits"])]
-    graph = helper.make_graph(nodes, "g", [value], [out], [numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")])
+    graph = helper.make_graph(
+        nodes, "g", [value], [out], [numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")]
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), str(path))
 
 

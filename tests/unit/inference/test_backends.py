@@ -1,4 +1,6 @@
-"""Backends give the same scores, prepared weights are shared and never a stranger's, and a missing GPU is one clear line."""
+"""Backends give the same scores, prepared weights are shared and never a stranger's, and a missing GPU is one
+clear line.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,19 @@ from clickbait.registry import bundle
 from clickbait.training import export
 from tests.tiny import tiny_bundle
 
-TEXTS = ["you won believe the secret trick", "council approves budget report", "you", "the market of one minister " * 3]
+TEXTS = [
+    "you won believe the secret trick",
+    "council approves budget report",
+    "you",
+    "the market of one minister " * 3,
+]
 
 
 @pytest.fixture(scope="module")
 def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with fp32, int8 and safetensors of one small transformer with large weights, so that texts differ."""
+    """A bundle with fp32, int8 and safetensors of one small transformer with large weights, so that texts
+    differ.
+    """
     folder = tiny_bundle(tmp_path_factory.mktemp("backends") / "bundle")
     config = TrainConfig(model="scratch:transformer", layers=1, hidden=32, dataset="none", output="none")
     model = load.load(config, (folder / "tokenizer.json").read_bytes(), 32).eval()
@@ -51,7 +60,9 @@ def test_torch_scores_as_the_exported_graph_does(transformer: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["int8", "fp32"])
-def test_shared_weights_give_the_same_scores_to_the_bit(transformer: Path, tmp_path: Path, runtime: str) -> None:
+def test_shared_weights_give_the_same_scores_to_the_bit(
+    transformer: Path, tmp_path: Path, runtime: str
+) -> None:
     own = Scorer(transformer, runtime=runtime).score(TEXTS)
     for _ in range(2):  # made, then found
         shared = Scorer(transformer, runtime=runtime, shared=tmp_path / "prepared").score(TEXTS)
@@ -72,7 +83,9 @@ from pathlib import Path
 from clickbait.inference.scorer import Scorer
 print(Scorer(Path({str(transformer)!r}), shared=Path({str(tmp_path / "prepared")!r})).score(["you won"])[0])
 """
-    children = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    children = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
     told = {child.communicate(timeout=120)[0] for child in children}
     assert all(child.returncode == 0 for child in children)
     assert len(told) == 1
@@ -93,7 +106,9 @@ def test_another_model_is_prepared_apart_and_old_ones_go(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o702])
-def test_a_folder_that_others_may_write_to_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int) -> None:
+def test_a_folder_that_others_may_write_to_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int
+) -> None:
     folder, where = tiny_bundle(tmp_path / "bundle"), tmp_path / "prepared"
     where.mkdir()
     where.chmod(mode)
@@ -103,7 +118,9 @@ def test_a_folder_that_others_may_write_to_is_not_used(tmp_path: Path, caplog: p
     assert "others may write to it" in caplog.text
 
 
-def test_what_cannot_be_written_costs_the_sharing_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_written_costs_the_sharing_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("")
     folder = tiny_bundle(tmp_path / "bundle")
     assert len(Scorer(folder, shared=tmp_path / "file" / "prepared").score(["you"])) == 1

@@ -1,4 +1,6 @@
-"""The scorer gives each text its own score, whatever stands beside it and in whatever order, and refuses what it cannot load."""
+"""The scorer gives each text its own score, whatever stands beside it and in whatever order, and refuses what
+it cannot load.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,10 @@ def test_a_score_depends_on_the_text_alone(scorer: Scorer, texts: list[str]) -> 
 
 def test_the_score_is_softmax_of_the_logits_over_the_temperature(tmp_path: Path) -> None:
     texts = ["you won", "budget", "the secret council trick"]
-    by_temperature = {t: Scorer(tiny_bundle(tmp_path / str(t), temperature=t)).score(texts).astype(float) for t in (1.0, 2.5)}
+    by_temperature = {
+        t: Scorer(tiny_bundle(tmp_path / str(t), temperature=t)).score(texts).astype(float)
+        for t in (1.0, 2.5)
+    }
     logit = {t: np.log(scores / (1 - scores)) for t, scores in by_temperature.items()}
     np.testing.assert_allclose(logit[1.0], 2.5 * logit[2.5], rtol=1e-4)
     session = pytest.importorskip("onnxruntime").InferenceSession(str(tmp_path / "1.0" / "model.onnx"))
@@ -93,7 +98,9 @@ def test_logits_of_any_size_give_a_number(scorer: Scorer, monkeypatch: pytest.Mo
     assert scorer.score(["a", "a", "a"]).tolist() == [1.0, 0.0, 0.5]
 
 
-@pytest.mark.parametrize(("score", "label"), [(0.3, "clickbait"), (0.299999, "news"), (0.2999999, "clickbait"), (1.0, "clickbait")])
+@pytest.mark.parametrize(
+    ("score", "label"), [(0.3, "clickbait"), (0.299999, "news"), (0.2999999, "clickbait"), (1.0, "clickbait")]
+)
 def test_the_label_follows_the_score_that_is_answered(tmp_path: Path, score: float, label: str) -> None:
     scorer = Scorer(tiny_bundle(tmp_path / "b", threshold=0.3, version="v7"))
     assert scorer.result(score) == {"label": label, "score": round(score, 6), "model": "v7"}
@@ -130,9 +137,15 @@ def test_padding_stays_within_a_micro_batch(scorer: Scorer, monkeypatch: pytest.
     assert (20, 3) in shapes  # the short ones, unpadded
 
 
-@pytest.mark.parametrize(("device", "given", "rows"), [("cuda", None, [40]), ("cpu", None, [8] * 5), ("cuda", 192, [6] * 6 + [4])])
+@pytest.mark.parametrize(
+    ("device", "given", "rows"), [("cuda", None, [40]), ("cpu", None, [8] * 5), ("cuda", 192, [6] * 6 + [4])]
+)
 def test_a_gpu_computes_more_at_a_time(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, device: Literal["cpu", "cuda"], given: int | None, rows: list[int]
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: Literal["cpu", "cuda"],
+    given: int | None,
+    rows: list[int],
 ) -> None:
     """No GPU is needed: what would compute on it is a double, which gives what a core gives."""
     core, shapes = Scorer(folder), []
@@ -147,7 +160,9 @@ def test_a_gpu_computes_more_at_a_time(
         return compute
 
     monkeypatch.setattr(backends, "load", load)
-    engine = Engine(Scorer(folder, device=device), Settings(device=device, batch_tokens=given), lambda _: None)
+    engine = Engine(
+        Scorer(folder, device=device), Settings(device=device, batch_tokens=given), lambda _: None
+    )
     texts = ["you " * 60] * 40
 
     async def ask() -> list[float]:

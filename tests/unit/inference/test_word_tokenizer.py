@@ -29,7 +29,22 @@ PIECES = st.sampled_from(
         "北京",
         "snake_case",
         "x" * 120,
-        *("-", "...", "\u3000", "\u200b", "\x00", "\t", "#", "ﬁ", "İ", "ß", "unbelievably", "##ing", "🎉", " "),
+        *(
+            "-",
+            "...",
+            "\u3000",
+            "\u200b",
+            "\x00",
+            "\t",
+            "#",
+            "ﬁ",
+            "İ",
+            "ß",
+            "unbelievably",
+            "##ing",
+            "🎉",
+            " ",
+        ),
     ]
 )
 TEXTS = st.lists(PIECES | st.text(max_size=8), max_size=20).flatmap(

@@ -1,4 +1,6 @@
-"""The compact models: folding and padding change no logit, the hash sees order, a student starts as its teacher."""
+"""The compact models: folding and padding change no logit, the hash sees order, a student starts as its
+teacher.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,12 @@ def test_a_checkpoint_comes_back_and_goes_to_onnx(tmp_path: Path, shape: dict[st
 
 
 def teacher(folder: Path, **fields: Any) -> BertForSequenceClassification:
-    config = BertConfig(**({"vocab_size": 30522, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2} | fields))
+    config = BertConfig(
+        **(
+            {"vocab_size": 30522, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+            | fields
+        )
+    )
     torch.manual_seed(1)
     model = BertForSequenceClassification(config).eval()
     model.save_pretrained(folder)
@@ -122,7 +129,9 @@ def test_a_fine_tuned_bert_is_written_anew_with_the_same_logits(tmp_path: Path) 
 @torch.no_grad()
 def test_a_fine_tuned_mpnet_is_written_anew_with_the_same_logits() -> None:
     torch.manual_seed(2)
-    config = MPNetConfig(vocab_size=500, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    config = MPNetConfig(
+        vocab_size=500, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
     mpnet = MPNetForSequenceClassification(config).eval()
     mpnet.mpnet.encoder.relative_attention_bias.weight.mul_(50)  # grown large enough to be seen
     written = weight_transfer.rewritten(mpnet, max_tokens=40)
@@ -131,7 +140,9 @@ def test_a_fine_tuned_mpnet_is_written_anew_with_the_same_logits() -> None:
     mask = torch.arange(40) < torch.tensor([[40], [7], [1]])
     ids = torch.where(mask, ids, 1)
     found = written(input_ids=ids, attention_mask=mask.long()).logits
-    torch.testing.assert_close(found, mpnet(input_ids=ids, attention_mask=mask.long()).logits, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        found, mpnet(input_ids=ids, attention_mask=mask.long()).logits, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_a_student_of_fewer_layers_takes_the_first(tmp_path: Path) -> None:
@@ -150,7 +161,10 @@ def test_a_student_of_fewer_neurons_takes_the_strongest(tmp_path: Path) -> None:
     bert.save_pretrained(tmp_path)
     student = load(model=str(tmp_path), layers=1, intermediate=16)
     theirs = bert.bert.encoder.layer[0]
-    rows = [(theirs.intermediate.dense.weight == row).all(1).nonzero().item() for row in student.encoder[0].up.weight]
+    rows = [
+        (theirs.intermediate.dense.weight == row).all(1).nonzero().item()
+        for row in student.encoder[0].up.weight
+    ]
     assert set(strong) <= set(rows)
     torch.testing.assert_close(student.encoder[0].down.weight, theirs.output.dense.weight[:, rows])
 
@@ -174,7 +188,10 @@ def test_what_cannot_be_cut_down_is_one_clear_line(tmp_path: Path) -> None:
     for fields, told in [
         ({"model": str(tmp_path / "distilbert"), "layers": 1}, '"distilbert", which cannot be cut down'),
         ({"model": str(tmp_path / "bert"), "layers": 9}, "the model has 3, 9 were asked for"),
-        ({"model": str(tmp_path / "bert"), "layers": 1, "intermediate": 9000}, "the model has 3072, 9000 were asked for"),
+        (
+            {"model": str(tmp_path / "bert"), "layers": 1, "intermediate": 9000},
+            "the model has 3072, 9000 were asked for",
+        ),
         ({"model": str(tmp_path / "words"), "layers": 1}, "preprocess with this model"),
         ({"model": locate.NGRAMS, "layers": 1}, "has no layers"),
         ({"model": "scratch:transformer", "hidden": 100}, "take a multiple of 32"),

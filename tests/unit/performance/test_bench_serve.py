@@ -1,4 +1,6 @@
-"""The load tests: wrk's figures are read right, it sends what was meant, peers answer as the model does, ratios are what they say."""
+"""The load tests: wrk's figures are read right, it sends what was meant, peers answer as the model does,
+ratios are what they say.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,9 @@ def recorded() -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
-def test_wrk_sends_every_headline_in_turn_and_counts_refusals(recorded: tuple[str, list[tuple[str, str]]], tmp_path: Path) -> None:
+def test_wrk_sends_every_headline_in_turn_and_counts_refusals(
+    recorded: tuple[str, list[tuple[str, str]]], tmp_path: Path
+) -> None:
     url, seen = recorded
     texts = [*TEXTS, *(f"headline {number}" for number in range(20_000))]
     wrk.write_headlines(tmp_path / "headlines.txt", texts)
@@ -94,7 +98,8 @@ def test_wrk_sends_every_headline_in_turn_and_counts_refusals(recorded: tuple[st
     found = wrk.run(url, servers.SINGLE, tmp_path / "headlines.txt", connections=2, seconds=1, offset=offset)
     sent = [json.loads(body)["text"] for _, body in seen]
     assert {path for path, _ in seen} == {"/classify"}
-    # From the offset on and round the end, quotes and all, none twice. wrk makes one more request first, and does not send it.
+    # From the offset on and round the end, quotes and all, none twice. wrk makes one more request first, and
+    # does not send it.
     assert sorted((texts.index(text) - offset) % len(texts) for text in sent) == list(range(1, len(sent) + 1))
     assert found.requests > 2
     assert found.status_errors == pytest.approx(found.requests / 10, abs=2)
@@ -109,13 +114,24 @@ def test_wrk_sends_every_headline_in_turn_and_counts_refusals(recorded: tuple[st
 
 def test_every_peer_has_what_starts_it(bundle: Path) -> None:
     found = servers.servers(bundle, "registry", "fast")
-    assert list(found) == [*servers.PEERS, servers.OURS, servers.OURS_HAPROXY, servers.OURS_FAST, servers.STANDALONE]
+    assert list(found) == [
+        *servers.PEERS,
+        servers.OURS,
+        servers.OURS_HAPROXY,
+        servers.OURS_FAST,
+        servers.STANDALONE,
+    ]
     assert set(found) == set(bench_serve.KNOWN)
     for setups in found.values():
         assert len({server.setup for server in setups}) == len(setups)
         for server in setups:
-            modules = [word.partition(":")[0] for word in server.command if word.startswith(("tests.", "serve."))]
-            modules += [app["import_path"].partition(":")[0] for app in (server.ray_serve or {"applications": []})["applications"]]
+            modules = [
+                word.partition(":")[0] for word in server.command if word.startswith(("tests.", "serve."))
+            ]
+            modules += [
+                app["import_path"].partition(":")[0]
+                for app in (server.ray_serve or {"applications": []})["applications"]
+            ]
             assert modules
             assert all((ROOT / f"{module.replace('.', '/')}.py").is_file() for module in modules)
 
@@ -127,15 +143,23 @@ def test_ours_is_the_document_that_users_deploy(bundle: Path) -> None:
     changed = ours.ray_serve["applications"][0]
     (deployment,) = changed["deployments"]
     assert deployment["num_replicas"] == servers.REPLICAS
-    assert changed["args"] == {**theirs["applications"][0]["args"], "registry": "registry", "model": "production"}
-    assert not any("RAY_SERVE_ENABLE" in name for name in ours.env)  # HAProxy is on for users too, or the figures are not theirs
+    assert changed["args"] == {
+        **theirs["applications"][0]["args"],
+        "registry": "registry",
+        "model": "production",
+    }
+    assert not any(
+        "RAY_SERVE_ENABLE" in name for name in ours.env
+    )  # HAProxy is on for users too, or the figures are not theirs
     assert {key: value for key, value in ours.ray_serve.items() if key != "applications"} == {
         key: value for key, value in theirs.items() if key != "applications"
     }
 
 
 @pytest.mark.parametrize("name", ["fastapi", servers.STANDALONE])
-def test_it_answers_what_the_model_computes_and_leaves_nothing(name: str, bundle: Path, tmp_path: Path) -> None:
+def test_it_answers_what_the_model_computes_and_leaves_nothing(
+    name: str, bundle: Path, tmp_path: Path
+) -> None:
     server = servers.servers(bundle, bench_serve.publish(bundle, tmp_path / "registry"), None)[name][-1]
     with servers.running(server, tmp_path) as url:
         expected = Scorer(bundle).score(TEXTS).tolist()
@@ -148,26 +172,33 @@ def test_it_answers_what_the_model_computes_and_leaves_nothing(name: str, bundle
 
 
 def test_a_server_that_dies_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    orphan = (
-        "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)"
-    )
+    orphan = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)"
     command = (sys.executable, "-c", f"{orphan}; sys.exit('no model for ' + str(child.pid))")
-    with pytest.raises(servers.StartError, match="no model") as told, servers.running(servers.Server("it", "", command), tmp_path):
+    with (
+        pytest.raises(servers.StartError, match="no model") as told,
+        servers.running(servers.Server("it", "", command), tmp_path),
+    ):
         pass
     state = Path("/proc", str(told.value).split()[-1], "stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"  # who inherits it may not have looked yet
+    assert (
+        not state.exists() or state.read_text().split()[2] == "Z"
+    )  # who inherits it may not have looked yet
 
 
 def test_peers_compute_the_model(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.performance.peers.model import Model
 
     monkeypatch.setenv("PEER_BUNDLE", str(bundle))
-    assert [result["score"] for result in Model()(TEXTS)] == pytest.approx(Scorer(bundle).score(TEXTS).tolist(), abs=1e-5)
+    assert [result["score"] for result in Model()(TEXTS)] == pytest.approx(
+        Scorer(bundle).score(TEXTS).tolist(), abs=1e-5
+    )
 
 
 def test_who_has_lost_its_environment_is_ended_too(tmp_path: Path) -> None:
     """As Ray's agents, whose title is written over it."""
-    with processes.started(["bash", "-c", "env -i sleep 1000 & echo $!; wait"], os.environ, tmp_path / "log") as started:
+    with processes.started(
+        ["bash", "-c", "env -i sleep 1000 & echo $!; wait"], os.environ, tmp_path / "log"
+    ) as started:
         while not (child := started.log.read_text()):
             time.sleep(0.01)
         assert int(child) in started.pids()
@@ -193,7 +224,9 @@ def rounds(**at: float) -> dict[str, wrk.Result]:
 
 MEASURED = {
     "fastapi": [rounds(single_1=200, single_64=500, batch_1=10, batch_16=20, batch_64=21)] * 3,
-    servers.RAY_DEFAULT: [rounds(single_1=50, single_64=value, batch_1=8, batch_16=9, batch_64=9) for value in (90, 100, 900)],
+    servers.RAY_DEFAULT: [
+        rounds(single_1=50, single_64=value, batch_1=8, batch_16=9, batch_64=9) for value in (90, 100, 900)
+    ],
     servers.OURS: [rounds(single_1=190, single_64=800, batch_1=15, batch_16=30, batch_64=28)] * 3,
     servers.OURS_HAPROXY: [rounds(single_1=150, single_64=700)] * 3,
     servers.OURS_FAST: [rounds(single_1=400, single_64=2000)] * 3,
@@ -216,7 +249,9 @@ def test_the_ratios_are_of_what_they_say() -> None:
 
 
 def test_errors_of_all_rounds_are_told_and_not_counted_as_answers() -> None:
-    found = serve_figures.medians({"fastapi": [{"batch-1": result(10, errors)} for errors in (0, 5, 2)]})["fastapi"]["batch-1"]
+    found = serve_figures.medians({"fastapi": [{"batch-1": result(10, errors)} for errors in (0, 5, 2)]})[
+        "fastapi"
+    ]["batch-1"]
     assert (found["requests_per_second"], found["headlines_per_second"], found["errors"]) == (10, 320, 7)
 
 
@@ -240,7 +275,11 @@ def test_the_table_and_the_plot_have_every_server(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("args", "told"),
-    [(["--servers", "fastapy"], "known are fastapi"), (["--bundle", "nowhere"], "make bench-models"), (["--rounds", "0"], "at least 1")],
+    [
+        (["--servers", "fastapy"], "known are fastapi"),
+        (["--bundle", "nowhere"], "make bench-models"),
+        (["--rounds", "0"], "at least 1"),
+    ],
 )
 def test_what_a_user_can_mend_is_told(args: list[str], told: str, bundle: Path) -> None:
     with pytest.raises(ConfigError, match=told):
@@ -261,5 +300,7 @@ def test_locust_finds_its_users_and_the_task_is_its_command(monkeypatch: pytest.
     tasks.locust(noted, host="http://127.0.0.1:9", args="--list")
     words = noted.line.split()
     assert words[1:] == ["-f", "tests/performance/locustfile.py", "--host", "http://127.0.0.1:9", "--list"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)  # apart: locust patches sockets on import
+    done = subprocess.run(
+        words, cwd=ROOT, capture_output=True, text=True, check=False
+    )  # apart: locust patches sockets on import
     assert "Reader" in done.stdout, done.stderr

@@ -83,7 +83,9 @@ def server() -> Iterator[Server]:
 
 def test_every_request_of_the_schedule_has_one_sample_in_its_order(server: Server) -> None:
     samples = openloop.run(server.url, [(0.2, 100), (0.1, 200)], ["good"])
-    assert [sample.at for sample in samples] == pytest.approx([i / 100 for i in range(20)] + [0.2 + i / 200 for i in range(20)])
+    assert [sample.at for sample in samples] == pytest.approx(
+        [i / 100 for i in range(20)] + [0.2 + i / 200 for i in range(20)]
+    )
     assert {(sample.status, sample.version, sample.error) for sample in samples} == {(200, "v7", "")}
 
 
@@ -144,9 +146,13 @@ def test_a_run_is_bounded(phases: list[tuple[float, float]]) -> None:
         openloop.run("http://127.0.0.1:1", phases, ["good"])
 
 
-def test_as_a_command_it_writes_what_it_saw(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_a_command_it_writes_what_it_saw(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "samples.json"
-    monkeypatch.setattr("sys.argv", ["openloop", "--url", server.url, "--phases", "0.1:20,0.1:30", "--out", str(out)])
+    monkeypatch.setattr(
+        "sys.argv", ["openloop", "--url", server.url, "--phases", "0.1:20,0.1:30", "--out", str(out)]
+    )
     openloop.main()
     samples = json.loads(out.read_text())
     assert [sample["status"] for sample in samples] == [200] * 5

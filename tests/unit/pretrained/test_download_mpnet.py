@@ -29,7 +29,9 @@ def wheels(folder: Path) -> list[Path]:
     for number in range(3):
         path = folder / f"part_{number:03d}.whl"
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr(f"part/input/model.zip.{number:03d}", data[number * third : (number + 1) * third])
+            archive.writestr(
+                f"part/input/model.zip.{number:03d}", data[number * third : (number + 1) * third]
+            )
             archive.writestr("part/__init__.py", b"")
         made.append(path)
     return made
@@ -40,7 +42,9 @@ def test_the_parts_make_the_model(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == FILES
 
 
-def test_what_is_there_is_fetched_again_only_where_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_there_is_fetched_again_only_where_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_pip(*_: object, **__: object) -> None:
         raise AssertionError("pip was asked")
 

@@ -1,7 +1,7 @@
 """Base models from the hub are pinned to a commit; a base model must have the tokenizer that cut the dataset.
 
-The hub's client is the real one; the hub is a small server that keeps what the client leans on: files by revision, `X-Repo-Commit`, `ETag`,
-and `X-Error-Code` of what is not there.
+The hub's client is the real one; the hub is a small server that keeps what the client leans on: files by
+revision, `X-Repo-Commit`, `ETag`, and `X-Error-Code` of what is not there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ class Hub:
     def __init__(self) -> None:
         self.branches = {"main": NEW, "v1.0": OLD}
         self.files = {
-            commit: {"config.json": f'{{"commit": "{commit}"}}'.encode(), locate.WEIGHTS: SAFETENSORS, "tokenizer.json": commit.encode()}
+            commit: {
+                "config.json": f'{{"commit": "{commit}"}}'.encode(),
+                locate.WEIGHTS: SAFETENSORS,
+                "tokenizer.json": commit.encode(),
+            }
             for commit in (OLD, NEW)
         }
         self.requests: list[str] = []
@@ -50,7 +54,13 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             repository, _, rest = self.path.lstrip("/").partition("/resolve/")
             revision, _, name = rest.partition("/")
             commit = there.branches.get(revision, revision)
-            error = "RepoNotFound" if repository != "owner/name" else "RevisionNotFound" if commit not in there.files else None
+            error = (
+                "RepoNotFound"
+                if repository != "owner/name"
+                else "RevisionNotFound"
+                if commit not in there.files
+                else None
+            )
             data = b"" if error else there.files[commit].get(name)
             if data is None:
                 error, data = "EntryNotFound", b""
@@ -70,9 +80,18 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True).start()
     url = f"http://127.0.0.1:{listener.server_port}"
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    for name, value in (("ENDPOINT", url), ("HF_HUB_OFFLINE", False), ("HF_HUB_CACHE", str(tmp_path / "cache"))):
+    for name, value in (
+        ("ENDPOINT", url),
+        ("HF_HUB_OFFLINE", False),
+        ("HF_HUB_CACHE", str(tmp_path / "cache")),
+    ):
         monkeypatch.setattr(constants, name, value)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}", raising=False)
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        url + "/{repo_id}/resolve/{revision}/{filename}",
+        raising=False,
+    )
     yield there
     listener.shutdown()
     listener.server_close()
@@ -121,7 +140,9 @@ def test_what_the_hub_does_not_have_is_one_line(server: Hub) -> None:
 
 
 def cut_by(model: str, data: bytes) -> Dataset:
-    return Dataset("artifacts/datasets/f00d", {"tokenizer": {"model": model, "sha256": hashlib.sha256(data).hexdigest()}})
+    return Dataset(
+        "artifacts/datasets/f00d", {"tokenizer": {"model": model, "sha256": hashlib.sha256(data).hexdigest()}}
+    )
 
 
 def test_another_tokenizer_than_the_datasets_is_refused(tmp_path: Path) -> None:
@@ -131,7 +152,9 @@ def test_another_tokenizer_than_the_datasets_is_refused(tmp_path: Path) -> None:
     cut_by("package:other", b"{}").check_model(str(model))
     with pytest.raises(ModelError) as told:
         cut_by("package:other", b"{ }").check_model(str(model))
-    assert f'model "{model}": artifacts/datasets/f00d was cut by the tokenizer of "package:other"' in str(told.value)
+    assert f'model "{model}": artifacts/datasets/f00d was cut by the tokenizer of "package:other"' in str(
+        told.value
+    )
     assert f"preprocess again with --model {model}" in str(told.value)
     assert "\n" not in str(told.value)
 
@@ -147,7 +170,9 @@ def test_a_hub_models_tokenizer_is_compared(server: Hub) -> None:
         cut_by("owner/name", NEW.encode()).check_model("owner/name@v1.0")
 
 
-def test_a_run_that_is_not_over_is_not_exported_by_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_that_is_not_over_is_not_exported_by_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     from clickbait.training.runs import State, open_run
 
     run = Run(str(tmp_path / "run"))
@@ -155,11 +180,14 @@ def test_a_run_that_is_not_over_is_not_exported_by_itself(tmp_path: Path, caplog
         open_run(run.uri)
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "model.safetensors").write_bytes(SAFETENSORS)
-    name = run.save(tmp_path / "files", State(step=9, epoch=1, position=0, loss_sum=0.0, history=[{"epoch": 1.0}]))
+    name = run.save(
+        tmp_path / "files", State(step=9, epoch=1, position=0, loss_sum=0.0, history=[{"epoch": 1.0}])
+    )
     run.write_json("run.json", {"config": {"epochs": 3}})
     run.write_json("best.json", {"checkpoint": name})
     with pytest.raises(
-        DataError, match=r"the training is not over: 1 of 3 epochs are done: .* or --unfinished to take the best epoch so far"
+        DataError,
+        match=r"the training is not over: 1 of 3 epochs are done: .* or --unfinished to take the best epoch so far",
     ):
         open_run(run.uri)
     assert open_run(run.uri, unfinished=True).best() == name

@@ -1,4 +1,6 @@
-"""The evaluation as a job, in process: whatever the transfer set and the threshold are, figures or one clear line."""
+"""The evaluation as a job, in process: whatever the transfer set and the threshold are, figures or one clear
+line.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,18 @@ BEHAVIOUR = str(ROOT / "configs" / "behaviour.yaml")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     """300 headlines in the words that the tiny bundle knows."""
     folder = tmp_path_factory.mktemp("evaluate")
-    return build(PreprocessConfig(source=str(headlines(folder / "h.csv", 300, 0)), output=str(folder / "datasets"), partitions=2))
+    return build(
+        PreprocessConfig(
+            source=str(headlines(folder / "h.csv", 300, 0)), output=str(folder / "datasets"), partitions=2
+        )
+    )
 
 
 @pytest.fixture
 def config(dataset: str, tmp_path: Path) -> EvaluateConfig:
-    folder = tiny_bundle(tmp_path / "bundle", dataset=open_dataset(dataset).fingerprint, threshold=0.9, temperature=1.35)
+    folder = tiny_bundle(
+        tmp_path / "bundle", dataset=open_dataset(dataset).fingerprint, threshold=0.9, temperature=1.35
+    )
     (folder / "metrics.json").write_text(json.dumps({"synthetic": True, "threshold": 0.9}))
     bundle.amend(folder)
     return EvaluateConfig(bundle=str(folder), dataset=dataset, num_workers=0, behaviour_file=BEHAVIOUR)
@@ -51,8 +59,12 @@ def transfer(config: EvaluateConfig, text: str) -> EvaluateConfig:
 
 
 @pytest.mark.parametrize(("label", "name"), [(1, "clickbait"), (0, "news")])
-def test_a_transfer_set_of_one_class(config: EvaluateConfig, capsys: pytest.CaptureFixture[str], label: int, name: str) -> None:
-    """What can be measured is told, the rest is none with the reason, and the gate does not take none for good."""
+def test_a_transfer_set_of_one_class(
+    config: EvaluateConfig, capsys: pytest.CaptureFixture[str], label: int, name: str
+) -> None:
+    """What can be measured is told, the rest is none with the reason, and the gate does not take none for
+    good.
+    """
     rows = "".join(f"You won a secret trick of number {row},{label}\n" for row in range(40))
     assert exit_code(lambda: evaluate.main(transfer(config, f"headline,clickbait\n{rows}"))) == 0
     printed = capsys.readouterr().out
@@ -65,9 +77,14 @@ def test_a_transfer_set_of_one_class(config: EvaluateConfig, capsys: pytest.Capt
     assert found["recall"] is None if label == 0 else found["recall"] == found["accuracy"]
     assert f"Every one of them is {name}" in (folder / "report.html").read_text()
     document["export"] = {}
-    (check,) = (item for item in gate.decide(document, None, GateConfig())["checks"] if item["name"] == "transfer_auc")
+    (check,) = (
+        item for item in gate.decide(document, None, GateConfig())["checks"] if item["name"] == "transfer_auc"
+    )
     assert (check["passed"], check["value"]) == (False, None)
-    assert check["note"] == f"not defined: every headline of the transfer set is {name}: give headlines of both classes"
+    assert (
+        check["note"]
+        == f"not defined: every headline of the transfer set is {name}: give headlines of both classes"
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,7 +97,11 @@ def test_a_transfer_set_of_one_class(config: EvaluateConfig, capsys: pytest.Capt
     ],
 )
 def test_a_transfer_set_without_a_good_row_is_one_line_before_anything_is_scored(
-    config: EvaluateConfig, text: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    config: EvaluateConfig,
+    text: str,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(evaluate, "score_texts", lambda *_, **__: pytest.fail("scored"))
     assert exit_code(lambda: evaluate.main(transfer(config, text))) == 2
@@ -89,7 +110,9 @@ def test_a_transfer_set_without_a_good_row_is_one_line_before_anything_is_scored
     assert printed.count("\n") == 1
 
 
-def test_headlines_that_were_trained_on_are_no_transfer_set(config: EvaluateConfig, capsys: pytest.CaptureFixture[str]) -> None:
+def test_headlines_that_were_trained_on_are_no_transfer_set(
+    config: EvaluateConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = open_dataset(config.dataset).table("train", ["headline", "label"]).slice(0, 5).to_pylist()
     text = "".join(f"{row['headline']},{row['label']}\n" for row in table)
     assert exit_code(lambda: evaluate.main(transfer(config, f"headline,clickbait\n{text}{text}"))) == 2
@@ -100,7 +123,13 @@ def test_rows_that_a_transfer_set_leaves_out_are_counted_wherever_it_is_told(
     config: EvaluateConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained_on = open_dataset(config.dataset).table("train", ["headline", "label"]).slice(0, 1).to_pylist()[0]
-    rows = ["You won a trick,1", "You WON a trick!,1", "The market closes,0", "A secret report,maybe", "A minister,unsure"]
+    rows = [
+        "You won a trick,1",
+        "You WON a trick!,1",
+        "The market closes,0",
+        "A secret report,maybe",
+        "A minister,unsure",
+    ]
     rows.append(f"{trained_on['headline']},{trained_on['label']}")
     evaluate.main(transfer(config, "\n".join(["headline,clickbait", *rows])))
     found = model_card.read_metrics(Path(config.bundle))["transfer"]
@@ -137,7 +166,9 @@ def split(rows: list[tuple[str, int]]) -> Split:
 def test_any_split_gives_figures_a_verdict_and_its_pages(
     test: list[tuple[str, int]], others: list[tuple[str, int]] | None, threshold: float, seed: int
 ) -> None:
-    """A row, one class, the same headline twice, any threshold: what is not defined is None, and every reader takes it."""
+    """A row, one class, the same headline twice, any threshold: what is not defined is None, and every reader
+    takes it.
+    """
 
     def score(texts: list[str]) -> np.ndarray:
         return np.random.default_rng(seed).random(len(texts))
@@ -147,7 +178,11 @@ def test_any_split_gives_figures_a_verdict_and_its_pages(
     )
     for part in filter(None, (document["test"], document["transfer"])):
         del part["curves"]  # a tenth of a second a page; tests/unit/reports/test_report.py draws them
-    document |= {"synthetic": False, "latency": measure.speed(score, [text for text, _ in test], 1), "export": {}}
+    document |= {
+        "synthetic": False,
+        "latency": measure.speed(score, [text for text, _ in test], 1),
+        "export": {},
+    }
     for part in (document["test"], document["transfer"] or document["test"]):
         (tn, fp), (fn, tp) = part["confusion"]
         assert (part["auc"] is None) == (part["only_class"] is not None) == (not (tn + fp and fn + tp))

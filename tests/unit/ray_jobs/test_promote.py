@@ -1,4 +1,6 @@
-"""Promotion against versions that are there: the floor holds over many promotions, whatever each of them loses."""
+"""Promotion against versions that are there: the floor holds over many promotions, whatever each of them
+loses.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ DOCUMENT: dict[str, Any] = {
 
 
 class FakeScorer:
-    """A scorer in what judging asks: its manifest, and one score per text. A bundle's config says which test rows it judges wrong."""
+    """A scorer in what judging asks: its manifest, and one score per text. A bundle's config says which test
+    rows it judges wrong.
+    """
 
     def __init__(self, folder: Path, **_: Any) -> None:
         self.manifest = bundle.read_manifest(folder)
@@ -64,31 +68,56 @@ def submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Out
     """Promotes a candidate that judges the given test rows wrong."""
     test = pa.table({"headline": [str(row) for row in range(ROWS)], "label": LABELS})
     monkeypatch.setattr(
-        promote, "open_dataset", lambda uri: SimpleNamespace(fingerprint=uri[-16:], table=lambda split, columns: test.select(columns))
+        promote,
+        "open_dataset",
+        lambda uri: SimpleNamespace(fingerprint=uri[-16:], table=lambda split, columns: test.select(columns)),
     )
     monkeypatch.setattr(promote, "Scorer", FakeScorer)
-    monkeypatch.setattr(promote.gate, "latency_ratio", lambda one, other, _: one.manifest.config["ms"] / other.manifest.config["ms"])
-    monkeypatch.setattr(promote.report, "write", lambda *_, **__: None)  # tests/unit/reports/test_report.py holds the page
+    monkeypatch.setattr(
+        promote.gate,
+        "latency_ratio",
+        lambda one, other, _: one.manifest.config["ms"] / other.manifest.config["ms"],
+    )
+    monkeypatch.setattr(
+        promote.report, "write", lambda *_, **__: None
+    )  # tests/unit/reports/test_report.py holds the page
     (tmp_path / "gate.yaml").write_text("min_accuracy: 0.0")
     template = tiny_bundle(tmp_path / "template", metrics={}, verdict=None)
 
-    def run(wrong: Any, *, ms: float = 3.0, dataset: str = SPLIT, split: str | None = None, **changes: Any) -> Outcome:
+    def run(
+        wrong: Any, *, ms: float = 3.0, dataset: str = SPLIT, split: str | None = None, **changes: Any
+    ) -> Outcome:
         folder = tmp_path / "draft"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(template, folder)
         accuracy = 1.0 - len(wrong) / ROWS
-        document = {**DOCUMENT, "test": {**GOOD["test"], "accuracy": accuracy}, "test_split": split and {"sha256": split}}
+        document = {
+            **DOCUMENT,
+            "test": {**GOOD["test"], "accuracy": accuracy},
+            "test_split": split and {"sha256": split},
+        }
         document["latency"] = {**DOCUMENT["latency"], "single_p50_ms": ms}
         (folder / "metrics.json").write_text(json.dumps(document))
-        bundle.amend(folder, config={"wrong": [int(row) for row in wrong], "ms": ms}, metrics={"accuracy": accuracy}, dataset=dataset)
-        settings = {"bundle": str(folder), "registry": str(tmp_path / "registry"), "gate_file": str(tmp_path / "gate.yaml")}
+        bundle.amend(
+            folder,
+            config={"wrong": [int(row) for row in wrong], "ms": ms},
+            metrics={"accuracy": accuracy},
+            dataset=dataset,
+        )
+        settings = {
+            "bundle": str(folder),
+            "registry": str(tmp_path / "registry"),
+            "gate_file": str(tmp_path / "gate.yaml"),
+        }
         return promote.promote(PromoteConfig(**{**settings, "dataset": str(tmp_path / dataset), **changes}))
 
     return run
 
 
 def errors(count: int, seed: int) -> np.ndarray:
-    """So many rows, at random: two such models disagree on many headlines, and a pair of them tells little apart."""
+    """So many rows, at random: two such models disagree on many headlines, and a pair of them tells little
+    apart.
+    """
     return np.random.default_rng(seed).choice(ROWS, count, replace=False)
 
 
@@ -97,7 +126,9 @@ def check(outcome: Outcome, name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def test_fifty_promotions_that_each_lose_two_in_a_thousand_end_at_the_floor(submit: Callable[..., Outcome], registry: Registry) -> None:
+def test_fifty_promotions_that_each_lose_two_in_a_thousand_end_at_the_floor(
+    submit: Callable[..., Outcome], registry: Registry
+) -> None:
     promoted = [step for step in range(51) if submit(errors(10 + 2 * step, seed=step)).decision == "promoted"]
     accuracies = [registry.manifest(version).metrics["accuracy"] or 0.0 for version in registry.versions()]
     assert accuracies[0] == 0.99
@@ -105,7 +136,9 @@ def test_fifty_promotions_that_each_lose_two_in_a_thousand_end_at_the_floor(subm
     assert promoted == [0, 1, 2]
 
 
-def test_promotions_that_are_each_a_fifth_slower_end_too(submit: Callable[..., Outcome], registry: Registry) -> None:
+def test_promotions_that_are_each_a_fifth_slower_end_too(
+    submit: Callable[..., Outcome], registry: Registry
+) -> None:
     promoted = [step for step in range(13) if submit([], ms=3.0 * 1.2**step).decision == "promoted"]
     assert promoted == [0, 1, 2], "3.0 ms, 3.6 and 4.3; 5.2 is more than 1.5 times 3.0"
     slower = submit([], ms=5.0)
@@ -115,7 +148,9 @@ def test_promotions_that_are_each_a_fifth_slower_end_too(submit: Callable[..., O
     assert "v2 is the fastest of 3" in check(submit([], ms=5.0), "latency_vs_fastest")["note"]
 
 
-def test_the_floor_outlives_a_rollback_and_an_alias_moved_by_hand(submit: Callable[..., Outcome], registry: Registry) -> None:
+def test_the_floor_outlives_a_rollback_and_an_alias_moved_by_hand(
+    submit: Callable[..., Outcome], registry: Registry
+) -> None:
     submit(range(10))
     submit(range(4))
     submit(range(6))
@@ -139,7 +174,9 @@ def test_a_version_that_the_alias_never_named_sets_no_floor(submit: Callable[...
     assert "v1 is the best of 1" in check(outcome, "accuracy_vs_best")["note"]
 
 
-def test_a_candidate_for_the_canary_is_held_against_production(submit: Callable[..., Outcome], registry: Registry) -> None:
+def test_a_candidate_for_the_canary_is_held_against_production(
+    submit: Callable[..., Outcome], registry: Registry
+) -> None:
     submit(range(10))
     better = submit(range(4), alias="canary", champion="production")
     assert (better.decision, better.version) == ("promoted", "v2")
@@ -161,7 +198,9 @@ def test_the_canary_moves_to_production(submit: Callable[..., Outcome], registry
 def test_the_canary_that_moved_meanwhile_is_not_overwritten(
     submit: Callable[..., Outcome], registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The alias that moves is guarded, and not the champion's, which somebody may move while the candidate is judged."""
+    """The alias that moves is guarded, and not the champion's, which somebody may move while the candidate is
+    judged.
+    """
     for wrong in (range(10), range(8), range(6)):
         submit(wrong)
     registry.set_alias("v1", "canary")
@@ -183,7 +222,9 @@ def test_the_canary_that_moved_meanwhile_is_not_overwritten(
     assert registry.resolve("canary") == "v2"
 
 
-def test_a_champion_that_is_not_there_is_an_error_and_promotes_nothing(submit: Callable[..., Outcome], registry: Registry) -> None:
+def test_a_champion_that_is_not_there_is_an_error_and_promotes_nothing(
+    submit: Callable[..., Outcome], registry: Registry
+) -> None:
     with pytest.raises(RegistryError, match='no alias "production" to compare with'):
         submit([], alias="canary", champion="production")
     assert registry.aliases() == {}
@@ -197,12 +238,18 @@ def test_what_the_alerts_read_in_the_retraining_s_log(
     refused = submit(range(60), alias="canary", champion="production")
     monkeypatch.setattr(promote, "promote", lambda _: refused)
     assert exit_code(lambda: promote.main(PromoteConfig(alias="canary"))) == 1
-    alerts = (Path(promote.__file__).parents[1] / "cluster" / "terraform" / "alerts.tf").read_text(encoding="utf-8")
-    (beginning,) = re.findall(r'ClickbaitCandidateRefused = \{.*?textPayload=~\\"(\^[^"\\]+)\\"', alerts, re.DOTALL)
+    alerts = (Path(promote.__file__).parents[1] / "cluster" / "terraform" / "alerts.tf").read_text(
+        encoding="utf-8"
+    )
+    (beginning,) = re.findall(
+        r'ClickbaitCandidateRefused = \{.*?textPayload=~\\"(\^[^"\\]+)\\"', alerts, re.DOTALL
+    )
     assert [line for line in capsys.readouterr().err.splitlines() if re.search(beginning, line)]
 
 
-def test_the_floor_holds_when_every_dataset_has_a_test_split_of_its_own(submit: Callable[..., Outcome], registry: Registry) -> None:
+def test_the_floor_holds_when_every_dataset_has_a_test_split_of_its_own(
+    submit: Callable[..., Outcome], registry: Registry
+) -> None:
     """A retraining a week, each on more headlines, each a little worse."""
     for week in range(12):
         submit(errors(10 + 2 * week, seed=week), dataset=f"{week:016}", split=str(week))
@@ -211,7 +258,9 @@ def test_the_floor_holds_when_every_dataset_has_a_test_split_of_its_own(submit: 
     assert min(accuracies) >= 0.99 - 0.005
 
 
-def test_the_floor_is_the_better_of_the_best_here_and_the_best_elsewhere(submit: Callable[..., Outcome], registry: Registry) -> None:
+def test_the_floor_is_the_better_of_the_best_here_and_the_best_elsewhere(
+    submit: Callable[..., Outcome], registry: Registry
+) -> None:
     """A dataset has another name when its headlines are cut elsewhere; the test split tells itself."""
     submit(range(2), split="b")
     submit(range(3), split="a", dataset="1" * 16)
@@ -226,7 +275,9 @@ def test_the_floor_is_the_better_of_the_best_here_and_the_best_elsewhere(submit:
     assert floor["bound"] == pytest.approx(0.997 - 0.005), "what v1 had was of other headlines"
 
 
-def test_a_best_version_that_is_torn_or_gone(submit: Callable[..., Outcome], registry: Registry, tmp_path: Path) -> None:
+def test_a_best_version_that_is_torn_or_gone(
+    submit: Callable[..., Outcome], registry: Registry, tmp_path: Path
+) -> None:
     submit([])
     submit(range(3))
     submit(range(5))
@@ -240,9 +291,13 @@ def test_a_best_version_that_is_torn_or_gone(submit: Callable[..., Outcome], reg
     assert "v2 is the best of 2" in check(submit(range(6)), "accuracy_vs_best")["note"]
 
 
-def test_every_moved_alias_is_mirrored(submit: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_moved_alias_is_mirrored(
+    submit: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(promote.tracking, "mirror", lambda _, version, aliases, __: calls.append((version, list(aliases))))
+    monkeypatch.setattr(
+        promote.tracking, "mirror", lambda _, version, aliases, __: calls.append((version, list(aliases)))
+    )
     for changes in ({}, {"publish_only": True}, {"version": "v2"}, {"rollback": True}):
         submit([], **changes)
     assert calls == [("v1", ["production"]), ("v2", []), ("v2", ["production"]), ("v1", ["production"])]
@@ -261,7 +316,12 @@ class Away:
 
 
 @pytest.mark.parametrize(
-    "error", [ConnectionError("no route to api.wandb.ai"), ValueError("api_key not configured\n(no-tty)"), RuntimeError()]
+    "error",
+    [
+        ConnectionError("no route to api.wandb.ai"),
+        ValueError("api_key not configured\n(no-tty)"),
+        RuntimeError(),
+    ],
 )
 @pytest.mark.parametrize("publish_only", [True, False])
 def test_wandb_away_after_the_alias_moved_is_a_warning(
@@ -278,7 +338,9 @@ def test_wandb_away_after_the_alias_moved_is_a_warning(
     outcome = submit([], publish_only=publish_only)
     assert (outcome.decision, outcome.version) == ("published" if publish_only else "promoted", "v1")
     assert (registry.alias("production") is None) == publish_only
-    (warning,) = [record.getMessage() for record in caplog.records if record.name == "clickbait.training.tracking"]
+    (warning,) = [
+        record.getMessage() for record in caplog.records if record.name == "clickbait.training.tracking"
+    ]
     assert warning.startswith("W&B does not mirror v1: ")
     assert "\n" not in warning
 
@@ -306,7 +368,9 @@ def test_a_rollback_does_not_wait_for_wandb_s_settings(
     assert submit([], rollback=True).version == registry.resolve("production") == "v1"
 
 
-def test_the_exit_code_is_one_for_a_refusal_alone(submit: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exit_code_is_one_for_a_refusal_alone(
+    submit: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each outcome as the command ends with it."""
     for decision, code in (("promoted", 0), ("published", 0), ("rolled back", 0), ("refused", 1)):
         monkeypatch.setattr(promote, "promote", lambda _, decision=decision: Outcome(decision, "v1", None))

@@ -89,7 +89,9 @@ def endless(path: Path) -> None:
 
 
 def link_out(path: Path) -> None:
-    """A link to a file outside whose bytes are those of the bundle's own, so that its hash is the right one."""
+    """A link to a file outside whose bytes are those of the bundle's own, so that its hash is the right
+    one.
+    """
     outside = path.parent.parent / f"outside-{path.name}"
     outside.write_bytes((path.parent / f".{path.name}").read_bytes())
     path.symlink_to(outside)
@@ -110,15 +112,21 @@ def sparse(path: Path) -> None:
         (sparse, r"bytes where the manifest says 7000|not a bundle's manifest: more than"),
     ],
 )
-def test_what_is_no_regular_file_of_its_size_is_not_read(folder: Path, name: str, replace: Callable[[Path], None], reason: str) -> None:
+def test_what_is_no_regular_file_of_its_size_is_not_read(
+    folder: Path, name: str, replace: Callable[[Path], None], reason: str
+) -> None:
     os.rename(folder / name, folder / f".{name}")
     replace(folder / name)
     with within(20):
         refused(folder, rf"{name}: .*({reason})")
 
 
-@pytest.mark.parametrize(("replace", "reason"), [(fifo, "is a FIFO"), (endless, "is a link"), (sparse, "has at most")])
-def test_what_is_no_regular_file_is_not_sealed(folder: Path, replace: Callable[[Path], None], reason: str) -> None:
+@pytest.mark.parametrize(
+    ("replace", "reason"), [(fifo, "is a FIFO"), (endless, "is a link"), (sparse, "has at most")]
+)
+def test_what_is_no_regular_file_is_not_sealed(
+    folder: Path, replace: Callable[[Path], None], reason: str
+) -> None:
     replace(folder / "more.html")
     with within(20), pytest.raises(BundleError, match=rf"more\.html: .*{reason}"):
         bundle.amend(folder)
@@ -166,7 +174,13 @@ def test_torn_or_missing_manifest(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b", "a//b", "", ".", "a\\..\\b"])
 def test_a_name_that_leaves_the_folder(folder: Path, name: str) -> None:
-    rewrite(folder, files={**json.loads((folder / "manifest.json").read_text())["files"], name: {"size": 0, "sha256": "0" * 64}})
+    rewrite(
+        folder,
+        files={
+            **json.loads((folder / "manifest.json").read_text())["files"],
+            name: {"size": 0, "sha256": "0" * 64},
+        },
+    )
     refused(folder, "leaves the folder")
 
 
@@ -204,7 +218,9 @@ def zipped() -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("data", [*(pickle.dumps([1.0], protocol=protocol) for protocol in (2, 3, 4, 5)), zipped()])
+@pytest.mark.parametrize(
+    "data", [*(pickle.dumps([1.0], protocol=protocol) for protocol in (2, 3, 4, 5)), zipped()]
+)
 def test_pickle_under_the_name_of_safetensors(folder: Path, data: bytes) -> None:
     (folder / "model.safetensors").write_bytes(data)
     assert bundle.is_pickle(folder / "model.safetensors")

@@ -1,4 +1,6 @@
-"""A registry on local disk keeps the contract; its command line does what it says, or one line and exit code 2."""
+"""A registry on local disk keeps the contract; its command line does what it says, or one line and exit code
+2.
+"""
 
 from __future__ import annotations
 
@@ -82,9 +84,19 @@ def test_command_line(registry: Registry, tmp_path: Path, capsys: pytest.Capture
 
 @pytest.mark.parametrize(
     "args",
-    ["show prodution", "set-alias v9 production", "rollback production", "verify v9", "lst", "", "--uri s3://x list"],
+    [
+        "show prodution",
+        "set-alias v9 production",
+        "rollback production",
+        "verify v9",
+        "lst",
+        "",
+        "--uri s3://x list",
+    ],
 )
-def test_command_line_says_what_is_wrong_in_one_line(args: str, registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_says_what_is_wrong_in_one_line(
+    args: str, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
     uri = registry.uri.rpartition("/")[0]
     assert main(["--uri", uri, *args.split()]) == 2
     told = capsys.readouterr()

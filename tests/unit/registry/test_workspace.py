@@ -1,4 +1,6 @@
-"""A draft at a URI is the old one or the new one, whole, whenever a writer dies, and the next writer goes on from there."""
+"""A draft at a URI is the old one or the new one, whole, whenever a writer dies, and the next writer goes on
+from there.
+"""
 
 from __future__ import annotations
 
@@ -73,12 +75,18 @@ def test_exported_and_evaluated_again_and_again(uri: str) -> None:
         assert state(uri) == (text, True)
     export(uri, "six")
     assert state(uri) == ("six", False)
-    assert not [key for key in keys(uri) if key in ("report.html", "README.md", "only-here.json")], "of the draft before, nothing is left"
+    assert not [key for key in keys(uri) if key in ("report.html", "README.md", "only-here.json")], (
+        "of the draft before, nothing is left"
+    )
     assert len(keys(uri)) == 5, "four files, and the bundle's own folder or its pointer"
 
 
 def test_no_bundle_there(uri: str) -> None:
-    for call in (lambda: workspace.existing(uri).__enter__(), lambda: evaluate(uri), lambda: workspace.address(f"{uri}/x", "report.html")):
+    for call in (
+        lambda: workspace.existing(uri).__enter__(),
+        lambda: evaluate(uri),
+        lambda: workspace.address(f"{uri}/x", "report.html"),
+    ):
         if is_local(uri) and "address" in call.__code__.co_names:
             continue  # a path needs no look
         with pytest.raises(BundleError, match="no bundle there") as raised:
@@ -105,7 +113,10 @@ def test_a_block_that_fails_changes_nothing(uri: str) -> None:
 
 def test_evaluate_says_that_the_draft_was_replaced_meanwhile(uri: str) -> None:
     export(uri, "old")
-    with pytest.raises(BundleError, match="another bundle was put there while this one was worked on; nothing was written: run this step"):
+    with pytest.raises(
+        BundleError,
+        match="another bundle was put there while this one was worked on; nothing was written: run this step",
+    ):
         evaluate(uri, lambda: export(uri, "new"))
     assert state(uri) == ("new", False)
     evaluate(uri)
@@ -130,7 +141,9 @@ def test_address_is_of_a_file_that_is_there(uri: str) -> None:
 
 
 def in_bucket(count: Callable[[], None]) -> None:
-    """A step is a request: killed before it is sent, which is as good as after the answer to the one before."""
+    """A step is a request: killed before it is sent, which is as good as after the answer to the one
+    before.
+    """
     send = requests.Session.request
 
     def counted(self: requests.Session, *args: Any, **kwargs: Any) -> requests.Response:
@@ -207,8 +220,12 @@ def test_whoever_reads_while_drafts_are_replaced_sees_a_whole_one(uri: str) -> N
     assert seen == {"one", "two"}
 
 
-def test_where_folders_cannot_be_exchanged_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_locks, "_RENAME_EXCHANGE", 1 << 30)  # a flag that the kernel refuses, as NFS refuses the real one
+def test_where_folders_cannot_be_exchanged_in_one_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        folder_locks, "_RENAME_EXCHANGE", 1 << 30
+    )  # a flag that the kernel refuses, as NFS refuses the real one
     uri = str(tmp_path / "bundle")
     export(uri, "old", "only-here.json")
     export(uri, "new")
@@ -226,7 +243,10 @@ def test_what_is_no_bundle_is_not_replaced(tmp_path: Path, there: str) -> None:
     else:
         place.mkdir()
         (place / "manifest.json" if there == "dataset" else place / "mine").write_text("{}")
-    with pytest.raises(BundleError, match="holds something else than a bundle, which would be removed: choose another --output"):
+    with pytest.raises(
+        BundleError,
+        match="holds something else than a bundle, which would be removed: choose another --output",
+    ):
         export(str(place), "new")
     assert place.exists()
 

@@ -1,4 +1,6 @@
-"""The report: hostile headlines stay text, nothing is fetched, the same metrics give the same page, and parts may be missing."""
+"""The report: hostile headlines stay text, nothing is fetched, the same metrics give the same page, and parts
+may be missing.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ def document() -> dict[str, Any]:
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements, their addresses and ids, and whether every element that opens also closes."""
+    """What a browser would see: elements, their addresses and ids, and whether every element that opens also
+    closes.
+    """
 
     VOID = ("meta", "br")
 
@@ -92,7 +96,11 @@ class Page(HTMLParser):
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "action", "data")]
+        self.addresses += [
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "xlink:href", "srcset", "action", "data")
+        ]
         self.ids += [value or "" for name, value in attrs if name == "id"]
 
     def handle_endtag(self, tag: str) -> None:
@@ -118,7 +126,10 @@ def test_hostile_text_stays_text(html: str) -> None:
 
 def test_a_comparison_on_the_same_headlines_shows_its_figures(html: str) -> None:
     text = Page(html).text
-    assert all(figure in text for figure in ("3,199", "99.53%", "98.41%", "77", "41", "0.000612", "best version ever promoted"))
+    assert all(
+        figure in text
+        for figure in ("3,199", "99.53%", "98.41%", "77", "41", "0.000612", "best version ever promoted")
+    )
 
 
 def test_the_page_asks_for_nothing(html: str) -> None:
@@ -129,13 +140,18 @@ def test_the_page_asks_for_nothing(html: str) -> None:
     assert "url(#" in html
     assert not re.search(r"@import|url\((?!#)", html)
     assert "default-src 'none'" in html
-    assert set(re.findall(r"https?://[^\s\"'<]*", html)) == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\s\"'<]*", html)) == {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
 
 
 def test_ids_are_unique_and_each_reference_has_its_target(html: str) -> None:
     page = Page(html)
     assert len(page.ids) == len(set(page.ids))
-    assert {address[1:] for address in page.addresses} | set(re.findall(r"url\(#(\w+)\)", html)) <= set(page.ids)
+    assert {address[1:] for address in page.addresses} | set(re.findall(r"url\(#(\w+)\)", html)) <= set(
+        page.ids
+    )
 
 
 def test_plots_follow_the_pages_colours(html: str) -> None:
@@ -175,10 +191,15 @@ def test_behaviour_names_its_kinds_groups_and_failed_cases_with_a_score_each() -
     ]
     part = {**document()["behaviour"], "failed": failed}
     html = report.render({"test": {"rows": 1}, "behaviour": part}, "t")
-    rows = [" ".join(Page(row.replace("</td>", " </td>")).text.split()) for row in re.findall(r"<tr>.*?</tr>", html, re.DOTALL)]
+    rows = [
+        " ".join(Page(row.replace("</td>", " </td>")).text.split())
+        for row in re.findall(r"<tr>.*?</tr>", html, re.DOTALL)
+    ]
     assert {"plain One 91.1% news", "varied Two 92.2% the same", "Three 13.3%", "Four 14.4%"} <= set(rows)
     assert {"moved Five 35.5% less clickbait", "Six 46.6%"} <= set(rows)
-    assert {"direction 2 1 50.0%", "short 2 1 50.0%", "toned down 2 1 50.0%"} <= set(rows), "a group is not the slice of its name"
+    assert {"direction 2 1 50.0%", "short 2 1 50.0%", "toned down 2 1 50.0%"} <= set(rows), (
+        "a group is not the slice of its name"
+    )
 
 
 def test_only_the_test_split_is_needed() -> None:

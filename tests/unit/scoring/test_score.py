@@ -1,4 +1,6 @@
-"""`ray_jobs.score` without Ray: every row of every format once, wherever it is cut; columns kept; what an output is of."""
+"""`ray_jobs.score` without Ray: every row of every format once, wherever it is cut; columns kept; what an
+output is of.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ GOOD = [row for row in ROWS if row["headline"].strip() and len(row["headline"]) 
 
 
 def configured(folder: Path, source: Path, **settings: Any) -> ScoreConfig:
-    return ScoreConfig(source=str(source), output=str(folder / "scores"), bundle=str(folder / "bundle"), **settings)
+    return ScoreConfig(
+        source=str(source), output=str(folder / "scores"), bundle=str(folder / "bundle"), **settings
+    )
 
 
 def csv_bytes(delimiter: str, rows: list[dict[str, str]]) -> bytes:
@@ -84,22 +88,32 @@ def scored(config: ScoreConfig, reverse: bool = False) -> tuple[dict[str, Any], 
     names = output.names(head, source.parts)
     pairs = list(zip(names, source.parts, strict=True))[:: -1 if reverse else 1]
     with contextlib.closing(Reader(source.schema, config.headline_column)) as reader:
-        done = {name: output.write_part(config.output, name, part, reader, scorer, config) for name, part in pairs}
+        done = {
+            name: output.write_part(config.output, name, part, reader, scorer, config) for name, part in pairs
+        }
     assert done.keys() == output.done(config.output, names).keys()
     return output.seal(config.output, head, [done[name] for name in names]), source
 
 
 def table(config: ScoreConfig, folder: str = output.SCORES) -> pa.Table:
-    return pa.concat_tables(pq.read_table(path) for path in sorted(Path(config.output, folder).glob("*.parquet")))
+    return pa.concat_tables(
+        pq.read_table(path) for path in sorted(Path(config.output, folder).glob("*.parquet"))
+    )
 
 
 def tree(folder: str) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file() and path.name != ".lock"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in Path(folder).rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 @pytest.mark.parametrize("part_rows", [1, 3, 7, 1000])
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_row_comes_out_once_with_its_columns_wherever_it_is_cut(name: str, part_rows: int, tmp_path: Path) -> None:
+def test_every_row_comes_out_once_with_its_columns_wherever_it_is_cut(
+    name: str, part_rows: int, tmp_path: Path
+) -> None:
     (tmp_path / name).write_bytes(FORMATS[name](ROWS))
     config = configured(tmp_path, tmp_path / name, part_rows=part_rows)
     manifest, source = scored(config)
@@ -107,19 +121,33 @@ def test_every_row_comes_out_once_with_its_columns_wherever_it_is_cut(name: str,
     found = table(config)
     assert found.select(["id", "headline", "note"]).to_pylist() == GOOD
     scorer = Scorer(tmp_path / "bundle")
-    assert found["score"].to_pylist() == pytest.approx(scorer.score([row["headline"] for row in GOOD]).tolist(), abs=1e-6)
+    assert found["score"].to_pylist() == pytest.approx(
+        scorer.score([row["headline"] for row in GOOD]).tolist(), abs=1e-6
+    )
     assert found["label"].to_pylist() == [scorer.label(score) for score in found["score"].to_pylist()]
     assert set(found["model"].to_pylist()) == {"draft"}
     assert [str(field.type) for field in found.schema][-3:] == ["float", "string", "string"]
     counts = manifest["counts"]
-    assert (counts["in"], counts["scored"], counts["quarantined"]) == (len(ROWS), len(GOOD), len(ROWS) - len(GOOD))
+    assert (counts["in"], counts["scored"], counts["quarantined"]) == (
+        len(ROWS),
+        len(GOOD),
+        len(ROWS) - len(GOOD),
+    )
     assert counts["reasons"] == {"empty": 12, "too_long": 6}
     assert table(config, output.QUARANTINE).num_rows == counts["quarantined"]
 
 
 def test_a_quarantined_row_is_kept_with_its_line_its_reason_and_its_bytes(tmp_path: Path) -> None:
     bad = {4: b"x,\xff\xfe", 5: b"one,too,many", 6: b"y,  ", 9: b'z,"never closed'}
-    lines = [b"id,headline", b"0,the market", b"", *(bad[at] for at in (4, 5, 6)), b"1,the budget", b"2,a word", bad[9]]
+    lines = [
+        b"id,headline",
+        b"0,the market",
+        b"",
+        *(bad[at] for at in (4, 5, 6)),
+        b"1,the budget",
+        b"2,a word",
+        bad[9],
+    ]
     (tmp_path / "h.csv").write_bytes(b"\n".join(lines))
     config = configured(tmp_path, tmp_path / "h.csv", part_rows=2)
     scored(config)
@@ -130,7 +158,9 @@ def test_a_quarantined_row_is_kept_with_its_line_its_reason_and_its_bytes(tmp_pa
 
 
 @pytest.mark.parametrize("part_rows", [1, 3, 50, 1000])
-def test_a_quote_that_nothing_closes_costs_its_own_line_wherever_it_is_cut(part_rows: int, tmp_path: Path) -> None:
+def test_a_quote_that_nothing_closes_costs_its_own_line_wherever_it_is_cut(
+    part_rows: int, tmp_path: Path
+) -> None:
     good = [f"{at},the market {at}" for at in range(100)]
     broken = {12: '5,"Nobody saw this', 40: '"6,Nobody', 101: '7,"The end'}
     lines = ["id,headline", *good]
@@ -156,7 +186,9 @@ def test_lines_that_end_in_a_carriage_return_alone_are_told(tmp_path: Path, name
 
 def test_bad_text_in_parquet_is_kept_and_the_other_columns_too(tmp_path: Path) -> None:
     text = _unchecked([b"the market", b"\xff", None])
-    (tmp_path / "h.parquet").write_bytes(parquet_bytes(pa.table({"headline": text, "day": pa.array([1, 2, 3], pa.date32())})))
+    (tmp_path / "h.parquet").write_bytes(
+        parquet_bytes(pa.table({"headline": text, "day": pa.array([1, 2, 3], pa.date32())}))
+    )
     config = configured(tmp_path, tmp_path / "h.parquet")
     scored(config)
     rows = table(config, output.QUARANTINE).to_pylist()
@@ -168,15 +200,29 @@ def test_bad_text_in_parquet_is_kept_and_the_other_columns_too(tmp_path: Path) -
 def _unchecked(values: list[bytes | None]) -> pa.Array:
     """A string array that is not UTF-8, as careless writers make it."""
     binary = pa.array(values, pa.binary())
-    return pa.StringArray.from_buffers(len(binary), binary.buffers()[1], binary.buffers()[2], binary.buffers()[0])
+    return pa.StringArray.from_buffers(
+        len(binary), binary.buffers()[1], binary.buffers()[2], binary.buffers()[0]
+    )
 
 
-@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()], ids=str)
+@pytest.mark.parametrize(
+    "kind", [pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()], ids=str
+)
 def test_text_of_every_type_of_arrow_is_scored_and_kept(kind: pa.DataType, tmp_path: Path) -> None:
-    text = pa.array([b"the market", b"\xff", None, b"a word", b"  ", b"a budget"], pa.binary()).cast(pa.binary_view())
-    text = text.view(kind) if kind == pa.string_view() else text.cast(kind) if kind != pa.large_string() else _large(text)
+    text = pa.array([b"the market", b"\xff", None, b"a word", b"  ", b"a budget"], pa.binary()).cast(
+        pa.binary_view()
+    )
+    text = (
+        text.view(kind)
+        if kind == pa.string_view()
+        else text.cast(kind)
+        if kind != pa.large_string()
+        else _large(text)
+    )
     tags = pa.array([["x"], [], None, ["y", "z"], ["x"], []], pa.list_(pa.string_view()))
-    (tmp_path / "h.parquet").write_bytes(parquet_bytes(pa.table({"headline": text, "tags": tags, "n": range(6)})))
+    (tmp_path / "h.parquet").write_bytes(
+        parquet_bytes(pa.table({"headline": text, "tags": tags, "n": range(6)}))
+    )
     config = configured(tmp_path, tmp_path / "h.parquet")
     counts = scored(config)[0]["counts"]
     assert counts["reasons"] == {"empty": 2, "undecodable": 1}
@@ -188,11 +234,18 @@ def test_text_of_every_type_of_arrow_is_scored_and_kept(kind: pa.DataType, tmp_p
 
 def _large(text: pa.Array) -> pa.Array:
     binary = text.cast(pa.large_binary())
-    return pa.LargeStringArray.from_buffers(len(binary), binary.buffers()[1], binary.buffers()[2], binary.buffers()[0])
+    return pa.LargeStringArray.from_buffers(
+        len(binary), binary.buffers()[1], binary.buffers()[2], binary.buffers()[0]
+    )
 
 
 def test_json_keeps_keys_that_come_late_and_values_of_any_type(tmp_path: Path) -> None:
-    values = [{"headline": "the market", "n": 1}, {"n": 2.5, "headline": "a word", "tags": ["x"]}, {"headline": 7}, {"headline": "\ud800"}]
+    values = [
+        {"headline": "the market", "n": 1},
+        {"n": 2.5, "headline": "a word", "tags": ["x"]},
+        {"headline": 7},
+        {"headline": "\ud800"},
+    ]
     values += [{"headline": "seven", "tags": "plain", "flag": True}]
     lake = tmp_path / "lake"
     lake.mkdir()
@@ -228,10 +281,15 @@ def test_text_is_a_headline_a_line(tmp_path: Path) -> None:
 
 
 def test_the_order_of_the_work_changes_no_byte(tmp_path: Path) -> None:
-    """A part of a large row group is read from the middle by one actor, and after its neighbour by another."""
+    """A part of a large row group is read from the middle by one actor, and after its neighbour by
+    another.
+    """
     (tmp_path / "h.parquet").write_bytes(FORMATS["whole.parquet"](ROWS))
     one, other = (
-        configured(tmp_path, tmp_path / "h.parquet", part_rows=4).model_copy(update={"output": str(tmp_path / name)}) for name in "ab"
+        configured(tmp_path, tmp_path / "h.parquet", part_rows=4).model_copy(
+            update={"output": str(tmp_path / name)}
+        )
+        for name in "ab"
     )
     scored(one)
     scored(other, reverse=True)
@@ -246,7 +304,13 @@ def test_the_model_sees_the_same_batches_whatever_the_row_groups(tmp_path: Path)
         (tmp_path / f"{group}.parquet").write_bytes(parquet_bytes(rows, group))
         source = plan(configured(tmp_path, tmp_path / f"{group}.parquet", part_rows=6000))
         with contextlib.closing(Reader(source.schema, "headline")) as reader:
-            found.append([(block.numbers[0], block.table.num_rows) for part in source.parts for block in reader.blocks(part)])
+            found.append(
+                [
+                    (block.numbers[0], block.table.num_rows)
+                    for part in source.parts
+                    for block in reader.blocks(part)
+                ]
+            )
     assert found[0] == found[1] == [(1, 4096), (4097, 1904), (6001, 4000)]
 
 
@@ -264,7 +328,9 @@ def no_ray(*_: Any) -> None:
         ({"bundle": "other"}, "another model"),
     ],
 )
-def test_an_output_is_not_mixed_with_another(change: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_is_not_mixed_with_another(
+    change: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ray_jobs.scoring.connect", no_ray)
     Path("h.csv").write_bytes(FORMATS["h.csv"](ROWS))
@@ -274,8 +340,14 @@ def test_an_output_is_not_mixed_with_another(change: dict[str, Any], told: str, 
     manifest, _ = scored(config)
     before = tree(config.output)
     assert score(config) == manifest, "whole: returned at once"
-    with pytest.raises(DataError, match=f"holds scores of {told}.*: give another --output, or delete that folder$"):
-        score(config.model_copy(update={**change, **({"bundle": str(tmp_path / "other")} if "bundle" in change else {})}))
+    with pytest.raises(
+        DataError, match=f"holds scores of {told}.*: give another --output, or delete that folder$"
+    ):
+        score(
+            config.model_copy(
+                update={**change, **({"bundle": str(tmp_path / "other")} if "bundle" in change else {})}
+            )
+        )
     assert tree(config.output) == before
 
 
@@ -292,12 +364,17 @@ def test_parts_are_named_by_what_is_in_them(tmp_path: Path) -> None:
     def named() -> list[str]:
         config = configured(tmp_path, tmp_path / "lake", part_rows=10)
         source = plan(config)
-        return [name[len("part-00000-") :] for name in output.names(output.identify(config, source, manifest), source.parts)]
+        return [
+            name[len("part-00000-") :]
+            for name in output.names(output.identify(config, source, manifest), source.parts)
+        ]
 
     manifest = bundle.read_manifest(tiny_bundle(tmp_path / "bundle"))
     (tmp_path / "lake").mkdir()
     for name in ("a.csv", "b.csv"):
-        (tmp_path / "lake" / name).write_bytes(csv_bytes(",", [{"headline": f"{name} {at}"} for at in range(20)]))
+        (tmp_path / "lake" / name).write_bytes(
+            csv_bytes(",", [{"headline": f"{name} {at}"} for at in range(20)])
+        )
     before = named()
     with (tmp_path / "lake" / "b.csv").open("a") as file:
         file.write("one more\n")
@@ -309,7 +386,9 @@ def test_parts_are_named_by_what_is_in_them(tmp_path: Path) -> None:
 def test_what_the_job_wrote_below_its_source_is_no_source(tmp_path: Path) -> None:
     (tmp_path / "lake").mkdir()
     (tmp_path / "lake" / "h.csv").write_bytes(FORMATS["h.csv"](ROWS))
-    config = configured(tmp_path, tmp_path / "lake").model_copy(update={"output": str(tmp_path / "lake" / "scores")})
+    config = configured(tmp_path, tmp_path / "lake").model_copy(
+        update={"output": str(tmp_path / "lake" / "scores")}
+    )
     scored(config)
     assert [name for name, _ in plan(config).files] == ["h.csv"]
 
@@ -324,15 +403,25 @@ def test_what_the_job_wrote_below_its_source_is_no_source(tmp_path: Path) -> Non
         ("h.csv", b"headline\n", "no rows in it"),
         ("h.csv", b"", "h.csv: the file is empty"),
         ("h.csv", "headline\na\n".encode("utf-16"), "UTF-16"),
-        ("h.csv.gz", gzip.compress(base64.b85encode(bytes(range(256)) * 99))[:-20], "cannot be read to its end"),
+        (
+            "h.csv.gz",
+            gzip.compress(base64.b85encode(bytes(range(256)) * 99))[:-20],
+            "cannot be read to its end",
+        ),
         ("h.jsonl", b"[1]\n", "no JSON object"),
         ("h.parquet", b"PAR1 not PAR1", "h.parquet: cannot be read to its end"),
-        ("h.parquet", parquet_bytes(pa.table({"headline": [1]})), 'the column "headline" holds int64, not text'),
+        (
+            "h.parquet",
+            parquet_bytes(pa.table({"headline": [1]})),
+            'the column "headline" holds int64, not text',
+        ),
         ("h.parquet", parquet_bytes(pa.table({"headline": pa.array([], pa.string())})), "no rows in it"),
         ("h.xlsx", b"x", "no file of a known kind"),
     ],
 )
-def test_a_source_that_does_not_fit_is_one_line(name: str, data: bytes, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_does_not_fit_is_one_line(
+    name: str, data: bytes, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ray_jobs.scoring.connect", no_ray)
     (tmp_path / name).write_bytes(data)
     tiny_bundle(tmp_path / "bundle")
@@ -364,7 +453,11 @@ def test_a_source_that_changes_under_the_job_is_told(tmp_path: Path) -> None:
 def test_a_prefix_must_leave_the_headline_alone() -> None:
     with pytest.raises(ValueError, match="prefix"):
         ScoreConfig(headline_column="label")
-    assert ScoreConfig(headline_column="label", prefix="new_").columns == ("new_score", "new_label", "new_model")
+    assert ScoreConfig(headline_column="label", prefix="new_").columns == (
+        "new_score",
+        "new_label",
+        "new_model",
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""The HTTP api over a real, tiny model: what it answers, what it refuses and how, and that its OpenAPI page says so."""
+"""The HTTP api over a real, tiny model: what it answers, what it refuses and how, and that its OpenAPI page
+says so.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def settings(registry: str) -> Settings:
 
 
 class Client:
-    """Sends a request and holds every answer against the OpenAPI page: its status is documented and its body fits the schema."""
+    """Sends a request and holds every answer against the OpenAPI page: its status is documented and its body
+    fits the schema.
+    """
 
     def __init__(self, client: TestClient) -> None:
         self._client = client
@@ -58,11 +62,15 @@ class Client:
         operation = self._operation(method, path)
         if operation is not None:
             responses = operation["responses"]
-            assert str(answer.status_code) in responses, f"{method} {path} answers {answer.status_code}, which is not documented"
+            assert str(answer.status_code) in responses, (
+                f"{method} {path} answers {answer.status_code}, which is not documented"
+            )
             content = responses[str(answer.status_code)]["content"]
             kind = answer.headers["content-type"].partition(";")[0]
             if kind == "application/json":
-                jsonschema.validate(answer.json(), {**content[kind]["schema"], "components": self.page["components"]})
+                jsonschema.validate(
+                    answer.json(), {**content[kind]["schema"], "components": self.page["components"]}
+                )
             assert kind in content
         if answer.status_code >= 400 and method != "HEAD":
             assert answer.json().keys() == {"error", "error_type", "request_id"}
@@ -150,7 +158,13 @@ def test_the_other_routes(client: Client) -> None:
     for asset in assets:
         assert client("GET", asset).status_code == 200
     summary = client("GET", "/model").json()
-    assert {"version": "v1", "synthetic": True, "decision": "promoted", "runtime": "int8", "base_model": "tiny"}.items() <= summary.items()
+    assert {
+        "version": "v1",
+        "synthetic": True,
+        "decision": "promoted",
+        "runtime": "int8",
+        "base_model": "tiny",
+    }.items() <= summary.items()
 
 
 @pytest.mark.parametrize(("kind", "status"), STATUS.items())
@@ -158,13 +172,19 @@ def test_the_error_table(settings: Settings, kind: type[Exception], status: int)
     path = "/v2/models/a/infer" if kind is UnknownModel else ONE
     keyed = settings.model_copy(update={"api_keys": SecretStr("open-sesame")})
     answer = stubbed(kind("what to do"), keyed).post(path, {"text": SECRET}, **{"x-api-key": "open-sesame"})
-    assert (answer.status_code, answer.json()["error"], answer.json()["error_type"]) == (status, "what to do", kind.__name__)
+    assert (answer.status_code, answer.json()["error"], answer.json()["error_type"]) == (
+        status,
+        "what to do",
+        kind.__name__,
+    )
     assert ("retry-after" in answer.headers) == (status in (429, 503))
     assert ("www-authenticate" in answer.headers) == (status == 401)
 
 
 @pytest.mark.parametrize(("known", "expected"), [(0, "2"), (1, "2"), (7, "7")])
-def test_retry_after_is_what_the_queue_needs_and_never_less_than_the_setting(settings: Settings, known: int, expected: str) -> None:
+def test_retry_after_is_what_the_queue_needs_and_never_less_than_the_setting(
+    settings: Settings, known: int, expected: str
+) -> None:
     full = stubbed(Overloaded("full", retry_after_s=known), settings.model_copy(update={"retry_after_s": 2}))
     assert full.post(ONE, {"text": SECRET}).headers["retry-after"] == expected
 
@@ -176,12 +196,16 @@ def test_every_error_of_a_request_has_a_status() -> None:
     assert below(RequestError) - {RequestError} <= STATUS.keys()
 
 
-@pytest.mark.parametrize("raised", [ZeroDivisionError(SECRET), BundleError(f"/a/path/{SECRET}"), RequestError(SECRET)])
+@pytest.mark.parametrize(
+    "raised", [ZeroDivisionError(SECRET), BundleError(f"/a/path/{SECRET}"), RequestError(SECRET)]
+)
 @pytest.mark.parametrize(("method", "path"), [("POST", ONE), ("GET", "/model")])
 def test_anything_else_is_a_500_without_detail(
     settings: Settings, raised: Exception, method: str, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = stubbed(raised, settings)(method, path, content=b'{"text": "a"}', headers={**JSON, "x-request-id": "abc"})
+    answer = stubbed(raised, settings)(
+        method, path, content=b'{"text": "a"}', headers={**JSON, "x-request-id": "abc"}
+    )
     assert (answer.status_code, answer.json()["error_type"]) == (500, "InternalError")
     assert "request abc failed" in caplog.text  # with its traceback, for who runs the server
     assert SECRET in caplog.text
@@ -288,13 +312,19 @@ def test_a_colon_in_a_headline_is_no_second_key(client: Client) -> None:
 
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=120),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["text", "texts", "other"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["text", "texts", "other"]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
 
 @hypothesis_settings(max_examples=150, deadline=None)
-@given(path=st.sampled_from([ONE, MANY]), body=st.binary(max_size=60) | _VALUES.map(lambda value: json.dumps(value).encode()))
+@given(
+    path=st.sampled_from([ONE, MANY]),
+    body=st.binary(max_size=60) | _VALUES.map(lambda value: json.dumps(value).encode()),
+)
 def test_any_body_is_answered_as_documented(client: Client, path: str, body: bytes) -> None:
     assert client.post(path, body).status_code in (200, 400, 422)
 
@@ -372,7 +402,8 @@ def test_head_answers_as_get_does_without_the_body(client: Client, path: str) ->
     assert head.status_code == got.status_code
     assert head.content == b""
     assert head.headers["x-request-id"]
-    varies = {"x-request-id", "content-length"} if path == "/metrics" else {"x-request-id"}  # it has counted one more
+    # it has counted one more
+    varies = {"x-request-id", "content-length"} if path == "/metrics" else {"x-request-id"}
     assert {name: head.headers[name] for name in head.headers if name not in varies} == {
         name: got.headers[name] for name in got.headers if name not in varies
     }
@@ -386,7 +417,16 @@ def test_what_takes_get_says_that_it_takes_head(client: Client) -> None:
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [("a-B_9.z", True), ("x" * 128, True), ("x" * 129, False), ("a b", False), ("a\tb", False), ("<b>", False), ("é", False), ("", False)],
+    [
+        ("a-B_9.z", True),
+        ("x" * 128, True),
+        ("x" * 129, False),
+        ("a b", False),
+        ("a\tb", False),
+        ("<b>", False),
+        ("é", False),
+        ("", False),
+    ],
 )
 @pytest.mark.parametrize("path", ["/", "/nowhere"])
 def test_request_ids(client: Client, path: str, given: str, kept: bool) -> None:
@@ -408,12 +448,20 @@ def test_the_page_documents_what_the_table_holds(client: Client, settings: Setti
         jsonschema.validate(body["example"], body["schema"])
         path = path.replace("{name}", "clickbait-model").replace("{version}", "v1")
         assert client.post(path, body["example"]).status_code == 200
-    texts = client.page["paths"][MANY]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]["texts"]
+    texts = client.page["paths"][MANY]["post"]["requestBody"]["content"]["application/json"]["schema"][
+        "properties"
+    ]["texts"]
     assert texts["maxItems"] == settings.max_texts
     gets = {"/", "/healthz", "/readyz", "/model", "/metrics", "/v2", "/v2/health/live", "/v2/health/ready"}
-    of_model = {f"/v2/models/{{name}}{version}{end}" for version in ("", "/versions/{version}") for end in ("", "/ready", "/infer")}
+    of_model = {
+        f"/v2/models/{{name}}{version}{end}"
+        for version in ("", "/versions/{version}")
+        for end in ("", "/ready", "/infer")
+    }
     assert set(client.page["paths"]) == {ONE, MANY, "/predict", "/explain"} | gets | of_model
-    ids = [operation["operationId"] for routes in client.page["paths"].values() for operation in routes.values()]
+    ids = [
+        operation["operationId"] for routes in client.page["paths"].values() for operation in routes.values()
+    ]
     assert len(ids) == len(set(ids))
 
 
@@ -421,8 +469,19 @@ def test_the_page_documents_what_the_table_holds(client: Client, settings: Setti
 
 
 def scope(path: str, **headers: str) -> dict[str, Any]:
-    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in {"content_type": "application/json", **headers}.items()]
-    return {"type": "http", "method": "POST", "path": path, "headers": raw, "query_string": b"", "scheme": "http", "server": ("x", 80)}
+    raw = [
+        (name.replace("_", "-").encode(), value.encode())
+        for name, value in {"content_type": "application/json", **headers}.items()
+    ]
+    return {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "headers": raw,
+        "query_string": b"",
+        "scheme": "http",
+        "server": ("x", 80),
+    }
 
 
 class Call:
@@ -435,7 +494,9 @@ class Call:
         self.task = asyncio.ensure_future(app(scope(path, **headers), self._receive, self._send))
 
     def feed(self, body: bytes = b"", *, more: bool = False, gone: bool = False) -> None:
-        self._inbox.put_nowait({"type": "http.disconnect"} if gone else {"type": "http.request", "body": body, "more_body": more})
+        self._inbox.put_nowait(
+            {"type": "http.disconnect"} if gone else {"type": "http.request", "body": body, "more_body": more}
+        )
 
     async def _receive(self) -> Any:
         message = await self._inbox.get()
@@ -451,7 +512,9 @@ class Call:
 
 
 class Gate:
-    """An engine that holds its thread until it is opened; keeps the real one's results. `computed` has the first word of each text."""
+    """An engine that holds its thread until it is opened; keeps the real one's results. `computed` has the
+    first word of each text.
+    """
 
     def __init__(self, service: Service) -> None:
         assert service._main.engine is not None
@@ -572,7 +635,9 @@ def test_a_batch_that_cannot_be_answered_in_time_is_a_429_before_it_is_tokenized
         second = Call(app, path="/classify/batch")
         second.feed(batch)
         assert await second.status() == 429
-        assert dict(second.sent[0]["headers"])[b"retry-after"] == b"60"  # timeout_s: by then all that waits now is answered or late
+        assert (
+            dict(second.sent[0]["headers"])[b"retry-after"] == b"60"
+        )  # timeout_s: by then all that waits now is answered or late
         gate.open.release(1000)
         assert await first.status() == 200
         await service.close()
@@ -580,7 +645,9 @@ def test_a_batch_that_cannot_be_answered_in_time_is_a_429_before_it_is_tokenized
     asyncio.run(scenario())
 
 
-def test_an_infer_request_for_a_version_is_not_answered_by_the_one_after_it(settings: Settings, tmp_path: Path) -> None:
+def test_an_infer_request_for_a_version_is_not_answered_by_the_one_after_it(
+    settings: Settings, tmp_path: Path
+) -> None:
     registry = Registry(str(tmp_path / "registry"))
     for number in range(2):
         registry.publish(tiny_bundle(tmp_path / f"draft{number}", temperature=1.0 + number))
@@ -592,7 +659,9 @@ def test_an_infer_request_for_a_version_is_not_answered_by_the_one_after_it(sett
         assert service._main.engine is not None
         encode, swapped = service._main.engine.scorer.encode, threading.Event()
         service._main.engine.scorer.encode = lambda texts: swapped.wait(60) and encode(texts)  # type: ignore[method-assign]
-        pinned, free = (Call(app, path=f"/v2/models/clickbait-model{version}/infer") for version in ("/versions/v1", ""))
+        pinned, free = (
+            Call(app, path=f"/v2/models/clickbait-model{version}/infer") for version in ("/versions/v1", "")
+        )
         for call in (pinned, free):
             call.feed(json.dumps(body).encode())
         await asyncio.sleep(0)
@@ -626,7 +695,9 @@ def test_under_ray_the_id_is_in_the_body_and_ray_sends_the_header(settings: Sett
     assert "x-request-id" not in answer.headers
 
 
-def test_a_model_that_gives_no_numbers_is_not_served(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_gives_no_numbers_is_not_served(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("clickbait.inference.scorer.Scorer._run", lambda self, ids: [float("nan")] * len(ids))
     service = Service(settings)
     with pytest.raises(BundleError, match="not numbers"):

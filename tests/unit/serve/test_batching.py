@@ -1,7 +1,7 @@
 """The batcher's promises, on an engine that the test starts and stops by hand: no clock, no sleep.
 
-Work-conserving, bounded, in order of arrival, without starvation; whoever has gone is not computed; who fails fails alone; what was
-accepted is answered, and in time (there on a clock of the test's own).
+Work-conserving, bounded, in order of arrival, without starvation; whoever has gone is not computed; who fails
+fails alone; what was accepted is answered, and in time (there on a clock of the test's own).
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def value(text: str) -> float:
 
 
 class Engine:
-    """Keeps of the real one: it holds its thread while it computes, fails a batch as a whole, and a score depends on the text alone."""
+    """Keeps of the real one: it holds its thread while it computes, fails a batch as a whole, and a score
+    depends on the text alone.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -71,7 +73,9 @@ class Bench:
         self.requests: list[asyncio.Task[list[float]]] = []
         self.texts: list[list[str]] = []
 
-    async def submit(self, size: int = 1, *, poison: bool = False, deadline: float = NEVER) -> asyncio.Task[list[float]]:
+    async def submit(
+        self, size: int = 1, *, poison: bool = False, deadline: float = NEVER
+    ) -> asyncio.Task[list[float]]:
         name = f"{POISON if poison else 'request'} {len(self.requests)}"
         self.texts.append([f"{name} text {index}" for index in range(size)])
         self.requests.append(asyncio.ensure_future(self._scores(self.texts[-1], deadline)))
@@ -103,7 +107,9 @@ class Bench:
 
 @pytest.fixture(scope="module", autouse=True)
 def _only_our_garbage() -> Iterator[None]:
-    """`run` collects what its scenario left; beside all that torch and Ray hold in a session of tests, that takes most of a second."""
+    """`run` collects what its scenario left; beside all that torch and Ray hold in a session of tests, that
+    takes most of a second.
+    """
     gc.freeze()
     yield
     gc.unfreeze()
@@ -252,7 +258,10 @@ def test_a_failing_item_fails_alone() -> None:
     run(scenario, max_tokens=4)
 
 
-@pytest.mark.parametrize("raised", [StopIteration(), SystemExit(1), BaseException("a panic in Rust"), TimeoutError("the engine's own")])
+@pytest.mark.parametrize(
+    "raised",
+    [StopIteration(), SystemExit(1), BaseException("a panic in Rust"), TimeoutError("the engine's own")],
+)
 def test_whatever_the_engine_raises_reaches_the_caller_and_the_next_is_served(raised: BaseException) -> None:
     async def scenario() -> None:
         def engine(texts: list[str]) -> list[float]:
@@ -377,7 +386,9 @@ def test_a_storm_of_cancellations_leaves_nothing_behind() -> None:
         await bench.drain()
         computed = {text for batch in bench.engine.batches[1:] for text in batch}
         assert computed == {text for texts in bench.texts[2::2] for text in texts}
-        assert [request.result() for request in storm[1::2]] == [[value(text) for text in texts] for texts in bench.texts[2::2]]
+        assert [request.result() for request in storm[1::2]] == [
+            [value(text) for text in texts] for texts in bench.texts[2::2]
+        ]
 
     run(scenario, max_tokens=8)
 
@@ -393,7 +404,9 @@ _OPERATIONS = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(operations=_OPERATIONS, max_tokens=st.integers(1, 6), max_waiting=st.integers(1, 8), close=st.booleans())
+@given(
+    operations=_OPERATIONS, max_tokens=st.integers(1, 6), max_waiting=st.integers(1, 8), close=st.booleans()
+)
 def test_any_history(operations: list[Any], max_tokens: int, max_waiting: int, close: bool) -> None:
     async def scenario(bench: Bench) -> None:
         gone: dict[int, int] = {}  # request to the number of batches begun when it was cancelled
@@ -415,7 +428,9 @@ def test_any_history(operations: list[Any], max_tokens: int, max_waiting: int, c
                 if not poisoned:
                     large = any(len(bench.texts[number_of(text)]) > max_tokens for text in batch)
                     left = bench.batcher._short.queue or (large and bench.batcher._long.queue)
-                    assert not left or len(batch) == max_tokens  # full, where something is left over that may come with it
+                    assert (
+                        not left or len(batch) == max_tokens
+                    )  # full, where something is left over that may come with it
             await bench.settle()
             assert bench.batcher.waiting <= max_waiting + 1  # the rest of a large one has its place
             assert bench.engine.busy or not bench.batcher.waiting  # work-conserving
@@ -447,7 +462,9 @@ def test_any_history(operations: list[Any], max_tokens: int, max_waiting: int, c
 @settings(max_examples=60, deadline=None)
 @given(arrivals=st.lists(st.lists(st.integers(1, 14), max_size=4), max_size=25), max_tokens=st.integers(1, 5))
 def test_large_and_small_requests_take_turns(arrivals: list[list[int]], max_tokens: int) -> None:
-    """Whoever waits, waits for at most one batch of the other kind before each batch of the own, and both kinds keep their order."""
+    """Whoever waits, waits for at most one batch of the other kind before each batch of the own, and both
+    kinds keep their order.
+    """
 
     async def scenario(bench: Bench) -> None:
         passed = {True: 0, False: 0}  # batches since the kind (large or not) had one, while it waited
@@ -481,7 +498,9 @@ def test_large_and_small_requests_take_turns(arrivals: list[list[int]], max_toke
 
 
 class Lengths:
-    """An engine whose items are their lengths: it notes the batches, and its score of an item is ten times it."""
+    """An engine whose items are their lengths: it notes the batches, and its score of an item is ten times
+    it.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -494,7 +513,10 @@ class Lengths:
 
 
 @settings(max_examples=100, deadline=None)
-@given(requests=st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=12), max_size=12), max_tokens=st.integers(1, 120))
+@given(
+    requests=st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=12), max_size=12),
+    max_tokens=st.integers(1, 120),
+)
 def test_a_batch_keeps_within_its_tokens_and_is_sorted(requests: list[list[int]], max_tokens: int) -> None:
     engine = Lengths()
     seen: list[Batch] = []
@@ -508,12 +530,16 @@ def test_a_batch_keeps_within_its_tokens_and_is_sorted(requests: list[list[int]]
     for items, outcome in zip(requests, asyncio.run(main()), strict=True):
         assert outcome.scores == [10.0 * item for item in items]
         assert outcome.queued_s >= 0.0 < outcome.computed_s
-    assert sorted(item for batch in engine.batches for item in batch) == sorted(item for items in requests for item in items)
+    assert sorted(item for batch in engine.batches for item in batch) == sorted(
+        item for items in requests for item in items
+    )
     for batch, told in zip(engine.batches, seen, strict=True):
         assert batch == sorted(batch)
         assert len(batch) == 1 or batch[-1] * len(batch) <= max_tokens
         assert (told.items, told.tokens, told.padded) == (len(batch), sum(batch), batch[-1] * len(batch))
-    for batch, then in itertools.pairwise(engine.batches if all(len(items) == 1 for items in requests) else []):  # full
+    for batch, then in itertools.pairwise(
+        engine.batches if all(len(items) == 1 for items in requests) else []
+    ):  # full
         assert max(batch[-1], then[-1]) * (len(batch) + 1) > max_tokens
 
 
@@ -547,7 +573,12 @@ def test_a_loop_that_computes_takes_its_connections() -> None:
     connections, batches = 40, 600
 
     async def main() -> int:
-        engine, loop, came, before = Lengths(), asyncio.get_running_loop(), list[asyncio.Task[Any]](), list[int]()
+        engine, loop, came, before = (
+            Lengths(),
+            asyncio.get_running_loop(),
+            list[asyncio.Task[Any]](),
+            list[int](),
+        )
 
         def slow(items: list[int]) -> Sequence[float]:
             time.sleep(0.001)
@@ -583,7 +614,9 @@ TIMEOUT_S = 5.0
 
 
 class Clock(selectors.DefaultSelector):
-    """Time that passes only while an engine computes or everybody sleeps: five seconds of a loop take milliseconds, and always the same."""
+    """Time that passes only while an engine computes or everybody sleeps: five seconds of a loop take
+    milliseconds, and always the same.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -640,7 +673,9 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Timed], Awaita
         loop = asyncio.SelectorEventLoop(clock)
         loop.time = lambda: clock.now  # type: ignore[method-assign]
 
-        def on_the_loop(_: Any, function: Any, *args: Any) -> asyncio.Future[Any]:  # a thread would have real time
+        def on_the_loop(
+            _: Any, function: Any, *args: Any
+        ) -> asyncio.Future[Any]:  # a thread would have real time
             future = loop.create_future()
             loop.call_soon(lambda: future.set_result(function(*args)))
             return future
@@ -663,7 +698,9 @@ LARGE = [5] * 50  # a quarter of a second: twelve of them take three seconds, an
 
 @pytest.mark.parametrize("clients", [12, 40])
 def test_clients_of_large_requests_get_what_the_engine_can_do(clients: int, timed: Any) -> None:
-    """They ask again at once, or after Retry-After. Nothing is computed in vain, and a single item beside them hardly waits."""
+    """They ask again at once, or after Retry-After. Nothing is computed in vain, and a single item beside
+    them hardly waits.
+    """
 
     async def scenario(bench: Timed) -> None:
         loop = asyncio.get_running_loop()
@@ -690,7 +727,9 @@ def test_clients_of_large_requests_get_what_the_engine_can_do(clients: int, time
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arrivals=st.lists(st.tuples(st.floats(0.0, 0.6), st.integers(1, 150)), max_size=60))
 def test_what_is_admitted_is_answered_in_time(arrivals: list[tuple[float, int]], timed: Any) -> None:
-    """Whatever comes when, of large requests. Who is refused fits after the seconds that it was told, if nobody else comes."""
+    """Whatever comes when, of large requests. Who is refused fits after the seconds that it was told, if
+    nobody else comes.
+    """
 
     async def scenario(bench: Timed) -> None:
         async with asyncio.TaskGroup() as group:
@@ -735,7 +774,9 @@ def test_an_engine_that_gets_slower_spends_nothing_on_who_will_be_late(timed: An
 
 
 def test_an_estimate_that_is_wrong_is_put_right(timed: Any) -> None:
-    """A warm-up beside a busy neighbour: by its measure not even one request fits. The idle engine takes it, and measures."""
+    """A warm-up beside a busy neighbour: by its measure not even one request fits. The idle engine takes it,
+    and measures.
+    """
 
     async def scenario(bench: Timed) -> None:
         for _ in range(4):
@@ -747,7 +788,9 @@ def test_an_estimate_that_is_wrong_is_put_right(timed: Any) -> None:
 
 
 def test_singles_that_cannot_be_answered_in_time_are_refused(timed: Any) -> None:
-    """Beside large requests singles have at least half of the engine; more than that is refused, and nobody is late."""
+    """Beside large requests singles have at least half of the engine; more than that is refused, and nobody
+    is late.
+    """
 
     async def scenario(bench: Timed) -> None:
         loop = asyncio.get_running_loop()
@@ -789,7 +832,9 @@ def test_a_bug_in_the_batcher_is_seen_and_hangs_nobody(caplog: pytest.LogCapture
                 raise raised.pop()
 
         batcher = Batcher(Lengths(), max_tokens=1, observe=observe)
-        first, *others = await asyncio.gather(*(batcher.submit([1], [1], NEVER) for _ in range(3)), return_exceptions=True)
+        first, *others = await asyncio.gather(
+            *(batcher.submit([1], [1], NEVER) for _ in range(3)), return_exceptions=True
+        )
         assert isinstance(first, Outcome)
         assert all(isinstance(other, RuntimeError) for other in others)
         assert (await batcher.submit([1], [1], NEVER)).scores == [10.0]

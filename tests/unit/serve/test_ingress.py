@@ -1,4 +1,6 @@
-"""Requests past Ray: counted as Ray counts, refused when there are too many, and Ray's own still go Ray's way."""
+"""Requests past Ray: counted as Ray counts, refused when there are too many, and Ray's own still go Ray's
+way.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,11 @@ from typing import Any
 
 import pytest
 from ray.serve._private import replica as ray_replica
-from ray.serve._private.http_util import RequestIdMiddleware, parse_disconnect_disabled_header, parse_request_timeout_header
+from ray.serve._private.http_util import (
+    RequestIdMiddleware,
+    parse_disconnect_disabled_header,
+    parse_request_timeout_header,
+)
 from ray.serve._private.utils import call_function_from_import_path
 
 from serve.http.parsing import TOLD
@@ -72,7 +78,9 @@ class Replica:
 
 def server(replica: Replica) -> Any:
     """What Ray makes of the middleware."""
-    (middleware,) = call_function_from_import_path(ingress.ENVIRONMENT["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"])
+    (middleware,) = call_function_from_import_path(
+        ingress.ENVIRONMENT["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
+    )
     return middleware.cls(RequestIdMiddleware(replica._direct_ingress_asgi))
 
 
@@ -89,7 +97,12 @@ def test_a_request_goes_to_the_application_and_is_in_rays_books() -> None:
     assert (books.most, books.ongoing) == (1, 0)
     assert [(given["route"], given["is_error"]) for given in books.requests] == [("/classify", False)]
     (told,) = books.ingress
-    assert (told["route"], told["method"], told["status_code"], told["is_error"]) == ("/classify", "POST", "200", False)
+    assert (told["route"], told["method"], told["status_code"], told["is_error"]) == (
+        "/classify",
+        "POST",
+        "200",
+        False,
+    )
     assert (told["app_name"], told["deployment_name"]) == ("clickbait", "Classifier")
     assert 0 <= told["latency_ms"] < 10_000
 
@@ -101,7 +114,9 @@ def test_an_invented_method_makes_no_label(path: str) -> None:
     app = server(replica)
     for method in ("PROPFIND", "M-SEARCH", "POST"):
         asyncio.run(app(request(path, method=method), None, None))
-    counted = [told["method"] for told in replica._metrics_manager.ingress] + [scope["method"] for scope in replica.rays]
+    counted = [told["method"] for told in replica._metrics_manager.ingress] + [
+        scope["method"] for scope in replica.rays
+    ]
     assert counted == ["other", "other", "POST"]
 
 
@@ -154,7 +169,9 @@ def test_a_replica_that_other_machines_cannot_reach_says_so(
 
 def test_the_installed_ray_says_where_a_replica_listens() -> None:
     source = inspect.getsource(ray_replica.Replica)
-    assert source.index("self._http_options, self._grpc_options") < source.index("async def start_http_server")
+    assert source.index("self._http_options, self._grpc_options") < source.index(
+        "async def start_http_server"
+    )
 
 
 @pytest.mark.parametrize("path", ["/-/healthz", "/-/routes"])
@@ -175,8 +192,12 @@ def test_below_a_prefix_the_application_has_it_as_its_root_and_beside_it_ray_ans
     assert len(replica.rays) == 1
 
 
-@pytest.mark.parametrize("sent", [[], [(b"x-request-disconnect-disabled", b"?0"), (b"x-request-timeout-seconds", b"3")]])
-def test_on_rays_way_ray_leaves_deadlines_and_clients_that_go_to_the_application(sent: list[tuple[bytes, bytes]]) -> None:
+@pytest.mark.parametrize(
+    "sent", [[], [(b"x-request-disconnect-disabled", b"?0"), (b"x-request-timeout-seconds", b"3")]]
+)
+def test_on_rays_way_ray_leaves_deadlines_and_clients_that_go_to_the_application(
+    sent: list[tuple[bytes, bytes]],
+) -> None:
     replica = Replica()
     replica._user_callable_wrapper = SimpleNamespace(_run_user_code_in_separate_thread=True)
     given = [(b"host", b"here"), *sent]
@@ -206,8 +227,13 @@ def test_the_installed_ray_has_all_that_is_used() -> None:
     replica = Replica()
     asyncio.run(server(replica)(request(), None, None))
     books = replica._metrics_manager
-    for method, recorded in (("record_request_metrics", books.requests), ("record_ingress_request_metrics", books.ingress)):
-        assert set(recorded[0]) == set(inspect.signature(getattr(ray_replica.ReplicaMetricsManager, method)).parameters) - {"self"}
+    for method, recorded in (
+        ("record_request_metrics", books.requests),
+        ("record_ingress_request_metrics", books.ingress),
+    ):
+        assert set(recorded[0]) == set(
+            inspect.signature(getattr(ray_replica.ReplicaMetricsManager, method)).parameters
+        ) - {"self"}
     assert "_run_user_code_in_separate_thread" in inspect.getsource(ray_replica.UserCallableWrapper)
 
 
@@ -223,7 +249,9 @@ def test_every_replica_loads_it() -> None:
     assert Classifier.ray_actor_options["runtime_env"]["env_vars"] == ingress.ENVIRONMENT  # type: ignore[attr-defined]
 
 
-def test_a_shared_port_that_fails_is_in_the_log_and_comes_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_shared_port_that_fails_is_in_the_log_and_comes_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     starts: list[str] = []
 
     async def serve(*_: Any) -> None:

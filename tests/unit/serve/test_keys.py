@@ -1,4 +1,6 @@
-"""API keys: where they come from, that they are never lost on the way to a replica, and that one is taken back without a restart."""
+"""API keys: where they come from, that they are never lost on the way to a replica, and that one is taken
+back without a restart.
+"""
 
 from __future__ import annotations
 
@@ -79,15 +81,25 @@ def test_keys_that_are_none_do_not_open_the_server(given: dict[str, Any], told: 
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["CLICKBAIT_API_KEYSFILE", "CLICKBAIT_APIKEYS", "clickbait_api_keys_path", "CLICKBAIT_API_KEY_DIGEST"])
-def test_a_variable_that_is_nearly_one_does_not_open_the_server(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["CLICKBAIT_API_KEYSFILE", "CLICKBAIT_APIKEYS", "clickbait_api_keys_path", "CLICKBAIT_API_KEY_DIGEST"],
+)
+def test_a_variable_that_is_nearly_one_does_not_open_the_server(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv(name, "one")
     with pytest.raises(ConfigError, match=f'{name}: unknown variable; did you mean "CLICKBAIT_API_KEY'):
         load()
 
 
 def test_what_the_front_end_and_kubernetes_set_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CLICKBAIT_API_KEY", "CLICKBAIT_API_URL", "CLICKBAIT_API_PORT", "CLICKBAIT_API_SERVICE_HOST"):
+    for name in (
+        "CLICKBAIT_API_KEY",
+        "CLICKBAIT_API_URL",
+        "CLICKBAIT_API_PORT",
+        "CLICKBAIT_API_SERVICE_HOST",
+    ):
         monkeypatch.setenv(name, "tcp://10.0.0.1:8000")
     load()
 
@@ -106,7 +118,11 @@ def test_a_key_is_added_and_taken_back_without_a_restart(tmp_path: Path, clock: 
     path = tmp_path / "keys"
     path.write_text("old\n")
     chosen = Keys(load(api_keys="fixed", api_keys_file=str(path)))
-    for text, taken, refused in [("old\nnew\n", ["old", "new"], []), ("new\n", ["new"], ["old"]), ("nex\n", ["nex"], ["new", "old"])]:
+    for text, taken, refused in [
+        ("old\nnew\n", ["old", "new"], []),
+        ("new\n", ["new"], ["old"]),
+        ("nex\n", ["nex"], ["new", "old"]),
+    ]:
         (tmp_path / "next").write_text(text)
         (tmp_path / "next").replace(path)
         clock[0] += 1.5
@@ -185,7 +201,9 @@ def bound(**given: Any) -> dict[str, Any]:
     return chosen
 
 
-def test_keys_of_the_driver_reach_a_replica_and_no_secret_lies_in_rays_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_of_the_driver_reach_a_replica_and_no_secret_lies_in_rays_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("CLICKBAIT_API_KEYS", "of-the-driver,another")
     chosen = bound()
     assert "of-the-driver" not in json.dumps(chosen)

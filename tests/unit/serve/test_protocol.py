@@ -1,4 +1,6 @@
-"""Our listeners' HTTP: answers as uvicorn would give them, and bounds on what a client may do with a connection."""
+"""Our listeners' HTTP: answers as uvicorn would give them, and bounds on what a client may do with a
+connection.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
         message = await receive()
         body, more = body + message["body"], message["more_body"]
     told = f"{scope['method']} {scope['path']} {scope['query_string'].decode()} {body.decode()}".encode()
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(told))]})
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(told))]}
+    )
     await send({"type": "http.response.body", "body": told})
 
 
@@ -86,12 +90,16 @@ def test_requests_that_come_together_are_answered_in_order() -> None:
     assert found.count(b"HTTP/1.1 200") == 3
 
 
-@pytest.mark.parametrize("parts", [[ASK[:5], ASK[5:40], ASK[40:]], [ASK[:-1], ASK[-1:]], [ASK[:-2] + b"h", b"i"]])
+@pytest.mark.parametrize(
+    "parts", [[ASK[:5], ASK[5:40], ASK[40:]], [ASK[:-1], ASK[-1:]], [ASK[:-2] + b"h", b"i"]]
+)
 def test_a_request_in_pieces_is_one(parts: list[bytes]) -> None:
     assert asked(echo, *parts).endswith(b"a=b hi")
 
 
-@pytest.mark.parametrize("ask", [ASK.replace(b"/1.1", b"/1.0"), ASK.replace(b"Host: here", b"Host: here\r\nConnection: close")])
+@pytest.mark.parametrize(
+    "ask", [ASK.replace(b"/1.1", b"/1.0"), ASK.replace(b"Host: here", b"Host: here\r\nConnection: close")]
+)
 def test_who_wants_no_more_is_told_so(ask: bytes) -> None:
     found = asked(echo, ask)
     assert found.count(b"connection: close") == 1
@@ -153,13 +161,17 @@ def test_what_is_not_whole_goes_out_as_uvicorn_has_it() -> None:
     parts = asked(_sends({**START, "headers": []}, {**BODY, "more_body": True}, BODY), ASK)
     assert b"transfer-encoding: chunked" in parts
     assert parts.endswith(b"5\r\nhello\r\n5\r\nhello\r\n0\r\n\r\n")
-    head = asked(_sends({**START, "headers": [(b"content-length", b"5")]}, BODY), ASK.replace(b"POST", b"HEAD"))
+    head = asked(
+        _sends({**START, "headers": [(b"content-length", b"5")]}, BODY), ASK.replace(b"POST", b"HEAD")
+    )
     assert head.endswith(b"content-length: 5\r\n\r\n")
 
 
 @pytest.mark.parametrize("value", [b"a\r\nx-more: b", b"a\nb", b"a\rb"])
 def test_no_header_becomes_two(value: bytes) -> None:
-    found = asked(_sends({**START, "headers": [(b"content-length", b"5"), (b"x-request-id", value)]}, BODY), ASK)
+    found = asked(
+        _sends({**START, "headers": [(b"content-length", b"5"), (b"x-request-id", value)]}, BODY), ASK
+    )
     assert not found.startswith(b"HTTP/1.1 200")
     assert b"x-more" not in found
 
@@ -176,7 +188,9 @@ def test_an_application_that_fails_after_its_head_is_a_500() -> None:
 
 
 class Wire(asyncio.Transport):
-    """A transport that keeps what is written to it. Like a socket it takes nothing once it is closed, or its end is written."""
+    """A transport that keeps what is written to it. Like a socket it takes nothing once it is closed, or its
+    end is written.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -247,7 +261,9 @@ def posted(path: bytes, body: bytes, more: bytes = b"") -> bytes:
 
 def bodies(found: bytes) -> list[bytes]:
     """Of answers with 200 and a content-length."""
-    parts = [part.partition(b"\r\n\r\n") for part in found.removesuffix(b"<end>").split(b"HTTP/1.1 200 OK\r\n")[1:]]
+    parts = [
+        part.partition(b"\r\n\r\n") for part in found.removesuffix(b"<end>").split(b"HTTP/1.1 200 OK\r\n")[1:]
+    ]
     for head, _, body in parts:
         assert b"content-length: %d" % len(body) in head
     return [body for _, _, body in parts]
@@ -301,7 +317,10 @@ def test_pipelined_requests_are_answered_in_order_wherever_the_stream_is_cut() -
 def test_a_request_behind_a_large_body_is_not_taken_for_a_long_head(size: int) -> None:
     stream = posted(b"/large", b"x" * size) + posted(b"/next", b"hi")
     for cut in (len(stream) - 40, len(stream) - 4):
-        assert [len(body) for body in bodies(heard(echo, stream[:cut], stream[cut:]))] == [len(b"POST /large  ") + size, 14]
+        assert [len(body) for body in bodies(heard(echo, stream[:cut], stream[cut:]))] == [
+            len(b"POST /large  ") + size,
+            14,
+        ]
 
 
 def headed(length: int) -> bytes:
@@ -349,7 +368,9 @@ def test_a_head_without_end_is_refused() -> None:
     ],
 )
 @pytest.mark.parametrize("before", [b"", posted(b"/before", b"hi")])
-def test_what_is_no_http_is_refused_with_the_api_s_error_body_behind_what_came_before(sent: bytes, before: bytes) -> None:
+def test_what_is_no_http_is_refused_with_the_api_s_error_body_behind_what_came_before(
+    sent: bytes, before: bytes
+) -> None:
     found = heard(echo, before + sent)
     assert found.count(b"HTTP/1.1 200") == bool(before)
     assert found.startswith(b"HTTP/1.1 200" if before else b"HTTP/1.1 400")

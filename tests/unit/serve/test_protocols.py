@@ -1,4 +1,6 @@
-"""The other protocols over a real, tiny model: Hugging Face's client and Triton's against a real server, explanations, keys, metrics."""
+"""The other protocols over a real, tiny model: Hugging Face's client and Triton's against a real server,
+explanations, keys, metrics.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,13 @@ from tests.tiny import tiny_bundle
 
 NAME = "clickbait-model"
 INFER = f"/v2/models/{NAME}/infer"
-TEXTS = ["You won! The secret trick", "council approves budget", "seven reasons you won", "ü 字 \U0001f600", "the market: “a” report"]
+TEXTS = [
+    "You won! The secret trick",
+    "council approves budget",
+    "seven reasons you won",
+    "ü 字 \U0001f600",
+    "the market: “a” report",
+]
 KEYS = "first-key, schlüssel,,third"
 
 
@@ -92,7 +100,9 @@ def scores(client: TestClient) -> list[float]:
 
 
 def test_a_batch_of_any_route_answers_as_single_requests_do(client: TestClient, scores: list[float]) -> None:
-    batch = [result["score"] for result in client.post("/classify/batch", json={"texts": TEXTS}).json()["results"]]
+    batch = [
+        result["score"] for result in client.post("/classify/batch", json={"texts": TEXTS}).json()["results"]
+    ]
     ranked = client.post("/predict", json={"inputs": TEXTS}).json()
     predicted = [next(one["score"] for one in labels if one["label"] == "clickbait") for labels in ranked]
     tensor = {"name": "text", "datatype": "BYTES", "shape": [len(TEXTS)], "data": TEXTS}
@@ -112,7 +122,9 @@ def online(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/", "/predict"])
-def test_huggingface_hub_classifies_with_its_own_client(online: None, url: str, scores: list[float], path: str) -> None:
+def test_huggingface_hub_classifies_with_its_own_client(
+    online: None, url: str, scores: list[float], path: str
+) -> None:
     client = InferenceClient(url + path)
     found = client.text_classification(TEXTS[0])
     assert [one.label for one in found] == ["clickbait", "news"]  # by score
@@ -144,7 +156,9 @@ def test_huggingface_hub_sends_its_key(online: None, settings: Settings) -> None
         ({"inputs": [["you won"], ["budget"]]}, 2),
     ],
 )
-def test_predict_answers_in_text_embeddings_inference_s_form(client: TestClient, body: Any, depth: int) -> None:
+def test_predict_answers_in_text_embeddings_inference_s_form(
+    client: TestClient, body: Any, depth: int
+) -> None:
     answer = client.post("/predict", json=body).json()
     assert client.post("/", json=body).json() == (answer if depth == 2 else [answer])
     texts = answer if depth == 2 else [answer]
@@ -226,7 +240,11 @@ def test_triton_s_client_infers(
     columns: list[int],
     version: str,
 ) -> None:
-    outputs = None if asked_binary is None else [triton.InferRequestedOutput(name, asked_binary) for name in ("label", "score")]
+    outputs = (
+        None
+        if asked_binary is None
+        else [triton.InferRequestedOutput(name, asked_binary) for name in ("label", "score")]
+    )
     given = [tensor(TEXTS, [len(TEXTS), *columns], binary=sent_binary)]
     answer = of_triton.infer(NAME, given, version, outputs, request_id="of-mine")
     found = answer.as_numpy("score")
@@ -238,15 +256,27 @@ def test_triton_s_client_infers(
     assert (answer.get_response()["model_version"], answer.get_response()["id"]) == ("v1", "of-mine")
 
 
-def test_triton_s_client_gets_what_it_asks_for_each_in_its_form(of_triton: triton.InferenceServerClient) -> None:
-    asked = [triton.InferRequestedOutput("label", binary_data=False), triton.InferRequestedOutput("score", binary_data=True)]
+def test_triton_s_client_gets_what_it_asks_for_each_in_its_form(
+    of_triton: triton.InferenceServerClient,
+) -> None:
+    asked = [
+        triton.InferRequestedOutput("label", binary_data=False),
+        triton.InferRequestedOutput("score", binary_data=True),
+    ]
     answer = of_triton.infer(NAME, [tensor(TEXTS[:1], binary=True)], outputs=asked)
-    assert [("data" in output, output["name"]) for output in answer.get_response()["outputs"]] == [(True, "label"), (False, "score")]
-    (one,) = of_triton.infer(NAME, [tensor(TEXTS[:1], binary=True)], outputs=asked[1:]).get_response()["outputs"]
+    assert [("data" in output, output["name"]) for output in answer.get_response()["outputs"]] == [
+        (True, "label"),
+        (False, "score"),
+    ]
+    (one,) = of_triton.infer(NAME, [tensor(TEXTS[:1], binary=True)], outputs=asked[1:]).get_response()[
+        "outputs"
+    ]
     assert one["name"] == "score"
 
 
-@pytest.mark.parametrize(("name", "version", "status"), [("other", "", "404"), (NAME, "v2", "404"), (NAME, "1", "404")])
+@pytest.mark.parametrize(
+    ("name", "version", "status"), [("other", "", "404"), (NAME, "v2", "404"), (NAME, "1", "404")]
+)
 def test_triton_s_client_is_told_of_a_model_that_is_not_served(
     of_triton: triton.InferenceServerClient, name: str, version: str, status: str
 ) -> None:
@@ -292,15 +322,27 @@ def packed(*texts: bytes) -> bytes:
     ],
 )
 def test_binary_tensors(client: TestClient, change: dict[str, Any], binary: bytes, status: int) -> None:
-    given = {"name": "text", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": len(binary)}, **change}
-    head = orjson.dumps({"inputs": [{**given, "shape": None}]}).replace(b"null", str(given["shape"]).lower().encode())
-    answer = client.post(INFER, content=head + binary, headers={"inference-header-content-length": str(len(head))})
+    given = {
+        "name": "text",
+        "datatype": "BYTES",
+        "shape": [2],
+        "parameters": {"binary_data_size": len(binary)},
+        **change,
+    }
+    head = orjson.dumps({"inputs": [{**given, "shape": None}]}).replace(
+        b"null", str(given["shape"]).lower().encode()
+    )
+    answer = client.post(
+        INFER, content=head + binary, headers={"inference-header-content-length": str(len(head))}
+    )
     assert answer.status_code == status, answer.text
 
 
 @pytest.mark.parametrize("length", ["", "-1", "x", "1", "99999999", "9" * 5000, "\uff11"])
 def test_a_wrong_length_of_the_header_is_a_400(client: TestClient, length: str) -> None:
-    answer = client.post(INFER, content=b'{"inputs": []}', headers={"inference-header-content-length": length.encode()})  # type: ignore[dict-item]
+    answer = client.post(
+        INFER, content=b'{"inputs": []}', headers={"inference-header-content-length": length.encode()}
+    )  # type: ignore[dict-item]
     assert (answer.status_code, answer.json()["error_type"]) == (400, "BadRequest")
 
 
@@ -339,7 +381,13 @@ def test_an_explanation_is_the_difference_that_each_word_makes(client: TestClien
     told = client.post("/explain", json={"text": text}).json()
     whole = client.post("/classify", json={"text": text}).json()
     assert {key: told[key] for key in whole} == whole
-    assert [word["word"] for word in told["words"]] == ["You", "won", "the", "council\u200b", "budget"]  # no word of a mark alone
+    assert [word["word"] for word in told["words"]] == [
+        "You",
+        "won",
+        "the",
+        "council\u200b",
+        "budget",
+    ]  # no word of a mark alone
     for word in told["words"]:
         start, end = word["start"], word["end"]
         assert text[start:end] == word["word"]
@@ -362,7 +410,9 @@ def test_too_many_words_are_refused(client: TestClient) -> None:
     assert "10" in answer.json()["error"]
 
 
-def test_an_explanation_is_computed_in_one_request(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_explanation_is_computed_in_one_request(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[int] = []
     score = Service.score
 
@@ -397,7 +447,9 @@ def test_an_answer_says_its_times_and_is_counted(client: TestClient, path: str, 
     times = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
     assert list(times) == ["parse", "queue", "compute", "total"]
     assert all(float(value) >= 0 for value in times.values())
-    assert float(times["total"]) + 0.02 >= float(times["parse"]) + float(times["queue"]) + float(times["compute"])
+    assert float(times["total"]) + 0.02 >= float(times["parse"]) + float(times["queue"]) + float(
+        times["compute"]
+    )
     assert answer.headers["x-request-id"] == "of-mine"
     assert answer.headers["content-length"] == str(len(answer.content))
 
@@ -412,23 +464,46 @@ def test_whatever_is_asked_for_metrics_have_few_names(client: TestClient) -> Non
         client.get(path)
     series = len(client.get("/metrics").text.splitlines())
     for number in range(200):
-        for path in (f"/{number}", f"/classify/{number}", f"/v2/models/{number}", f"/v2/models/{NAME}/versions/{number}/infer"):
+        for path in (
+            f"/{number}",
+            f"/classify/{number}",
+            f"/v2/models/{number}",
+            f"/v2/models/{NAME}/versions/{number}/infer",
+        ):
             client.request(f"INVENTED{number}", path, headers={"x-api-key": str(number)})
             client.post(path, json={"model_name": str(number)})
     known = ("/classify", "/v2/infer", "/v2/models", "other")
-    assert len(client.get("/metrics").text.splitlines()) - series <= len(known) * len(STATUS) * 20, "a series or two per route and status"
+    assert len(client.get("/metrics").text.splitlines()) - series <= len(known) * len(STATUS) * 20, (
+        "a series or two per route and status"
+    )
     client.get("/classify")
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
-    routes = {line.split('route="')[1].split('"')[0] for line in answer.text.splitlines() if line.startswith("clickbait_answers_total")}
-    assert routes <= {"/classify", "/classify/batch", "/predict", "/explain", "/v2/infer", "/v2/models", "/healthz", "/metrics", "other"}
+    routes = {
+        line.split('route="')[1].split('"')[0]
+        for line in answer.text.splitlines()
+        if line.startswith("clickbait_answers_total")
+    }
+    assert routes <= {
+        "/classify",
+        "/classify/batch",
+        "/predict",
+        "/explain",
+        "/v2/infer",
+        "/v2/models",
+        "/healthz",
+        "/metrics",
+        "other",
+    }
     assert 'clickbait_answers_total{route="/classify",status="405"}' in answer.text
 
 
 def test_the_server_follows_its_alias(settings: Settings, tmp_path: Path) -> None:
     registry = Registry(str(tmp_path / "registry"))
     registry.set_alias(registry.publish(tiny_bundle(tmp_path / "one")), "production")
-    with asked(settings.model_copy(update={"registry": str(tmp_path / "registry"), "poll_s": 0.01})) as client:
+    with asked(
+        settings.model_copy(update={"registry": str(tmp_path / "registry"), "poll_s": 0.01})
+    ) as client:
         assert client.get("/model").json()["version"] == "v1"
         registry.set_alias(registry.publish(tiny_bundle(tmp_path / "two", threshold=0.4)), "production")
         for _ in range(500):
@@ -440,7 +515,9 @@ def test_the_server_follows_its_alias(settings: Settings, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz"])
 @pytest.mark.parametrize("given", ["", KEYS])
-def test_health_tells_a_stranger_the_state_and_who_has_a_key_the_rest(settings: Settings, path: str, given: str) -> None:
+def test_health_tells_a_stranger_the_state_and_who_has_a_key_the_rest(
+    settings: Settings, path: str, given: str
+) -> None:
     settings = settings.model_copy(update={"api_keys": SecretStr(given)})
     service = Service(settings)
     service.load()
@@ -449,7 +526,12 @@ def test_health_tells_a_stranger_the_state_and_who_has_a_key_the_rest(settings: 
     service.health = lambda: told  # type: ignore[method-assign]
     status = "alive" if path == "/healthz" else "ready"
     with TestClient(create_app(service, settings)) as client:
-        for headers in ({}, {"x-api-key": "fourth"}, {"x-api-key": ""}, {"x-api-key": "third"} if not given else {}):
+        for headers in (
+            {},
+            {"x-api-key": "fourth"},
+            {"x-api-key": ""},
+            {"x-api-key": "third"} if not given else {},
+        ):
             answer = client.get(path, headers=headers)
             assert answer.json().keys() == {"message", "status"}
             assert answer.json()["status"] == status
@@ -460,7 +542,9 @@ def test_health_tells_a_stranger_the_state_and_who_has_a_key_the_rest(settings: 
 
 
 def test_a_server_that_is_not_ready_tells_a_stranger_no_reason(settings: Settings) -> None:
-    client = TestClient(create_app(Service(settings.model_copy(update={"registry": "gs://abracadabra"})), settings))
+    client = TestClient(
+        create_app(Service(settings.model_copy(update={"registry": "gs://abracadabra"})), settings)
+    )
     for path in ("/", "/healthz", "/readyz", "/model", "/v2/health/ready"):
         assert "abracadabra" not in client.get(path).text
 
@@ -539,7 +623,9 @@ def test_keys(locked: TestClient, headers: dict[str, Any], status: int, method: 
         ("POST", f"/v2/models/{NAME}/versions/v1/infer", 401),
     ],
 )
-def test_what_is_open_and_what_wants_a_key(locked: TestClient, client: TestClient, method: str, path: str, status: int) -> None:
+def test_what_is_open_and_what_wants_a_key(
+    locked: TestClient, client: TestClient, method: str, path: str, status: int
+) -> None:
     assert locked.request(method, path).status_code == status
     assert client.request(method, path).status_code != 401
 

@@ -11,7 +11,9 @@ from serve.on_ray import ray_metrics
 
 
 class Gauge:
-    """Ray's, as far as it is used: it keeps the last value for each set of tags, and refuses tags that it was not made for."""
+    """Ray's, as far as it is used: it keeps the last value for each set of tags, and refuses tags that it was
+    not made for.
+    """
 
     values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}  # noqa: RUF012  # of the process, as Ray's
 
@@ -31,5 +33,9 @@ def test_a_version_that_is_no_longer_served_is_0(monkeypatch: pytest.MonkeyPatch
     shown = ray_metrics.copy(metrics.registry, "r1", gauges, set())
     metrics.serves("production", "v2", "v1")
     ray_metrics.copy(metrics.registry, "r1", gauges, shown)
-    versions = {dict(tags)["version"]: value for (name, tags), value in Gauge.values.items() if name == "clickbait_version"}
+    versions = {
+        dict(tags)["version"]: value
+        for (name, tags), value in Gauge.values.items()
+        if name == "clickbait_version"
+    }
     assert versions == {"v1": 0, "v2": 1}

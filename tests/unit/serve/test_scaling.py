@@ -18,7 +18,9 @@ from tests.conftest import ROOT
 
 def context(work_s: list[float], requests: float, target: int = 1) -> Any:
     metrics = {WORK_S: dict(enumerate(work_s))} if work_s else {}
-    return SimpleNamespace(aggregated_metrics=metrics, total_num_requests=requests, target_num_replicas=target)
+    return SimpleNamespace(
+        aggregated_metrics=metrics, total_num_requests=requests, target_num_replicas=target
+    )
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,11 @@ def context(work_s: list[float], requests: float, target: int = 1) -> Any:
         ([0.0], 0.0, 0.0),
         ([0.01], 8.0, 0.5),  # single headlines
         ([0.02, 0.03], 40.0, 2.5),
-        ([2.5], 9.0, 9.0),  # 9 requests of 256 texts: no count of requests would say that one replica is too few
+        (
+            [2.5],
+            9.0,
+            9.0,
+        ),  # 9 requests of 256 texts: no count of requests would say that one replica is too few
         ([0.25], 1.0, 1.0),  # one bulk client
         ([0.25], 0.2, 1.0),
     ],

@@ -1,4 +1,6 @@
-"""Whatever is sent to whatever route: never a 5xx, never an echo, always the error body. And what the OpenAPI page says holds."""
+"""Whatever is sent to whatever route: never a 5xx, never an echo, always the error body. And what the OpenAPI
+page says holds.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("registry")
     registry = Registry(str(folder / "registry"))
     registry.set_alias(registry.publish(tiny_bundle(folder / "draft")), "production")
-    return load(registry=str(folder / "registry"), poll_s=0)  # the poll's jitter is drawn beside hypothesis, which minds
+    return load(
+        registry=str(folder / "registry"), poll_s=0
+    )  # the poll's jitter is drawn beside hypothesis, which minds
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +140,17 @@ def test_no_route_cleans_a_text_before_its_length_is_bounded(
     for module in ("serve.http.parsing", "serve.http.explain", "clickbait.inference.word_tokenizer"):
         monkeypatch.setattr(f"{module}.clean", counting)
     for marks in ("\u0315\u0300" * 30_000, "\u200b" * 60_000, " a" * 30_000):
-        check(client.post(path, content=ONE_TEXT[path] % json.dumps(f"abracadabra{marks}", ensure_ascii=False).encode(), headers=JSON), 422)
-    assert client.post(path, content=ONE_TEXT[path] % b'"abracadabra\\u0300"', headers=JSON).status_code == 200
+        check(
+            client.post(
+                path,
+                content=ONE_TEXT[path] % json.dumps(f"abracadabra{marks}", ensure_ascii=False).encode(),
+                headers=JSON,
+            ),
+            422,
+        )
+    assert (
+        client.post(path, content=ONE_TEXT[path] % b'"abracadabra\\u0300"', headers=JSON).status_code == 200
+    )
     assert cleaned, "the functions are where this test looks"
     assert max(cleaned) <= raw_bound(settings.max_characters)
 
@@ -217,17 +230,25 @@ def page(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Any]:
 
 
 _NOT_CHECKED = [
-    schemathesis.checks.positive_data_acceptance,  # no schema says "blank once control characters are dropped"
-    schemathesis.checks.ignored_auth,  # it spoils one of two headers and leaves ours: test_protocols has the keys
+    # no schema says "blank once control characters are dropped"
+    schemathesis.checks.positive_data_acceptance,
+    # it spoils one of two headers and leaves ours: test_protocols has the keys
+    schemathesis.checks.ignored_auth,
 ]
 _BOUNDED = hypothesis.settings(
-    max_examples=10, derandomize=True, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+    max_examples=10,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
 )
 
 
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
 def test_the_page_holds(page: Any, mode: schemathesis.GenerationMode) -> None:
-    """What fits the page and what does not is answered as the page says: status, headers, content type, body."""
+    """What fits the page and what does not is answered as the page says: status, headers, content type,
+    body.
+    """
     operations = [found.ok() for found in page.get_all_operations()]
     assert len(operations) > 15
     for operation in operations:

@@ -1,4 +1,6 @@
-"""A service follows its alias while it answers: nothing is lost in a swap, a bad version is refused, canary and shadow see their share."""
+"""A service follows its alias while it answers: nothing is lost in a swap, a bad version is refused, canary
+and shadow see their share.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,9 @@ def test_a_request_that_is_tokenized_while_a_swap_happens_is_answered_by_the_new
     monkeypatch.setattr(scorer, "encode", slow)
 
     async def scenario() -> None:
-        waiting = asyncio.ensure_future(service.score([BAIT] * 100, soon()))  # so many go to the tokenizer's thread
+        waiting = asyncio.ensure_future(
+            service.score([BAIT] * 100, soon())
+        )  # so many go to the tokenizer's thread
         await asyncio.sleep(0)
         registry.set_alias("v2", "production")
         await service._main.look()
@@ -226,7 +230,10 @@ def test_a_registry_that_does_not_answer_changes_nothing(registry: Registry) -> 
 
     def read(service: Service) -> tuple[str | None, str | None]:
         """Whether the registry was reached the last time, and how often it was not."""
-        return tuple(metric(service, f'clickbait_registry_{name}{{role="main"}}') for name in ("reachable", "read_failures_total"))  # type: ignore[return-value]
+        return tuple(
+            metric(service, f'clickbait_registry_{name}{{role="main"}}')
+            for name in ("reachable", "read_failures_total")
+        )  # type: ignore[return-value]
 
     before = time.time()
     run(service, scenario)
@@ -260,7 +267,9 @@ def test_a_refused_version_is_loaded_less_and_less_often_and_the_alias_read_as_o
     run(service, scenario)
 
 
-def test_what_runs_beside_is_started_again_when_it_fails(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_runs_beside_is_started_again_when_it_fails(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("serve.core.background._AGAIN_S", 0.0)
     runs: list[str] = []
 
@@ -326,7 +335,9 @@ def test_a_canary_that_is_not_there_leaves_the_main_version_alone(registry: Regi
     assert run(service, scenario) == "v1"
 
 
-def test_a_canary_that_comes_later_is_taken_and_its_absence_is_said_once(registry: Registry, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_canary_that_comes_later_is_taken_and_its_absence_is_said_once(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
     """The retraining's first candidate: replicas ask for an alias that nobody has set yet."""
     service = Service(settings(registry, canary="canary", canary_share=1.0))
     service.load()
@@ -342,7 +353,10 @@ def test_a_canary_that_comes_later_is_taken_and_its_absence_is_said_once(registr
         return [*versions, (await service.score([BAIT], soon())).scorer.version]
 
     assert run(service, scenario) == ["v1", "v1", "v1", "v2"]
-    assert len([record for record in caplog.records if "cannot read where canary points" in record.getMessage()]) == 1
+    assert (
+        len([record for record in caplog.records if "cannot read where canary points" in record.getMessage()])
+        == 1
+    )
 
 
 def test_a_shadow_is_compared_and_answers_nobody(registry: Registry) -> None:

@@ -88,6 +88,10 @@ def test_a_port_that_somebody_has_is_a_warning_and_not_shared(caplog: pytest.Log
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # even one that would share it
         other.bind(("127.0.0.1", 0))
         other.listen()
-        asyncio.run(asyncio.wait_for(shared_port.serve(hello, "127.0.0.1", other.getsockname()[1], "ours", 75, lambda: False), 10))
+        asyncio.run(
+            asyncio.wait_for(
+                shared_port.serve(hello, "127.0.0.1", other.getsockname()[1], "ours", 75, lambda: False), 10
+            )
+        )
     assert "no shared port" in caplog.text
     assert "somebody listens there" in caplog.text

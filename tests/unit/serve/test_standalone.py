@@ -1,4 +1,6 @@
-"""Settings come from flags, then the environment; what does not fit is one line; the server runs, drains and ends."""
+"""Settings come from flags, then the environment; what does not fit is one line; the server runs, drains and
+ends.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name == "PORT" or name.upper() in {f"CLICKBAIT_{field.upper()}" for field in Settings.model_fields}:
+        if name == "PORT" or name.upper() in {
+            f"CLICKBAIT_{field.upper()}" for field in Settings.model_fields
+        }:
             monkeypatch.delenv(name)
 
 
@@ -68,7 +72,9 @@ def test_cloud_run_s_port(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_service_link_of_kubernetes_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside a Service named `clickbait` every pod has CLICKBAIT_PORT=tcp://..., beside `clickbait-shared` CLICKBAIT_SHARED_PORT."""
+    """Beside a Service named `clickbait` every pod has CLICKBAIT_PORT=tcp://..., beside `clickbait-shared`
+    CLICKBAIT_SHARED_PORT.
+    """
     monkeypatch.setenv("CLICKBAIT_PORT", "tcp://10.0.0.1:8000")
     monkeypatch.setenv("CLICKBAIT_SHARED_PORT", "tcp://10.0.0.1:8001")
     assert (load().port, load().shared_port) == (8000, None)
@@ -78,7 +84,12 @@ def test_a_service_link_of_kubernetes_is_no_setting(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("CLICKBAIT_THREADS", "many"), ("clickbait_port", "99999"), ("CLICKBAIT_REGISTRY", "s3://bucket"), ("CLICKBAIT_TIMEOUT_S", "0")],
+    [
+        ("CLICKBAIT_THREADS", "many"),
+        ("clickbait_port", "99999"),
+        ("CLICKBAIT_REGISTRY", "s3://bucket"),
+        ("CLICKBAIT_TIMEOUT_S", "0"),
+    ],
 )
 def test_a_bad_variable_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
@@ -116,10 +127,15 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded(capsys: pytest.Capture
         with pytest.raises(PortInUse):
             ports.bind("127.0.0.1", port)
         assert standalone.main(["--registry", "/nowhere", "--port", str(port)]) == 2
-    assert capsys.readouterr().err == f"error: 127.0.0.1:{port}: somebody listens there already: stop that, or give another --port\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: 127.0.0.1:{port}: somebody listens there already: stop that, or give another --port\n"
+    )
 
 
-def test_a_corrupt_byte_is_one_line_and_2(registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_corrupt_byte_is_one_line_and_2(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = registry.fetch("v1") / "model.onnx"
     data = bytearray(model.read_bytes())
     data[len(data) // 2] ^= 1
@@ -128,7 +144,10 @@ def test_a_corrupt_byte_is_one_line_and_2(registry: Registry, tmp_path: Path, ca
     assert "SHA-256" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("host", "url"), [("0.0.0.0", "http://127.0.0.1:1"), ("::", "http://[::1]:1"), ("10.0.0.1", "http://10.0.0.1:1")])
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("0.0.0.0", "http://127.0.0.1:1"), ("::", "http://[::1]:1"), ("10.0.0.1", "http://10.0.0.1:1")],
+)
 def test_where_a_client_finds_it(host: str, url: str) -> None:
     assert ports.url(host, 1) == url
 
@@ -152,13 +171,17 @@ def test_both_of_our_listeners_keep_a_connection_for_the_same_time(
         with ports.bind("127.0.0.1", 0) as probe:
             port = probe.getsockname()[1]
         ingress.share("127.0.0.1", port, "ours", chosen.keep_alive_s)
-        asyncio.run(shared_port.serve(create_app(Service(chosen), chosen), *ingress._shared.pop(), lambda: True))
+        asyncio.run(
+            shared_port.serve(create_app(Service(chosen), chosen), *ingress._shared.pop(), lambda: True)
+        )
         assert kept[-2:] == [seconds, seconds]
 
 
 def test_it_serves_and_ends_on_sigterm(registry: Registry, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "serve.standalone", "--registry", uri(tmp_path), "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
         assert server.stdout is not None
         assert server.stderr is not None
         try:

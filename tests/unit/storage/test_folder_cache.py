@@ -1,4 +1,6 @@
-"""The cache of versions of a remote registry, and of prepared graphs: bounded, whole whenever it is used, and nothing in use is removed."""
+"""The cache of versions of a remote registry, and of prepared graphs: bounded, whole whenever it is used, and
+nothing in use is removed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ from tests.tiny import tiny_bundle
 
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """A registry on this disk that is treated as a remote one: its versions are fetched into the cache. It has v1 to v6."""
+    """A registry on this disk that is treated as a remote one: its versions are fetched into the cache. It
+    has v1 to v6.
+    """
     monkeypatch.setattr(registry, "is_local", lambda uri: False)
     monkeypatch.setenv("CLICKBAIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("CLICKBAIT_CACHE_VERSIONS", raising=False)
@@ -70,7 +74,9 @@ def test_only_what_a_runtime_reads_is_fetched_and_the_rest_when_it_is_asked_for(
         remote.fetch("v1", "fp61")
 
 
-def test_so_many_versions_are_kept_the_last_used(remote: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_many_versions_are_kept_the_last_used(
+    remote: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(1, 7):
         fetch(remote, f"v{number}")
     assert cached(tmp_path) == ["v3", "v4", "v5", "v6"]
@@ -149,7 +155,9 @@ def foldered(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.onnx", "manifest.json", "plots/curve.html"])
 @pytest.mark.parametrize("damage", [truncated, altered, gone, linked, foldered])
-def test_what_is_torn_or_altered_is_fetched_again_and_nothing_else(remote: Registry, name: str, damage: Callable[[Path], None]) -> None:
+def test_what_is_torn_or_altered_is_fetched_again_and_nothing_else(
+    remote: Registry, name: str, damage: Callable[[Path], None]
+) -> None:
     folder = fetch(remote, "v1")
     before = {key: (folder / key).stat().st_ino for key in bundle.read_manifest(folder).files if key != name}
     damage(folder / name)
@@ -168,7 +176,9 @@ def test_what_does_not_belong_there_is_removed(remote: Registry) -> None:
     assert not list(folder.rglob(".part-*"))
 
 
-def test_bytes_that_are_wrong_in_the_registry_are_refused_each_time_until_they_are_right(remote: Registry, tmp_path: Path) -> None:
+def test_bytes_that_are_wrong_in_the_registry_are_refused_each_time_until_they_are_right(
+    remote: Registry, tmp_path: Path
+) -> None:
     model = tmp_path / "registry" / "clickbait-model" / "versions" / "v1" / "model.onnx"
     altered(model)
     for _ in range(2):
@@ -204,7 +214,9 @@ def disk(capacity: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(shutil, "disk_usage", usage)
 
 
-def test_a_full_disk_loses_old_versions_first(remote: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_loses_old_versions_first(
+    remote: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     disk(30_000, tmp_path, monkeypatch)  # three versions
     for number in (1, 2, 3):
         fetch(remote, f"v{number}")
@@ -213,10 +225,14 @@ def test_a_full_disk_loses_old_versions_first(remote: Registry, tmp_path: Path, 
     assert cached(tmp_path) == ["v2", "v3", "v4"]
 
 
-def test_a_disk_full_of_versions_in_use_is_one_line(remote: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_full_of_versions_in_use_is_one_line(
+    remote: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     disk(14_000, tmp_path, monkeypatch)
     remote.fetch("v1")
-    with pytest.raises(DiskFull, match=r"MB are needed, 0\.0 MB are free.*set CLICKBAIT_CACHE to a folder on a larger disk") as raised:
+    with pytest.raises(
+        DiskFull, match=r"MB are needed, 0\.0 MB are free.*set CLICKBAIT_CACHE to a folder on a larger disk"
+    ) as raised:
         remote.fetch("v2")
     assert str(tmp_path / "cache") in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -224,7 +240,9 @@ def test_a_disk_full_of_versions_in_use_is_one_line(remote: Registry, tmp_path: 
 
 
 @pytest.mark.parametrize("times", [1, 100])
-def test_a_quota_that_shows_only_in_the_writing(remote: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+def test_a_quota_that_shows_only_in_the_writing(
+    remote: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
     for number in (1, 2):
         fetch(remote, f"v{number}")
     sync, failures = storage.sync, iter(range(times))
@@ -245,7 +263,9 @@ def test_a_quota_that_shows_only_in_the_writing(remote: Registry, tmp_path: Path
     bundle.verify(fetch(remote, "v3"))
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(remote: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_one_line(
+    remote: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CLICKBAIT_CACHE", str(tmp_path / "file"))
     with pytest.raises(ClickbaitError, match="file") as raised:
@@ -253,7 +273,9 @@ def test_a_cache_that_cannot_be_written_is_one_line(remote: Registry, tmp_path: 
     assert "\n" not in str(raised.value)
 
 
-def test_what_serves_and_what_scores_fetch_only_what_they_read_and_let_go(remote: Registry, tmp_path: Path) -> None:
+def test_what_serves_and_what_scores_fetch_only_what_they_read_and_let_go(
+    remote: Registry, tmp_path: Path
+) -> None:
     remote.publish(tiny_bundle(tmp_path / "tiny"))
     uri = str(tmp_path / "registry")
     Engine.load(remote, "v7", Settings(registry=uri, share_weights=False), lambda batch: None)
@@ -261,7 +283,9 @@ def test_what_serves_and_what_scores_fetch_only_what_they_read_and_let_go(remote
     assert names(folder) == ["manifest.json", "model.onnx", "tokenizer.json"]
     shutil.rmtree(folder)
     scoring.load(ScoreConfig(source="none", output="none", registry=uri, model="v7"))
-    assert scoring.manifest(ScoreConfig(source="none", output="none", registry=uri, model="v7")).version == "v7"
+    assert (
+        scoring.manifest(ScoreConfig(source="none", output="none", registry=uri, model="v7")).version == "v7"
+    )
     assert names(folder) == ["manifest.json", "model.onnx", "tokenizer.json"]
     assert not any(registry._leases.values())
 
@@ -284,7 +308,11 @@ def test_a_prepared_graph_that_is_torn_or_altered_is_made_again(
         damage(made / name)
     np.testing.assert_array_equal(score(folder, where), before)
     assert not caplog.records
-    assert {path.name: path.stat().st_size > 0 for path in made.iterdir()}.keys() >= {graph_cache.GRAPH, graph_cache.WEIGHTS, "sums.json"}
+    assert {path.name: path.stat().st_size > 0 for path in made.iterdir()}.keys() >= {
+        graph_cache.GRAPH,
+        graph_cache.WEIGHTS,
+        "sums.json",
+    }
     assert not list(made.rglob(".part-*"))
 
 

@@ -1,4 +1,6 @@
-"""One process writes a run at a time: a lease by compare-and-swap, taken over from who is gone, refused while its holder lives."""
+"""One process writes a run at a time: a lease by compare-and-swap, taken over from who is gone, refused while
+its holder lives.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def document(store: Storage) -> Holder:
 
 def other_machine(store: Storage, **changes: object) -> Holder:
     """The lease of a process that cannot be looked at from here."""
-    holder = Holder(writer="w", driver="d", host="node-7", pid=12, machine="another boot", born="1", beat=3, expires=9e9)
+    holder = Holder(
+        writer="w", driver="d", host="node-7", pid=12, machine="another boot", born="1", beat=3, expires=9e9
+    )
     holder = holder.model_copy(update=changes)
     store.write(KEY, holder.model_dump_json().encode())
     return holder
@@ -60,15 +64,21 @@ def test_one_of_many_gets_it(store: Storage, monkeypatch: pytest.MonkeyPatch) ->
     assert len(got) == 1
 
 
-def test_a_second_one_is_told_who_holds_it_and_until_when(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_one_is_told_who_holds_it_and_until_when(
+    store: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lease, "BEAT_S", 0.1)
     with hold(store), pytest.raises(RunInUse) as told, hold(store):
         pytest.fail("two hold it")
-    assert re.search(r"process \d+ on \S+ until \d\d:\d\d:\d\d UTC holds this run: .* another --name", str(told.value))
+    assert re.search(
+        r"process \d+ on \S+ until \d\d:\d\d:\d\d UTC holds this run: .* another --name", str(told.value)
+    )
     assert "\n" not in str(told.value)
 
 
-def test_a_dead_process_of_this_machine_is_not_waited_for(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_process_of_this_machine_is_not_waited_for(
+    store: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lease.time, "sleep", lambda _: pytest.fail("waited for a dead process"))
     dies = "import os, sys; from clickbait.storage.lease import _take; from clickbait.storage import open_storage; "
     dies += "_take(open_storage(sys.argv[1]), 'a driver'); os.kill(os.getpid(), 9)"
@@ -85,7 +95,9 @@ def test_a_process_id_used_again_is_another_process(store: Storage) -> None:
     assert mine.model_copy(update={"born": "1"}).gone()
 
 
-def test_another_machine_is_waited_for_until_the_lease_expires(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_machine_is_waited_for_until_the_lease_expires(
+    store: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waits: list[float] = []
     now = lease.time.time()
     monkeypatch.setattr(lease.time, "time", lambda: now + sum(waits))
@@ -105,7 +117,9 @@ def test_another_machine_that_renews_keeps_it(store: Storage, monkeypatch: pytes
 
 
 def test_a_worker_that_is_started_again_takes_it_from_the_one_that_died(store: Storage) -> None:
-    """Ray may not know whether a worker on a lost machine is dead: the lease says that it may write no more."""
+    """Ray may not know whether a worker on a lost machine is dead: the lease says that it may write no
+    more.
+    """
     with hold(store, "this command") as lost, hold(store, "this command") as started_again:
         started_again.check()
         with pytest.raises(LeaseLost, match=r"holds this run now: this process stops and writes no more"):

@@ -25,7 +25,11 @@ class TestLocal(StorageContract):
 def test_no_update_is_lost_between_processes(tmp_path: Path) -> None:
     store = open_storage(str(tmp_path))
     store.write("counter", b"0")
-    command = [sys.executable, "-c", f"from tests.contracts import increment; increment({str(tmp_path)!r}, 50)"]
+    command = [
+        sys.executable,
+        "-c",
+        f"from tests.contracts import increment; increment({str(tmp_path)!r}, 50)",
+    ]
     running = [subprocess.Popen(command) for _ in range(3)]
     assert [process.wait(60) for process in running] == [0, 0, 0]
     assert store.read("counter") == b"150"
@@ -44,7 +48,9 @@ def test_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert absolute(absolute(uri)) == absolute(uri)
 
 
-@pytest.mark.parametrize("uri", ["", "s3://bucket/x", "https://host/x", "gs://", "gs:///x", "gs://buck*/x", "file://relative"])
+@pytest.mark.parametrize(
+    "uri", ["", "s3://bucket/x", "https://host/x", "gs://", "gs:///x", "gs://buck*/x", "file://relative"]
+)
 def test_uri_that_does_not_fit(uri: str) -> None:
     with pytest.raises(StorageError) as raised:
         absolute(uri)
@@ -71,7 +77,9 @@ def test_a_write_that_fails_leaves_the_old_bytes_and_nothing_else(tmp_path: Path
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("call", ["store.write('key', b'new' * 1000)", "store.upload(Path(sys.argv[2]), 'key')"])
+@pytest.mark.parametrize(
+    "call", ["store.write('key', b'new' * 1000)", "store.upload(Path(sys.argv[2]), 'key')"]
+)
 def test_a_writer_killed_after_ten_bytes_changes_nothing(tmp_path: Path, call: str) -> None:
     store = open_storage(str(tmp_path / "root"))
     store.write("key", b"old")
@@ -106,7 +114,11 @@ def test_what_the_disk_refuses_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder").mkdir()
     store = open_storage(str(tmp_path))
-    for call in (lambda: store.read("folder"), lambda: store.write("file/below", b""), lambda: store.write("folder", b"")):
+    for call in (
+        lambda: store.read("folder"),
+        lambda: store.write("file/below", b""),
+        lambda: store.write("folder", b""),
+    ):
         with pytest.raises(StorageError) as raised:
             call()
         assert str(tmp_path) in str(raised.value)

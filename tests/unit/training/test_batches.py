@@ -56,7 +56,12 @@ def test_evaluation_covers_the_split_within_the_budget(lengths: np.ndarray, worl
 
 
 def test_a_batch_holds_its_rows_padded() -> None:
-    table = pa.table({"input_ids": pa.array([[5, 6, 7], [8], [9, 10]], pa.list_(pa.int32())), "label": pa.array([1, 0, 1], pa.int8())})
+    table = pa.table(
+        {
+            "input_ids": pa.array([[5, 6, 7], [8], [9, 10]], pa.list_(pa.int32())),
+            "label": pa.array([1, 0, 1], pa.int8()),
+        }
+    )
     batch = Headlines(table).batch(np.array([1, 2]), np.array([0.5, 0.5]), pad_id=99)
     assert torch.equal(batch.input_ids, torch.tensor([[8, 99], [9, 10]]))
     assert torch.equal(batch.attention_mask, torch.tensor([[1, 0], [1, 1]]))
@@ -64,6 +69,11 @@ def test_a_batch_holds_its_rows_padded() -> None:
 
 
 def test_a_sliced_table_is_read_from_its_own_offset() -> None:
-    table = pa.table({"input_ids": pa.array([[5, 6, 7], [8], [9, 10]], pa.list_(pa.int32())), "label": pa.array([1, 0, 1], pa.int8())})
+    table = pa.table(
+        {
+            "input_ids": pa.array([[5, 6, 7], [8], [9, 10]], pa.list_(pa.int32())),
+            "label": pa.array([1, 0, 1], pa.int8()),
+        }
+    )
     batch = Headlines(table.slice(1)).batch(np.array([1]), np.array([1.0]), pad_id=0)
     assert batch.input_ids.tolist() == [[9, 10]]

@@ -27,7 +27,9 @@ def test_a_form_agrees_at_the_bundles_threshold(tmp_path: Path, monkeypatch: pyt
     rows = {"headline": [f"word {row}" for row in range(8)], "input_ids": [[1, 2]] * 8, "label": LABELS}
     dataset: Any = SimpleNamespace(table=lambda split, columns: pa.table(rows).select(columns))
     margins = np.log(TORCH / (1 - TORCH))
-    monkeypatch.setattr(export, "torch_margins", lambda model, rows, which=None: margins if which is None else margins[which])
+    monkeypatch.setattr(
+        export, "torch_margins", lambda model, rows, which=None: margins if which is None else margins[which]
+    )
     monkeypatch.setattr(Scorer, "score", lambda self, texts: SERVED[[int(text.split()[1]) for text in texts]])
     model: Any = None
     found, threshold = export.compare(model, folder, {"int8": "model.onnx"}, "int8", dataset, 1.0, 1)

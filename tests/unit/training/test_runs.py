@@ -1,4 +1,6 @@
-"""A run's folder: one writer at a time, checkpoints whose bytes are checked, and a run that is known again."""
+"""A run's folder: one writer at a time, checkpoints whose bytes are checked, and a run that is known
+again.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def test_a_checkpoint_is_read_as_it_was_written(run: Run, tmp_path: Path) -> Non
     name = save(run, tmp_path, 5)
     assert run.state(name) == state(5)
     with run.fetch(name) as folder:
-        assert {path.name: path.read_bytes() for path in folder.iterdir()} == {name: f"{name} at 5".encode() for name in FILES}
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+            name: f"{name} at 5".encode() for name in FILES
+        }
 
 
 @pytest.mark.parametrize("file", [*FILES, "state.json"])
@@ -54,7 +58,10 @@ def test_one_changed_byte_is_refused(run: Run, tmp_path: Path, file: str) -> Non
         original = data[at]
         data[at] ^= 1
         changed.write_bytes(bytes(data))
-        with pytest.raises(DataError, match=rf"step-00000005: {file} has changed since it was written"), run.fetch(name):
+        with (
+            pytest.raises(DataError, match=rf"step-00000005: {file} has changed since it was written"),
+            run.fetch(name),
+        ):
             pytest.fail("read it")
         data[at] = original
 
@@ -82,10 +89,16 @@ def test_pruned_checkpoints_leave_no_folders(run: Run, tmp_path: Path) -> None:
     torn.write_bytes(b"half")
     run.write_json("best.json", {"checkpoint": names[0]})
     run.prune(2)
-    assert sorted(entry.name for entry in (Path(run.uri) / "checkpoints").iterdir()) == [names[0], names[2], names[3]]
+    assert sorted(entry.name for entry in (Path(run.uri) / "checkpoints").iterdir()) == [
+        names[0],
+        names[2],
+        names[3],
+    ]
 
 
-def test_a_checkpoint_written_again_is_not_whole_before_its_end(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_written_again_is_not_whole_before_its_end(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(run, tmp_path, 5)
 
     def die(path: Path, key: str) -> None:
@@ -97,8 +110,12 @@ def test_a_checkpoint_written_again_is_not_whole_before_its_end(run: Run, tmp_pa
     assert run.complete() == []
 
 
-def test_two_writers_of_a_run_do_not_interleave(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A is in the middle of writing a checkpoint when B takes the run over and prunes, as after a machine that hung: A stops."""
+def test_two_writers_of_a_run_do_not_interleave(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A is in the middle of writing a checkpoint when B takes the run over and prunes, as after a machine
+    that hung: A stops.
+    """
     other = Run(run.uri)
     uploads: list[str] = []
     upload = run.storage.upload
@@ -115,7 +132,11 @@ def test_two_writers_of_a_run_do_not_interleave(run: Run, tmp_path: Path, monkey
         monkeypatch.setattr(run.storage, "upload", slow)
         with pytest.raises(LeaseLost):
             save(run, tmp_path, 10)
-        for write in (lambda: run.write_json("best.json", {}), lambda: run.prune(1), lambda: run.discard(["step-00000005"])):
+        for write in (
+            lambda: run.write_json("best.json", {}),
+            lambda: run.prune(1),
+            lambda: run.discard(["step-00000005"]),
+        ):
             with pytest.raises(LeaseLost):
                 write()
     assert other.complete() == ["step-00000005"]
@@ -134,7 +155,9 @@ def test_a_run_of_an_older_version_is_the_same_run(run: Run) -> None:
     document["config"]["threads"] = 7
     run.write_json("run.json", document)
     claim(run, config, DATASET)
-    with pytest.raises(DataError, match=r"another label_smoothing \(0\.0 there, 0\.1 here\): choose another --name"):
+    with pytest.raises(
+        DataError, match=r"another label_smoothing \(0\.0 there, 0\.1 here\): choose another --name"
+    ):
         claim(run, config.model_copy(update={"label_smoothing": 0.1}), DATASET)
 
 
@@ -142,12 +165,21 @@ def test_another_run_is_told_by_its_keys_and_both_values(run: Run) -> None:
     claim(run, TrainConfig(lr=3e-4, epochs=2), DATASET)
     with pytest.raises(DataError) as told:
         claim(run, TrainConfig(lr=1e-3, epochs=5), Dataset("nowhere", {"fingerprint": "beef"}))
-    assert 'another epochs (2 there, 5 here), lr (0.0003 there, 0.001 here), dataset ("f00d" there, "beef" here)' in str(told.value)
+    assert (
+        'another epochs (2 there, 5 here), lr (0.0003 there, 0.001 here), dataset ("f00d" there, "beef" here)'
+        in str(told.value)
+    )
     assert "\n" not in str(told.value)
 
 
 def test_where_and_on_what_a_run_is_trained_does_not_make_it_another(run: Run) -> None:
-    changed: dict[str, Any] = {"threads": 3, "cpus_per_worker": 2.0, "num_workers": 0, "wandb_project": "other", "keep_checkpoints": 5}
+    changed: dict[str, Any] = {
+        "threads": 3,
+        "cpus_per_worker": 2.0,
+        "num_workers": 0,
+        "wandb_project": "other",
+        "keep_checkpoints": 5,
+    }
     assert changed.keys() <= FREE
     claim(run, TrainConfig(), DATASET)
     before = json.loads(run.storage.read("run.json"))

@@ -1,4 +1,5 @@
-"""W&B decides nothing: settings that cannot work are refused before anything starts, and a server that is away costs a warning.
+"""W&B decides nothing: settings that cannot work are refused before anything starts, and a server that is
+away costs a warning.
 
 wandb itself runs, against a server on the loopback interface that refuses, hangs, or turns the key away.
 """
@@ -47,7 +48,9 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ({"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "api.wandb.ai"}, "is no http:// or https:// address"),
     ],
 )
-def test_settings_that_cannot_work_are_one_line(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], message: str) -> None:
+def test_settings_that_cannot_work_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], message: str
+) -> None:
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=message) as told:
@@ -87,7 +90,10 @@ def test_no_job_starts_with_settings_that_cannot_work(monkeypatch: pytest.Monkey
     from ray_jobs.train import train
 
     monkeypatch.setenv("WANDB_MODE", "onlin")
-    for start in (lambda: train(TrainConfig(dataset="nowhere")), lambda: promote(PromoteConfig(bundle="nowhere"))):
+    for start in (
+        lambda: train(TrainConfig(dataset="nowhere")),
+        lambda: promote(PromoteConfig(bundle="nowhere")),
+    ):
         with pytest.raises(ConfigError, match="WANDB_MODE"):
             start()
 
@@ -124,7 +130,11 @@ def away(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         server.daemon_threads = True
         server.block_on_close = False
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    for name, value in (("WANDB_BASE_URL", f"http://127.0.0.1:{port}"), ("WANDB_API_KEY", "a" * 40), ("NO_PROXY", "127.0.0.1")):
+    for name, value in (
+        ("WANDB_BASE_URL", f"http://127.0.0.1:{port}"),
+        ("WANDB_API_KEY", "a" * 40),
+        ("NO_PROXY", "127.0.0.1"),
+    ):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(tracking, "INIT_S", 1.0)
     yield request.param
@@ -133,11 +143,15 @@ def away(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         server.server_close()
 
 
-def test_a_run_goes_on_offline_where_the_server_is_away(away: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_goes_on_offline_where_the_server_is_away(
+    away: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with Tracker.start(TrainConfig(output=str(tmp_path), name="one"), DATASET) as tracker:
         tracker.log({"train_loss": 0.5}, step=20)
     (warning,) = [
-        record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING and record.name.startswith("clickbait")
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno >= logging.WARNING and record.name.startswith("clickbait")
     ]
     assert "W&B does not answer, or refuses the key" in warning
     assert f"send it later with wandb sync {tmp_path}/wandb/offline-run-*" in warning
@@ -158,7 +172,10 @@ def test_a_version_is_not_mirrored_where_the_server_is_away(
     registry = Registry(str(root))
     registry.set_alias(registry.publish(draft(tmp_path / "draft")), "production")
     assert tracking.main(["production", "--registry", str(root)]) == Code.USER
-    assert f"mirror it again: python -m clickbait.training.tracking v1 --registry {root} --project clickbait" in caplog.text
+    assert (
+        f"mirror it again: python -m clickbait.training.tracking v1 --registry {root} --project clickbait"
+        in caplog.text
+    )
     assert "error: v1 is not mirrored" in capsys.readouterr().err
 
 

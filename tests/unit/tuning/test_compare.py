@@ -1,4 +1,6 @@
-"""The comparison: one code measures everybody on one test split, all take turns in the timing, and hostile names stay text."""
+"""The comparison: one code measures everybody on one test split, all take turns in the timing, and hostile
+names stay text.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ from tuning.compare import references
 from tuning.compare.config import CompareConfig
 
 HOSTILE = '<script>alert(1)</script> | $\\frac{ & "q" {{ 7 }} font-family: '
-FILES = {"behaviour_file": str(ROOT / "configs" / "behaviour.yaml"), "gate_file": str(ROOT / "configs" / "gate.yaml")}
+FILES = {
+    "behaviour_file": str(ROOT / "configs" / "behaviour.yaml"),
+    "gate_file": str(ROOT / "configs" / "gate.yaml"),
+}
 
 
 def headlines(path: Path, rows: int, seed: int) -> Path:
@@ -34,7 +39,11 @@ def headlines(path: Path, rows: int, seed: int) -> Path:
         writer = csv.writer(file)
         writer.writerow(["headline", "clickbait"])
         for at in range(rows):
-            words = [*rng.choice(NEUTRAL, 3), *rng.choice(BAIT if at % 2 else NEWS, 2), f"case{at + 1000 * seed}"]
+            words = [
+                *rng.choice(NEUTRAL, 3),
+                *rng.choice(BAIT if at % 2 else NEWS, 2),
+                f"case{at + 1000 * seed}",
+            ]
             writer.writerow([" ".join(rng.permutation(words)), at % 2])
     return path
 
@@ -46,9 +55,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def datasets(folder: Path) -> dict[str, str]:
-    """One source: as it is, with headlines cut earlier (another fingerprint, the same splits), and with a larger test split."""
+    """One source: as it is, with headlines cut earlier (another fingerprint, the same splits), and with a
+    larger test split.
+    """
     source = str(headlines(folder / "h.csv", 300, 0))
-    changes: dict[str, dict[str, Any]] = {"own": {}, "cut": {"max_tokens": 32}, "split": {"test_fraction": 0.2}}
+    changes: dict[str, dict[str, Any]] = {
+        "own": {},
+        "cut": {"max_tokens": 32},
+        "split": {"test_fraction": 0.2},
+    }
     return {
         name: build(PreprocessConfig(source=source, output=str(folder / "datasets"), partitions=2, **change))
         for name, change in changes.items()
@@ -59,7 +74,11 @@ def datasets(folder: Path) -> dict[str, str]:
 def bundles(folder: Path, datasets: dict[str, str]) -> dict[str, str]:
     """A tiny bundle trained on each dataset, the first with a metrics document."""
     found = {name: tiny_bundle(folder / name, dataset=uri[-16:]) for name, uri in datasets.items()}
-    document = {"model": {"parameters": 112}, "history": [{"seconds": 1.5}, {"seconds": 2.0}], "export": {"int8": {"agreement": 0.5}}}
+    document = {
+        "model": {"parameters": 112},
+        "history": [{"seconds": 1.5}, {"seconds": 2.0}],
+        "export": {"int8": {"agreement": 0.5}},
+    }
     (found["own"] / "metrics.json").write_text(json.dumps(document))
     model_card.bundle.amend(found["own"])
     return {name: str(path) for name, path in found.items()}
@@ -70,7 +89,9 @@ def configured(datasets: dict[str, str], models: list[dict[str, Any]], **changes
 
 
 @pytest.fixture(scope="module")
-def compared(folder: Path, datasets: dict[str, str], bundles: dict[str, str]) -> tuple[list[dict[str, Any]], Path]:
+def compared(
+    folder: Path, datasets: dict[str, str], bundles: dict[str, str]
+) -> tuple[list[dict[str, Any]], Path]:
     models = [
         {"name": HOSTILE, "bundle": bundles["own"]},
         {"name": "cut", "bundle": bundles["cut"], "dataset": datasets["cut"], "seconds": 60},
@@ -90,7 +111,9 @@ def test_every_model_has_a_row_of_the_same_figures(compared: tuple[list[dict[str
     one, other, cased, lower = rows
     assert all(row.keys() == one.keys() for row in rows)
     same = ("accuracy", "flips", "transfer_auc", "transfer_lower", "ece", "behaviour", "size_mb")
-    assert [one[name] for name in same] == [other[name] for name in same]  # the same weights on the same headlines
+    assert [one[name] for name in same] == [
+        other[name] for name in same
+    ]  # the same weights on the same headlines
     best = max(rows, key=lambda row: row["accuracy"])
     assert best["beside_best"] is None
     for row in rows:
@@ -116,7 +139,11 @@ def test_every_model_has_a_row_of_the_same_figures(compared: tuple[list[dict[str
 
 def test_what_is_written_says_the_same(compared: tuple[list[dict[str, Any]], Path]) -> None:
     rows, output = compared
-    assert sorted(path.name for path in output.iterdir() if not path.name.startswith(".")) == ["compare.json", "compare.md", "index.html"]
+    assert sorted(path.name for path in output.iterdir() if not path.name.startswith(".")) == [
+        "compare.json",
+        "compare.md",
+        "index.html",
+    ]
     document = json.loads((output / "compare.json").read_text())
     assert document["models"] == rows
     assert document["transfer"] == "other <b>.csv"
@@ -132,7 +159,9 @@ def test_what_is_written_says_the_same(compared: tuple[list[dict[str, Any]], Pat
     assert len({len(line) for line in terminal.splitlines()}) == 1
 
 
-def test_hostile_names_stay_text_and_the_page_asks_for_nothing(compared: tuple[list[dict[str, Any]], Path]) -> None:
+def test_hostile_names_stay_text_and_the_page_asks_for_nothing(
+    compared: tuple[list[dict[str, Any]], Path],
+) -> None:
     html = (compared[1] / "index.html").read_text()
     page = Page(html)
     assert "<script" not in html
@@ -148,7 +177,14 @@ def test_hostile_names_stay_text_and_the_page_asks_for_nothing(compared: tuple[l
 
 def test_without_a_transfer_set_there_is_one_plot(compared: tuple[list[dict[str, Any]], Path]) -> None:
     rows = [{**row, "transfer_auc": None, "transfer_lower": None} for row in compared[0]]
-    document = {"dataset": "0", "synthetic": True, "test_rows": 1, "transfer": None, "threads": 1, "models": rows}
+    document = {
+        "dataset": "0",
+        "synthetic": True,
+        "test_rows": 1,
+        "transfer": None,
+        "threads": 1,
+        "models": rows,
+    }
     html = compare_page.render(document)
     assert html.count("<svg") == 1
     assert "Synthetic headlines." in html
@@ -176,7 +212,9 @@ def test_models_take_turns_and_a_slow_one_gets_fewer_headlines(monkeypatch: pyte
 
         return score
 
-    found = compare.interleaved({name: scorer(name) for name in "abc"}, ["x"] * 10, {"a": 9000.0, "b": 250.0, "c": 0.1})
+    found = compare.interleaved(
+        {name: scorer(name) for name in "abc"}, ["x"] * 10, {"a": 9000.0, "b": 250.0, "c": 0.1}
+    )
     assert set(found) == set("abc")
     assert "".join(calls) == "abc" + compare.ROUNDS * "aaaabbc"  # a warm-up each, then rounds
 
@@ -185,11 +223,21 @@ def test_models_take_turns_and_a_slow_one_gets_fewer_headlines(monkeypatch: pyte
     ("models", "changes", "error", "told"),
     [
         ([{"name": "x", "bundle": "nowhere/bundle"}], {}, BundleError, "no bundle there"),
-        ([{"name": "x", "bundle": "own"}, {"name": "x", "bundle": "cut"}], {}, ConfigError, 'two are named "x"'),
+        (
+            [{"name": "x", "bundle": "own"}, {"name": "x", "bundle": "cut"}],
+            {},
+            ConfigError,
+            'two are named "x"',
+        ),
         ([{"name": references.CASED, "bundle": "own"}], {}, ConfigError, "two are named"),
         ([{"name": "a\nb", "bundle": "own"}], {}, ConfigError, "models.0.name"),
         ([{"name": "x", "bundle": "own", "sedonds": 1}], {}, ConfigError, "models.0.sedonds: unknown key"),
-        ([{"name": "x", "bundle": "own"}], {"treads": 1}, ConfigError, 'treads: unknown key; did you mean "threads"?'),
+        (
+            [{"name": "x", "bundle": "own"}],
+            {"treads": 1},
+            ConfigError,
+            'treads: unknown key; did you mean "threads"?',
+        ),
         ([], {"references": False}, ConfigError, "nothing to compare"),
         ([{"name": "x", "bundle": "cut"}], {}, DataError, "give its own dataset"),
         ([{"name": "x", "bundle": "split", "dataset": "split"}], {}, DataError, "not the same test split"),
@@ -206,7 +254,9 @@ def test_bad_input_is_told_in_one_line(
     tmp_path: Path,
 ) -> None:
     entries = [{**entry, "bundle": bundles.get(entry["bundle"], entry["bundle"])} for entry in models]
-    entries = [{**entry, "dataset": datasets[entry["dataset"]]} if "dataset" in entry else entry for entry in entries]
+    entries = [
+        {**entry, "dataset": datasets[entry["dataset"]]} if "dataset" in entry else entry for entry in entries
+    ]
     with pytest.raises(error) as caught:
         compare.compare(configured(datasets, entries, output=str(tmp_path / "out"), **changes))
     assert told in str(caught.value)
@@ -215,6 +265,9 @@ def test_bad_input_is_told_in_one_line(
 
 
 def test_the_projects_own_configuration_parses_and_flags_win() -> None:
-    config = parse(CompareConfig, ["--config", str(ROOT / "configs" / "compare.yaml"), "--models.0.name", "ours", "--no-references"])
+    config = parse(
+        CompareConfig,
+        ["--config", str(ROOT / "configs" / "compare.yaml"), "--models.0.name", "ours", "--no-references"],
+    )
     assert [entry.name for entry in config.models] == ["ours"]
     assert not config.references

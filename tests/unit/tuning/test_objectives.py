@@ -16,7 +16,9 @@ LABELS = [0, 0, 0, 1, 1, 1]
 
 
 class Cased:
-    """Scores 0.95 for a capital at the start and 0.7 for none: the best threshold is between the two, and all are above 0.5."""
+    """Scores 0.95 for a capital at the start and 0.7 for none: the best threshold is between the two, and all
+    are above 0.5.
+    """
 
     def score(self, texts: list[str]) -> np.ndarray:
         return np.array([0.95 if text[:1].isupper() else 0.7 for text in texts], np.float32)

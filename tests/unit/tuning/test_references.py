@@ -36,7 +36,9 @@ WORDS = (
 
 
 def capitals(rows: int, seed: int) -> Split:
-    """Headlines of the same words in both classes but for one: clickbait has every word capitalised, news the first."""
+    """Headlines of the same words in both classes but for one: clickbait has every word capitalised, news the
+    first.
+    """
     rng = np.random.default_rng(seed)
     texts, labels = [], []
     for at in range(rows):
@@ -55,17 +57,25 @@ def real(data_dir: Path) -> list[Split]:
         rows = list(csv.DictReader(file))
     order = np.random.default_rng(0).permutation(len(rows))[:4000]
     return [
-        Split([rows[row]["headline"] for row in part], np.array([int(rows[row]["clickbait"]) for row in part]))
+        Split(
+            [rows[row]["headline"] for row in part], np.array([int(rows[row]["clickbait"]) for row in part])
+        )
         for part in np.split(order, [3000, 3500])
     ]
 
 
-def judged(train: Split, validation: Split, test: Split, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+def judged(
+    train: Split, validation: Split, test: Split, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, dict[str, Any]]:
     """The comparison's rows of both references, judged by the project's own bounds."""
     monkeypatch.setattr(compare, "HEADLINES", 160)
-    contenders = [compare.reference(references.train(train, validation, cased=cased)) for cased in (True, False)]
+    contenders = [
+        compare.reference(references.train(train, validation, cased=cased)) for cased in (True, False)
+    ]
     cases = behaviour.load(str(ROOT / "configs" / "behaviour.yaml"))
-    rows = compare.measure(contenders, test, None, cases, load(GateConfig, str(ROOT / "configs" / "gate.yaml")))
+    rows = compare.measure(
+        contenders, test, None, cases, load(GateConfig, str(ROOT / "configs" / "gate.yaml"))
+    )
     return {row["name"]: row for row in rows}
 
 
@@ -84,7 +94,9 @@ def test_the_gate_refuses_what_reads_capitals(monkeypatch: pytest.MonkeyPatch) -
     check(judged(capitals(800, 0), capitals(200, 1), capitals(200, 2), monkeypatch))
 
 
-def test_the_gate_refuses_what_reads_the_capitals_of_real_headlines(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gate_refuses_what_reads_the_capitals_of_real_headlines(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check(judged(*real(data_dir), monkeypatch))
 
 

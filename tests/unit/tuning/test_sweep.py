@@ -1,4 +1,6 @@
-"""The search space is checked before anything starts, drawn from within its bounds, and told to Optuna and to Ray Tune alike."""
+"""The search space is checked before anything starts, drawn from within its bounds, and told to Optuna and to
+Ray Tune alike.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +34,31 @@ REFUSED = {
     "lr: Input should be less than or equal to 1": {"space": {"lr": {**LR, "high": 2.0}}},
     "low must be below high": {"space": {"lr": {**LR, "low": 0.5}}},
     "low: Input should be greater than 0": {"space": {"lr": {**LR, "low": 0.0}}},
-    "schedule: Input should be 'linear', 'cosine' or 'constant'": {"space": {"schedule": {"type": "choice", "values": ["linear", "sine"]}}},
-    "batch_size 48, accumulation 32": {
-        "space": {"batch_size": {"type": "int", "low": 32, "high": 64, "step": 16}, "accumulation": {"type": "choice", "values": [1, 32]}}
+    "schedule: Input should be 'linear', 'cosine' or 'constant'": {
+        "space": {"schedule": {"type": "choice", "values": ["linear", "sine"]}}
     },
-    "must be a multiple": {"train": {"accumulation": 2}, "space": {"batch_size": {"type": "int", "low": 8, "high": 16}}},
-    "takes neither a step": {"space": {"hidden": {"type": "int", "low": 16, "high": 64, "step": 16, "log": True}}},
+    "batch_size 48, accumulation 32": {
+        "space": {
+            "batch_size": {"type": "int", "low": 32, "high": 64, "step": 16},
+            "accumulation": {"type": "choice", "values": [1, 32]},
+        }
+    },
+    "must be a multiple": {
+        "train": {"accumulation": 2},
+        "space": {"batch_size": {"type": "int", "low": 8, "high": 16}},
+    },
+    "takes neither a step": {
+        "space": {"hidden": {"type": "int", "low": 16, "high": 64, "step": 16, "log": True}}
+    },
     "nothing to search": {"space": {}},
     "does not match any of the expected tags": {"space": {"lr": {**LR, "type": "normal"}}},
     "space.lr.log_uniform.lo": {"space": {"lr": {"type": "log_uniform", "lo": 1.0, "high": 2.0}}},
     "each once": {"objectives": ["log_loss", "log_loss"]},
     "more than train.epochs": {"scheduler": {"grace_epochs": 99}},
-    "pbt cannot change it": {"scheduler": {"kind": "pbt"}, "space": {"batch_size": {"type": "choice", "values": [8, 16]}}},
+    "pbt cannot change it": {
+        "scheduler": {"kind": "pbt"},
+        "space": {"batch_size": {"type": "choice", "values": [8, 16]}},
+    },
     "2 or more": {"scheduler": {"kind": "pbt"}, "trials": 1},
 }
 
@@ -60,8 +75,15 @@ def test_the_shipped_configuration_is_what_the_command_line_takes() -> None:
     shipped = load(SweepConfig, str(ROOT / "configs" / "sweep.yaml"))
     assert set(shipped.space) == {"lr", "warmup_fraction", "batch_size", "weight_decay"}
     path = str(ROOT / "configs" / "sweep.yaml")
-    changed = cli.parse(SweepConfig, ["--config", path, "--trials", "3", "--train.lr", "1e-3", "--scheduler.kind", "none"])
-    assert (changed.trials, changed.train.lr, changed.scheduler.kind, changed.space) == (3, 1e-3, "none", shipped.space)
+    changed = cli.parse(
+        SweepConfig, ["--config", path, "--trials", "3", "--train.lr", "1e-3", "--scheduler.kind", "none"]
+    )
+    assert (changed.trials, changed.train.lr, changed.scheduler.kind, changed.space) == (
+        3,
+        1e-3,
+        "none",
+        shipped.space,
+    )
 
 
 SPACE = {
@@ -91,7 +113,9 @@ def test_every_draw_is_a_configuration_within_the_bounds(searcher: str) -> None:
 
 
 def test_the_seed_says_what_is_drawn() -> None:
-    draws = [[sweep.searcher(config(space=SPACE, seed=seed)).suggest(name) for name in "abc"] for seed in (1, 1, 2)]
+    draws = [
+        [sweep.searcher(config(space=SPACE, seed=seed)).suggest(name) for name in "abc"] for seed in (1, 1, 2)
+    ]
     assert draws[0] == draws[1] != draws[2]
 
 
@@ -99,7 +123,8 @@ def test_a_trial_without_all_objectives_does_not_stop_the_search() -> None:
     found = sweep.searcher(config(space=SPACE, objectives=["log_loss", "flip_rate"]))
     for number in range(12):
         found.suggest(str(number))
-        figures = {"log_loss": 0.1} if number % 2 else {"log_loss": 0.1, "flip_rate": 0.2}  # the odd ones were stopped early
+        # the odd ones were stopped early
+        figures = {"log_loss": 0.1} if number % 2 else {"log_loss": 0.1, "flip_rate": 0.2}
         found.on_trial_complete(str(number), {**figures, "training_iteration": 1})
     assert [one.state.name for one in found._ot_study.trials] == ["COMPLETE", "FAIL"] * 6
     assert found.suggest("next") is not None
@@ -112,7 +137,10 @@ def test_a_mutation_stays_within_its_bounds() -> None:
     assert space.mutations(domains)["schedule"] == ["linear", "cosine"]
 
 
-@pytest.mark.parametrize(("kind", "workers", "reused"), [("asha", 0, True), ("none", 0, True), ("asha", 1, False), ("hyperband", 0, False)])
+@pytest.mark.parametrize(
+    ("kind", "workers", "reused"),
+    [("asha", 0, True), ("none", 0, True), ("asha", 1, False), ("hyperband", 0, False)],
+)
 def test_an_actor_runs_trials_one_after_the_other_where_none_is_paused_or_has_workers(
     tmp_path: Path, kind: str, workers: int, reused: bool
 ) -> None:
@@ -129,17 +157,27 @@ def test_the_front_holds_what_nothing_beats() -> None:
 
 
 def test_the_best_is_a_file_for_ray_jobs_train(tmp_path: Path) -> None:
-    one = config(space=SPACE, train={"output": str(tmp_path / "runs"), "num_workers": 0, "patience": 2}, name="mine")
-    best = {"name": "trial-1", "config": {"lr": 0.002, "hidden": 64, "schedule": "cosine"}, "metrics": {"log_loss": 0.1, "flip_rate": None}}
+    one = config(
+        space=SPACE, train={"output": str(tmp_path / "runs"), "num_workers": 0, "patience": 2}, name="mine"
+    )
+    best = {
+        "name": "trial-1",
+        "config": {"lr": 0.002, "hidden": 64, "schedule": "cosine"},
+        "metrics": {"log_loss": 0.1, "flip_rate": None},
+    }
     (tmp_path / "best.yaml").write_text(sweep.best_yaml(one, best), encoding="utf-8")
     read = cli.parse(TrainConfig, ["--config", str(tmp_path / "best.yaml")])
-    assert read == one.train.model_copy(update={"lr": 0.002, "hidden": 64, "schedule": "cosine", "name": "mine-best"})
+    assert read == one.train.model_copy(
+        update={"lr": 0.002, "hidden": 64, "schedule": "cosine", "name": "mine-best"}
+    )
 
 
 def test_another_sweep_is_named_by_its_difference() -> None:
     one, other = (sweep.description(config(space={"lr": {**LR, "high": high}}), "f") for high in (0.01, 0.02))
     assert [key for key in one if one[key] != other[key]] == ["space.lr"]
-    moved = sweep.description(config(space={"lr": LR}, output="/elsewhere", name="x", train={"output": "/y"}), "f")
+    moved = sweep.description(
+        config(space={"lr": LR}, output="/elsewhere", name="x", train={"output": "/y"}), "f"
+    )
     assert moved == sweep.description(config(space={"lr": LR}, train={}), "f")
 
 
@@ -159,7 +197,10 @@ def test_an_exploiting_trial_goes_on_from_a_copy_of_the_donors_checkpoint(tmp_pa
     checkpointed(Run(str(tmp_path / "trial-a")), 5, 2)
     pointer = donor.checkpoint_uri("step-00000007")
     assert trial.generation(own, None).name == "trial-a"
-    assert trial.generation(own, Run(str(tmp_path / "trial-a")).checkpoint_uri("step-00000005")).name == "trial-a"
+    assert (
+        trial.generation(own, Run(str(tmp_path / "trial-a")).checkpoint_uri("step-00000005")).name
+        == "trial-a"
+    )
 
     first = trial.generation(own, pointer)
     assert first.name == "trial-a-g1"
@@ -167,14 +208,20 @@ def test_an_exploiting_trial_goes_on_from_a_copy_of_the_donors_checkpoint(tmp_pa
     assert run.complete() == ["step-00000007"]
     assert run.storage.read("checkpoints/step-00000007/model.safetensors") == b"weights of 7"
     state = run.state("step-00000007")
-    assert (state.epoch, [entry["epoch"] for entry in state.history]) == (3, [3.0])  # its best must be a checkpoint of its own
+    assert (state.epoch, [entry["epoch"] for entry in state.history]) == (
+        3,
+        [3.0],
+    )  # its best must be a checkpoint of its own
 
     run.write_json("run.json", {})  # the loop's claim
     assert trial.generation(own, run.checkpoint_uri("step-00000009")).name == "trial-a-g1"
     checkpointed(donor, 9, 4)
     assert trial.generation(own, donor.checkpoint_uri("step-00000009")).name == "trial-a-g2"
     assert Run(str(tmp_path / "trial-a-g2")).complete() == ["step-00000009"]
-    assert trial.generations(str(tmp_path), "trial-a") == ["trial-a", "trial-a-g1"]  # until the loop claims the new one
+    assert trial.generations(str(tmp_path), "trial-a") == [
+        "trial-a",
+        "trial-a-g1",
+    ]  # until the loop claims the new one
     with pytest.raises(DataError, match="the checkpoint to go on from is gone"):
         trial.generation(own, donor.checkpoint_uri("step-00000001"))
 
@@ -186,7 +233,10 @@ def test_under_population_based_training_no_checkpoint_that_another_may_start_fr
 
 
 def test_an_error_is_told_by_the_line_that_names_it() -> None:
-    assert first_line(RuntimeError("Traceback:\n  file\nModelError: no such folder\n")) == "ModelError: no such folder"
+    assert (
+        first_line(RuntimeError("Traceback:\n  file\nModelError: no such folder\n"))
+        == "ModelError: no such folder"
+    )
     assert first_line(RuntimeError()) == "RuntimeError"
 
 
@@ -199,7 +249,8 @@ def test_a_sweep_of_an_older_version_is_the_same_sweep(tmp_path: Path) -> None:
     home.claim(sweep.description(config(), "f00d"), sweep.defaults(), sweep.IGNORED)
     other = sweep.description(config(flip_headlines=9, space={"lr": {**LR, "high": 0.1}}), "f00d")
     with pytest.raises(
-        DataError, match=r"another flip_headlines \(500 there, 9 here\), space\.lr\.high \(0\.01 there, 0\.1 here\): choose"
+        DataError,
+        match=r"another flip_headlines \(500 there, 9 here\), space\.lr\.high \(0\.01 there, 0\.1 here\): choose",
     ):
         home.claim(other, sweep.defaults(), sweep.IGNORED)
 

@@ -1,4 +1,6 @@
-"""A sweep's report: hostile text stays text, nothing is fetched, stopped and failed trials are told, few trials are said to be too few."""
+"""A sweep's report: hostile text stays text, nothing is fetched, stopped and failed trials are told, few
+trials are said to be too few.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,20 @@ SPACE = {
 def trial(number: int, status: str = "finished", epochs: int = 3, **changes: Any) -> dict[str, Any]:
     """A trial whose log loss hangs on its learning rate."""
     rate = 1e-4 * 100 ** ((number % 7) / 6)
-    history = [{"epoch": float(epoch), "log_loss": 100 * rate / epoch + 0.1} for epoch in range(1, epochs + 1)]
-    values = {"lr": rate, "dropout": 0.1 * (number % 5), "hidden": 32 * (number % 3 + 1), "model": SPACE["model"]["values"][number % 3]}  # type: ignore[index]
-    figures = {"log_loss": history[-1]["log_loss"] if history else None, "flip_rate": 0.01 * number, "latency_ms": 5.0 - 0.1 * number}
+    history = [
+        {"epoch": float(epoch), "log_loss": 100 * rate / epoch + 0.1} for epoch in range(1, epochs + 1)
+    ]
+    values = {
+        "lr": rate,
+        "dropout": 0.1 * (number % 5),
+        "hidden": 32 * (number % 3 + 1),
+        "model": SPACE["model"]["values"][number % 3],
+    }  # type: ignore[index]
+    figures = {
+        "log_loss": history[-1]["log_loss"] if history else None,
+        "flip_rate": 0.01 * number,
+        "latency_ms": 5.0 - 0.1 * number,
+    }
     if status != "finished":
         figures |= {"flip_rate": None, "latency_ms": None}
     return {
@@ -43,7 +56,13 @@ def document(trials: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
 def many() -> list[dict[str, Any]]:
     hostile = trial(9, "failed", 0, error=f"ModelError: {HOSTILE}", seconds=None, name=f"trial-9 {HOSTILE}")
     unborn = trial(10, "failed", 0, config={}, error="it died", seconds=None)
-    return [*(trial(number) for number in range(7)), trial(7, "stopped early", 1), trial(8, "stopped early", 2), hostile, unborn]
+    return [
+        *(trial(number) for number in range(7)),
+        trial(7, "stopped early", 1),
+        trial(8, "stopped early", 2),
+        hostile,
+        unborn,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +94,9 @@ def test_every_trial_has_its_row_and_each_picture_is_there(html: str) -> None:
     for number in range(11):
         assert f"trial-{number}" in page.text
     assert (page.text.count("stopped early"), page.text.count("Pareto")) >= (3, 3)
-    assert html.count("<svg") == 1 + 1 + 1 + 3  # parallel coordinates, curves, importance, each pair of objectives
+    assert (
+        html.count("<svg") == 1 + 1 + 1 + 3
+    )  # parallel coordinates, curves, importance, each pair of objectives
     assert "7 finished, 2 stopped early, 2 failed" in page.text
     assert report.render(document(many())) == html
 
@@ -88,7 +109,9 @@ def test_importance_finds_what_the_loss_hangs_on() -> None:
     assert sum(shares.values()) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("trials", [[trial(1)], [trial(1), trial(2, "failed", 0, config={})], [trial(1, "stopped early", 1)]])
+@pytest.mark.parametrize(
+    "trials", [[trial(1)], [trial(1), trial(2, "failed", 0, config={})], [trial(1, "stopped early", 1)]]
+)
 def test_few_trials_are_said_to_be_too_few(trials: list[dict[str, Any]]) -> None:
     html = report.render(document(trials, objectives=["log_loss"]))
     assert "Too few trials to tell: 1, where 4 searched keys need 8 or more." in html
@@ -97,5 +120,8 @@ def test_few_trials_are_said_to_be_too_few(trials: list[dict[str, Any]]) -> None
 
 def test_equal_losses_share_nothing_out() -> None:
     same = [trial(number, metrics={"log_loss": 0.5}) for number in range(9)]
-    assert report.importance(same, {"lr": SPACE["lr"]}) == ({}, "All trials have the same log loss: nothing to share out.")
+    assert report.importance(same, {"lr": SPACE["lr"]}) == (
+        {},
+        "All trials have the same log loss: nothing to share out.",
+    )
     report.render(document(same, objectives=["log_loss"]))
