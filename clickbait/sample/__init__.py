@@ -28,7 +28,10 @@ from clickbait.sample import news as news_templates
 from clickbait.sample.words import WORDS
 from clickbait.text import normalise
 
-SYNTHETIC_NOTICE = "These headlines are synthetic: a program wrote them from grammars, and every person, place and company in them is invented."
+SYNTHETIC_NOTICE = (
+    "These headlines are synthetic: a program wrote them from grammars, "
+    "and every person, place and company in them is invented."
+)
 COLUMNS = ("headline", "clickbait")
 MAX_COUNT = 1_000_000  # `PreprocessConfig.sample_size` asks for no more; the grammars hold far more
 SHORTEST, LONGEST = 15, 150  # characters

@@ -188,7 +188,8 @@ def mirror(registry: Registry, version: str, aliases: Sequence[str], project: st
             return False
         _mirror(registry.fetch(version), version, aliases, project)
     except Exception as error:  # wandb's own, those of its HTTP client, and what it does not expect itself
-        again = f"python -m clickbait.training.tracking {version} --registry {registry.uri.removesuffix('/' + registry.name)} --project {project}"
+        root = registry.uri.removesuffix(f"/{registry.name}")
+        again = f"python -m clickbait.training.tracking {version} --registry {root} --project {project}"
         log.warning(
             "W&B does not mirror %s: %s: the registry has the version and its aliases; mirror it again: %s",
             version,

@@ -257,7 +257,8 @@ def gcloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tool = tmp_path / "bin" / "gcloud"
     tool.parent.mkdir()
     script = f'#!/bin/sh\necho "$@" >> {shlex.quote(str(tmp_path))}/calls\n'
-    script += f'if [ -f {shlex.quote(str(tmp_path))}/"$1" ]; then cat {shlex.quote(str(tmp_path))}/"$1" >&2; exit 1; fi\necho secret-token\n'
+    refusal = f'{shlex.quote(str(tmp_path))}/"$1"'
+    script += f"if [ -f {refusal} ]; then cat {refusal} >&2; exit 1; fi\necho secret-token\n"
     tool.write_text(script, encoding="utf-8")
     tool.chmod(0o700)
     monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}/usr/bin{os.pathsep}/bin")

@@ -113,7 +113,8 @@ def test_a_job_ends_a_typo_with_one_line_and_code_2(job: str) -> None:
 def test_importing_the_library_needs_neither_ray_nor_torch() -> None:
     code = """
 import sys
-import clickbait.config, clickbait.errors, clickbait.storage, clickbait.registry.bundle, clickbait.registry.registry, clickbait.inference.scorer, clickbait.text
+import clickbait.config, clickbait.errors, clickbait.storage, clickbait.text
+import clickbait.registry.bundle, clickbait.registry.registry, clickbait.inference.scorer
 import serve.http.api, serve.core.batching, serve.core.service, serve.settings
 heavy = {"ray", "torch", "transformers", "pyarrow", "sklearn", "wandb", "datasets"} & sys.modules.keys()
 sys.exit(f"imported {sorted(heavy)}" if heavy else 0)
@@ -127,7 +128,7 @@ def test_no_job_loads_torch_before_it_has_read_its_flags() -> None:
     code = """
 import sys
 import ray_jobs.evaluate, ray_jobs.export, ray_jobs.pipeline, ray_jobs.preprocess, ray_jobs.promote, ray_jobs.score, ray_jobs.train
-import tuning.distil, tuning.sweep
+import tuning.distil, tuning.sweep.__main__
 heavy = {"torch", "transformers", "sklearn"} & sys.modules.keys()
 import ray_jobs.trainer
 heavy |= {"transformers", "sklearn"} & sys.modules.keys()

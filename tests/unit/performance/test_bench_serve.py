@@ -172,7 +172,10 @@ def test_it_answers_what_the_model_computes_and_leaves_nothing(
 
 
 def test_a_server_that_dies_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    orphan = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)"
+    orphan = (
+        "import subprocess, sys; "
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)"
+    )
     command = (sys.executable, "-c", f"{orphan}; sys.exit('no model for ' + str(child.pid))")
     with (
         pytest.raises(servers.StartError, match="no model") as told,
