@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-import torch
 from ray.train import UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.metrics import Gauge
@@ -141,7 +140,7 @@ def _worker(values: dict[str, Any]) -> None:
         rank=context.get_world_rank(),
         world=context.get_world_size(),
         local_world=context.get_local_world_size(),
-        device=ray.train.torch.get_device() if config.use_gpu else torch.device("cpu"),
+        device=str(ray.train.torch.get_device()) if config.use_gpu else "cpu",
     )
 
     shown = config.num_workers > 0 and place.rank == 0  # without workers there may be no Ray

@@ -27,7 +27,7 @@ from pydantic import Field
 from clickbait import cli, sample, storage
 from clickbait.config import Config, PreprocessConfig, TrainConfig, Uri
 from clickbait.data import soft_labels as softlabels
-from clickbait.data import sources
+from clickbait.data import sources, token_ids
 from clickbait.data.dataset import Dataset, is_whole, open_dataset
 from clickbait.data.headlines import LABELS, SPLITS
 from clickbait.errors import DataError
@@ -108,7 +108,7 @@ def soft_labels(config: DistilConfig, dataset: Dataset) -> str:
         margins += margins_of(
             score_texts(teacher, texts, num_workers=config.scorers, threads=config.threads)
         ) / len(config.teachers)
-    ids, lengths = tokenizer.encode(tokenizer.load(dataset.tokenizer, dataset.max_tokens), texts)
+    ids, lengths = token_ids.encode(tokenizer.load(dataset.tokenizer, dataset.max_tokens), texts)
     columns = [rows["headline"], rows["label"], ids, lengths, pa.array(margins, pa.float32()), rows["origin"]]
     softlabels.write(uri, pa.table(columns, schema=softlabels.SCHEMA), about)
     return uri

@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 
 from clickbait import sample, storage
 from clickbait.config import PreprocessConfig
-from clickbait.data import headlines, sources
+from clickbait.data import headlines, sources, token_ids
 from clickbait.data.headlines import LABELS, MALFORMED_ROW, REASONS, SPLITS
 from clickbait.errors import ClickbaitError, DataError, NotFound, StorageError
 from clickbait.pretrained import tokenizer
@@ -295,7 +295,7 @@ def _write(
     splits = {}
     cutter = tokenizer.load(store.read(tokenizer.FILE), config.max_tokens)
     for name, table in settled.splits.items():
-        ids, length = tokenizer.encode(cutter, table["headline"].to_pylist())
+        ids, length = token_ids.encode(cutter, table["headline"].to_pylist())
         lengths.update(length.to_pylist())
         write(name, pa.table([*table.columns, ids, length], schema=PART))
         clickbait = table["label"].to_pylist().count(LABELS.index("clickbait"))

@@ -38,6 +38,7 @@ def load(config: TrainConfig, tokenizer: bytes, max_tokens: int) -> transformers
         ModelError: no such folder or package, no network, weights that are a pickle or not the known ones, a
             model that cannot be cut down.
     """
+    transformers.logging.disable_progress_bar()  # it also draws one for each checkpoint that is saved
     seed_everything(config.seed)
     if config.model in SCRATCH:
         return _compact(config, tokenizer, max_tokens)

@@ -14,7 +14,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,7 +51,12 @@ class Place:
     rank: int = 0
     world: int = 1
     local_world: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: str = "cpu"
+    """As torch names it: `cpu`, `cuda`, `cuda:1`."""
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device(self.device)
 
 
 class Bar(Protocol):
@@ -201,7 +206,7 @@ class Loop:
             claim(self.run, config, dataset)
 
         dataset.check_model(config.model)
-        self.model = load.load(config, dataset.tokenizer, dataset.max_tokens).to(place.device)
+        self.model = load.load(config, dataset.tokenizer, dataset.max_tokens).to(place.torch_device)
         self.pad_id = int(self.model.config.pad_token_id or 0)
         self.optimizer = make_optimizer(self.model, config)
         self.steps_per_epoch = math.ceil(len(self.train) / config.batch_size)
@@ -213,9 +218,11 @@ class Loop:
         self.ddp: torch.nn.Module = self.model
         if place.world > 1:
             self.ddp = DistributedDataParallel(
-                self.model, device_ids=[place.device] if place.device.type == "cuda" else None
+                self.model, device_ids=[place.torch_device] if place.torch_device.type == "cuda" else None
             )
-        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(place.device))
+        self.bf16 = config.precision == "bf16" or (
+            config.precision == "auto" and has_bf16(place.torch_device)
+        )
 
     def run_epochs(
         self, report: Report, tracker: Tracker, make_bar: Callable[..., Bar] | None = None
@@ -244,7 +251,7 @@ class Loop:
         """One optimizer step on these rows; this worker's part of their mean loss, still on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, step, self.total)
-        loss_sum = torch.zeros((), device=self.place.device)
+        loss_sum = torch.zeros((), device=self.place.torch_device)
         parts = list(share(rows, self.place.rank, self.place.world, self.config.accumulation))
         for index, (part, weights) in enumerate(parts):
             instead = self.rewriter.tokens(part, self.state.epoch) if self.rewriter else None
@@ -259,10 +266,10 @@ class Loop:
                 losses = headline_losses(
                     self.config,
                     logits,
-                    batch.labels.to(self.place.device),
-                    batch.margins.to(self.place.device),
+                    batch.labels.to(self.place.torch_device),
+                    batch.margins.to(self.place.torch_device),
                 )
-                loss = (losses * batch.weights.to(self.place.device)).sum()
+                loss = (losses * batch.weights.to(self.place.torch_device)).sum()
                 (loss * self.place.world).backward()  # type: ignore[no-untyped-call]  # DDP takes the workers' mean; the weights make a sum
             loss_sum += loss.detach()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
@@ -301,7 +308,7 @@ class Loop:
         }
 
     def _logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        device = self.place.device
+        device = self.place.torch_device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
             out = model(input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device))
         logits: torch.Tensor = out.logits.float()
@@ -312,7 +319,9 @@ class Loop:
         self.model.train()
         state = self.state
         start = time.perf_counter()
-        loss_sum = torch.tensor(state.loss_sum if self.place.rank == 0 else 0.0, device=self.place.device)
+        loss_sum = torch.tensor(
+            state.loss_sum if self.place.rank == 0 else 0.0, device=self.place.torch_device
+        )
         rows_seen = 0
         steps = epoch_steps(self.train.lengths, self.config.batch_size, self.config.seed, state.epoch)
         for rows in steps[state.position :]:
@@ -406,8 +415,8 @@ class Loop:
     def _save(self) -> None:
         """A checkpoint: rank 0 writes, after every worker handed over its RNG."""
         own = [torch.get_rng_state()]
-        if self.place.device.type == "cuda":
-            own.append(torch.cuda.get_rng_state(self.place.device))
+        if self.place.torch_device.type == "cuda":
+            own.append(torch.cuda.get_rng_state(self.place.torch_device))
         everyone: list[Any] = [own]
         if self.place.world > 1:
             everyone = [None] * self.place.world
@@ -437,7 +446,7 @@ class Loop:
         """
         chosen: list[Checkpoint | None] = [self._load_newest() if self.place.rank == 0 else None]
         if self.place.world > 1:
-            dist.broadcast_object_list(chosen, src=0, device=self.place.device)
+            dist.broadcast_object_list(chosen, src=0, device=self.place.torch_device)
         checkpoint = chosen[0]
         if checkpoint is None:
             return State(step=0, epoch=0, position=0, loss_sum=0.0, history=[])
@@ -462,7 +471,7 @@ class Loop:
 
     def _load(self, checkpoint: Checkpoint) -> None:
         """The checkpoint's weights, optimizer and this rank's RNG."""
-        device = self.place.device
+        device = self.place.torch_device
         with self.run.fetch(checkpoint) as folder:
             self.model.load_state_dict(load.load_checkpoint(folder).state_dict())
             restore_optimizer(self.optimizer, load_file(folder / "optimizer.safetensors"), device)
@@ -481,7 +490,7 @@ class Loop:
             yield lambda: None
             return
         activities = [torch.profiler.ProfilerActivity.CPU]
-        if self.place.device.type == "cuda":
+        if self.place.torch_device.type == "cuda":
             activities.append(torch.profiler.ProfilerActivity.CUDA)
 
         def keep(profiler: torch.profiler.profile) -> None:

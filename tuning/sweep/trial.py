@@ -157,13 +157,10 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
             for metrics in _on_workers(config, self.sweep.name, self.driver):
                 self._epoch(config, own, metrics)
             return
-        import torch  # with what follows 10 s, which an actor that waits for workers is spared
-        import transformers
-
+        # Importing torch takes 10 s, so an actor whose trial trains on workers does not import it.
         from clickbait.training.loop import Place, fit
 
-        transformers.logging.disable_progress_bar()  # a bar, and a line of Ray's, for each checkpoint
-        place = Place(device=torch.device("cuda" if config.use_gpu else "cpu"))
+        place = Place(device="cuda" if config.use_gpu else "cpu")
         fit(
             config,
             dataset,

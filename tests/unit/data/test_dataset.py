@@ -15,7 +15,7 @@ import pytest
 
 from clickbait import storage
 from clickbait.config import DEFAULT_MODEL, PreprocessConfig
-from clickbait.data import dataset, sources
+from clickbait.data import dataset, sources, token_ids
 from clickbait.data.dataset import open_dataset
 from clickbait.errors import DataError, ModelError
 from clickbait.pretrained import tokenizer
@@ -259,17 +259,17 @@ def test_too_few_headlines_of_a_label_is_one_line_with_the_reasons() -> None:
 
 def test_ids_are_cut_at_max_tokens_and_never_padded() -> None:
     cutter = tokenizer.load(TOKENS, 8)
-    ids, lengths = tokenizer.encode(cutter, ["one", "one two", "word " * 50])
+    ids, lengths = token_ids.encode(cutter, ["one", "one two", "word " * 50])
     assert lengths.to_pylist() == [3, 4, 8] == [len(row) for row in ids.to_pylist()]
     assert {(row[0], row[-1]) for row in ids.to_pylist()} == {(101, 102)}  # [CLS] and [SEP] stay
-    empty, none = tokenizer.encode(cutter, [])
+    empty, none = token_ids.encode(cutter, [])
     assert len(empty) == len(none) == 0
 
 
 def test_more_headlines_than_a_batch_keep_their_order() -> None:
-    texts = [f"headline {at}" for at in range(2 * tokenizer.BATCH + 1)]
+    texts = [f"headline {at}" for at in range(2 * token_ids.BATCH + 1)]
     cutter = tokenizer.load(TOKENS, 16)
-    assert tokenizer.encode(cutter, texts)[0].to_pylist() == [cutter.encode(text).ids for text in texts]
+    assert token_ids.encode(cutter, texts)[0].to_pylist() == [cutter.encode(text).ids for text in texts]
 
 
 def test_a_tokenizer_out_of_a_folder(tmp_path: Path) -> None:
