@@ -217,41 +217,45 @@ def check(name: str, make_bundle: Callable[[Path], Path]) -> float:
     ) as folder:  # short: Ray's sockets lie below it
         target = name.removeprefix("image:") if name.startswith("image:") else None
         extra = "" if name == "base" else name
-        environment = _install(
-            Path(folder),
-            sorted(dockerfile.extras(target)) if target else [extra] if extra else [],
-            make_bundle,
-        )
+        environment = _install(Path(folder), extra, target, make_bundle)
         for program in image_programs(target, environment) if target else programs(extra, environment):
             _run(name, program, environment)
     return time.monotonic() - start
 
 
-def _install(folder: Path, extras: list[str], make_bundle: Callable[[Path], Path]) -> Environment:
+def _install(
+    folder: Path, extra: str, target: str | None, make_bundle: Callable[[Path], Path]
+) -> Environment:
+    """Installs the extra with the project, or what the image's target installs, by the script of the
+    Dockerfile.
+    """
     from clickbait.registry.registry import Registry
 
-    source, cwd = folder / "source", folder / "cwd"
+    cwd = folder / "cwd"
     cwd.mkdir()
-    # A copy: setuptools builds in the folder that it is given.
-    for entry in (
-        "pyproject.toml",
-        "constraints.txt",
-        "README.md",
-        "LICENSE",
-        *{name.partition(".")[0] for name in PROJECT["tool"]["setuptools"]["packages"]},
-    ):
-        _copy(ROOT / entry, source / entry)
     inside = {**_clean_environment(), "VIRTUAL_ENV": str(folder / "venv")}
-    what = f".[{','.join(extras)}]" if extras else "."
-    for words in (
-        ["venv", "--python", sys.executable, str(folder / "venv")],
-        ["pip", "install", "--constraint", "constraints.txt", what],
-    ):
-        done = subprocess.run(
-            [*UV, *words], cwd=source, env=inside, capture_output=True, text=True, check=False
+    _done([*UV, "venv", "--python", sys.executable, str(folder / "venv")], ROOT, inside)
+    if target:
+        install_as_the_image(sorted(dockerfile.extras(target)), ROOT, folder / "venv", folder / "bin", inside)
+    else:
+        source = folder / "source"
+        # A copy: setuptools builds in the folder that it is given.
+        for entry in (
+            "pyproject.toml",
+            "constraints.txt",
+            "README.md",
+            "LICENSE",
+            *{
+                name.partition(".")[0]
+                for name in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+            },
+        ):
+            _copy(ROOT / entry, source / entry)
+        _done(
+            [*UV, "pip", "install", "--constraint", "constraints.txt", f".[{extra}]" if extra else "."],
+            source,
+            inside,
         )
-        if done.returncode:
-            raise Refused(f"{what}: uv {words[0]} ended with {done.returncode}: {_end(done.stderr)}")
     registry = Registry(str(folder / "registry"))
     registry.set_alias(registry.publish(make_bundle(folder / "draft")), "production")
     variables = {
@@ -265,6 +269,35 @@ def _install(folder: Path, extras: list[str], make_bundle: Callable[[Path], Path
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     return Environment(folder / "venv", cwd, folder / "registry", variables)
+
+
+def install_as_the_image(
+    extras: list[str], project: Path, environment: Path, bin_folder: Path, variables: dict[str, str]
+) -> None:
+    """Runs cluster/install_extras.sh, which has its programs under other names in an image.
+
+    Args:
+        extras: of the project's.
+        project: a folder with pyproject.toml, constraints.txt and cluster/pins.
+        environment: to install into.
+        bin_folder: is made, for the script's own program.
+        variables: of the process.
+
+    Raises:
+        Refused: it failed: what is installed has another hash, or none, or is no wheel.
+    """
+    bin_folder.mkdir()
+    (bin_folder / "with-pip-settings").symlink_to(UV[0])
+    path = f"{bin_folder}{os.pathsep}{variables['PATH']}"
+    script = [str(ROOT / "cluster" / "install_extras.sh"), ",".join(extras)]
+    _done(script, project, {**variables, "PATH": path, "VENV": str(environment), "UV_PROGRAM": UV[1]})
+
+
+def _done(words: list[str], cwd: Path, variables: dict[str, str]) -> None:
+    done = subprocess.run(words, cwd=cwd, env=variables, capture_output=True, text=True, check=False)
+    if done.returncode:
+        what = " ".join([Path(words[0]).name, *words[1:]])
+        raise Refused(f"{what}: ended with {done.returncode}: {_end(done.stderr, 8)}")
 
 
 def _clean_environment() -> dict[str, str]:
@@ -335,9 +368,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _end(text: str) -> str:
+def _end(text: str, count: int = 3) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " | ".join(lines[-3:])[-400:] or "it said nothing"
+    return " | ".join(lines[-count:])[-400:] or "it said nothing"
 
 
 def main(args: Sequence[str] | None = None) -> int:

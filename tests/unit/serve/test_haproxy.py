@@ -53,4 +53,4 @@ def test_haproxy_waits_for_a_replica_longer_than_the_replica_does(monkeypatch: p
 def test_the_launcher_is_a_program_and_is_installed() -> None:
     assert os.access(haproxy.LAUNCHER, os.X_OK)
     document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert haproxy.LAUNCHER.name in document["tool"]["setuptools"]["package-data"]["serve"]
+    assert haproxy.LAUNCHER.name in document["tool"]["setuptools"]["package-data"]["serve.on_ray"]
