@@ -437,7 +437,9 @@ NETWORK: dict[str, tuple[Callable[[list[Document]], Any], str]] = {
         "binds no role",
     ),
     "an image from elsewhere": (
-        lambda all_: container(one(all_, "StatefulSet")["spec"]).update(image="docker.io/library/redis:7.4.6-bookworm"),
+        lambda all_: container(one(all_, "StatefulSet")["spec"]).update(
+            image="docker.io/library/redis:7.4.6-bookworm"
+        ),
         "is not pulled from a mirror",
     ),
     "an image from a mirror that nobody makes": (

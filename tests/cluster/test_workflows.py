@@ -338,7 +338,9 @@ def test_images_are_scanned_again_when_nobody_pushes() -> None:
 
 def script(name: str, job: str, step: str) -> str:
     """The shell lines of a workflow's step."""
-    (run,) = [one["run"] for one in yaml.safe_load(text_of(name))["jobs"][job]["steps"] if one.get("name") == step]
+    (run,) = [
+        one["run"] for one in yaml.safe_load(text_of(name))["jobs"][job]["steps"] if one.get("name") == step
+    ]
     return str(run)
 
 
@@ -380,7 +382,13 @@ def test_every_image_is_built_on_that_digest_and_says_so(tmp_path: Path) -> None
     lines = script("images", "push", "Push, unless the commit's is there already (tags never change)")
     log = tmp_path / "log"
     docker = f'[ "$2" != imagetools ] || exit 1; printf "%s\\n" "$@" > {log}'
-    values = {"IMAGE": "i", "TARGET": "serve", "COMMIT": "c", "BASE": "python:3.11.14-slim-bookworm", "DIGEST": DIGEST}
+    values = {
+        "IMAGE": "i",
+        "TARGET": "serve",
+        "COMMIT": "c",
+        "BASE": "python:3.11.14-slim-bookworm",
+        "DIGEST": DIGEST,
+    }
     assert run_with_docker(tmp_path, lines, docker, **values)[0] == 0
     words = log.read_text().splitlines()
     pairs = set(itertools.pairwise(words))

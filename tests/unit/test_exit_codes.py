@@ -257,8 +257,8 @@ def test_every_program_ends_in_the_boundary() -> None:
         for path in (ROOT / folder).rglob("*.py"):
             text = path.read_text(encoding="utf-8")
             if re.search(r'^if __name__ == "__main__"', text, re.MULTILINE) and path.name not in others:
-                if path.name == "registry.py":
-                    text = path.with_name("registry_cli.py").read_text(encoding="utf-8")
+                if path.parent.name == "registry":
+                    text = path.with_name("command.py").read_text(encoding="utf-8")
                 assert re.search(r"cli\.(run|exit_code)\(", text), path
             if path.name != "cli.py":
                 assert 'print(f"error:' not in text, path

@@ -24,7 +24,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from clickbait.errors import DataError, StorageError
-from clickbait.sample import MAX_COUNT, SYNTHETIC_NOTICE, bait, generate, main, news, write_csv
+from clickbait.sample import MAX_COUNT, SYNTHETIC_NOTICE, bait, generate, news, write_csv
+from clickbait.sample.__main__ import main
 from clickbait.sample.words import WORDS
 from clickbait.text import clean, normalise
 

@@ -98,7 +98,7 @@ def test_a_version_in_use_stays(remote: Registry, tmp_path: Path) -> None:
     """In use by this process, and by another one, which is then killed."""
     mine = remote.fetch("v1")
     program = (
-        "import sys, clickbait.registry as r; r.is_local = lambda uri: False;"
+        "import sys, clickbait.registry.registry as r; r.is_local = lambda uri: False;"
         "print(r.Registry(sys.argv[1]).fetch('v2'), flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "registry")]

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.test_dataset import build
-from tests.unit.test_report import Page
 
 from clickbait.cli import parse
 from clickbait.config import PreprocessConfig, validate
@@ -20,6 +18,8 @@ from clickbait.errors import BundleError, ClickbaitError, ConfigError, DataError
 from clickbait.registry import model_card
 from tests.conftest import ROOT
 from tests.tiny import BAIT, NEUTRAL, NEWS, tiny_bundle
+from tests.unit.data.test_dataset import build
+from tests.unit.reports.test_report import Page
 from tuning.compare import __main__ as compare
 from tuning.compare import page as compare_page
 from tuning.compare import references

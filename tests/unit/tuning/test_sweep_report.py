@@ -8,8 +8,8 @@ import re
 from typing import Any
 
 import pytest
-from tests.unit.test_report import HOSTILE, Page
 
+from tests.unit.reports.test_report import HOSTILE, Page
 from tuning.sweep import report
 
 SPACE = {
