@@ -11,6 +11,11 @@ import functools
 import hashlib
 import re
 import unicodedata
+from typing import Literal, get_args
+
+Label = Literal["news", "clickbait"]
+# In the order of a model's logits: the label column of a dataset holds indexes into this.
+LABELS: tuple[Label, ...] = get_args(Label)
 
 MAX_CHARACTERS = (
     512  # a headline is some 60 characters; what is longer is an article, and costs its square in attention

@@ -22,10 +22,10 @@ from urllib.parse import urlsplit
 
 from clickbait import cli
 from clickbait.errors import ConfigError, Refused
+from clickbait.text import LABELS
 
 HEADLINE = "You will never guess what happened next"
 KEY = "SMOKE_API_KEY"  # a variable: a command line can be read by every process of the machine
-LABELS = ("news", "clickbait")
 _ASK_S = 30.0
 _PAUSE_S = 1.0
 

@@ -29,13 +29,13 @@ from clickbait.config import Config, PreprocessConfig, TrainConfig, Uri
 from clickbait.data import soft_labels as softlabels
 from clickbait.data import sources, token_ids
 from clickbait.data.dataset import Dataset, is_whole, open_dataset
-from clickbait.data.headlines import LABELS, SPLITS
+from clickbait.data.headlines import SPLITS
 from clickbait.errors import DataError
 from clickbait.inference.scorer import Scorer
 from clickbait.pretrained import tokenizer
 from clickbait.registry import workspace
 from clickbait.registry.bundle import Manifest
-from clickbait.text import clean, key
+from clickbait.text import LABELS, clean, key
 from clickbait.training import augment, tracking
 from ray_jobs import train
 from ray_jobs.scoring import score_texts

@@ -33,9 +33,10 @@ import pyarrow.parquet as pq
 from clickbait import sample, storage
 from clickbait.config import PreprocessConfig
 from clickbait.data import headlines, sources, token_ids
-from clickbait.data.headlines import LABELS, MALFORMED_ROW, REASONS, SPLITS
+from clickbait.data.headlines import MALFORMED_ROW, REASONS, SPLITS
 from clickbait.errors import ClickbaitError, DataError, NotFound, StorageError
 from clickbait.pretrained import tokenizer
+from clickbait.text import LABELS
 
 SCHEMA = 1  # raise it when the same input gives other bytes
 READER = 2  # of csv and tsv: the first one lost the rows behind a quote that nothing closes

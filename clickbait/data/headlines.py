@@ -21,9 +21,9 @@ import pyarrow as pa
 from clickbait import text
 from clickbait.config import CLICKBAIT_VALUES, NEWS_VALUES, PreprocessConfig
 from clickbait.errors import DataError
+from clickbait.text import LABELS
 
 SPLITS = ("train", "validation", "test")
-LABELS = ("news", "clickbait")  # a label is an index into this
 # A column of whose name 1 means clickbait: `is_clickbait`, `clickbait?`; not `non_clickbait`, `label` or
 # `class`.
 _SAYS_CLICKBAIT = re.compile(r"^(?!.*(?<![a-z])(is)?(no|non|not)[^a-z]*clickbait).*clickbait", re.DOTALL)

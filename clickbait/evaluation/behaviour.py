@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field
 
 from clickbait.config import Config, read_yaml, validate
 from clickbait.errors import ConfigError
+from clickbait.text import Label
 
 SATURATED = 0.01  # two scores this near to the end that a case points to have no room left to move
 
@@ -44,7 +45,7 @@ class Functionality(_Case):
     """A headline whose verdict is plain."""
 
     kind: Literal["minimum_functionality"]
-    expect: Literal["clickbait", "news"]
+    expect: Label
     """The verdict it must have."""
 
 

@@ -19,6 +19,7 @@ from clickbait.data.dataset import Dataset
 from clickbait.data.labelled import read_labelled
 from clickbait.errors import BundleError, DataError
 from clickbait.evaluation import behaviour, metrics
+from clickbait.evaluation.perturbations import PERTURBATIONS
 
 Score = Callable[[list[str]], np.ndarray]
 """Texts to P(clickbait), float (n,)."""
@@ -104,7 +105,7 @@ def measure(
     """
     parts = {
         "test": test.texts,
-        **{name: [change(text) for text in test.texts] for name, change in metrics.PERTURBATIONS.items()},
+        **{name: [change(text) for text in test.texts] for name, change in PERTURBATIONS.items()},
     }
     parts["behaviour"] = behaviour.texts(cases)
     if transfer:
@@ -122,9 +123,7 @@ def measure(
         "threshold": threshold,
         "test": _split(test.labels, scores["test"], threshold),
         "slices": metrics.slices(test.texts, test.labels, scores["test"], threshold),
-        "flips": {
-            name: metrics.flip_rate(scores["test"], scores[name], threshold) for name in metrics.PERTURBATIONS
-        },
+        "flips": {name: metrics.flip_rate(scores["test"], scores[name], threshold) for name in PERTURBATIONS},
         "transfer": None,
         "behaviour": behaviour.judge(cases, scores["behaviour"], threshold),
         "worst": metrics.worst(test.texts, test.labels, scores["test"], worst, threshold),

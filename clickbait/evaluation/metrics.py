@@ -8,13 +8,14 @@ as it is. No ray, no torch.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from clickbait.evaluation.perturbations import WORD_START
 
 Labels = npt.NDArray[np.integer[Any]]
 Scores = npt.NDArray[np.floating[Any]]
@@ -24,7 +25,6 @@ BINS = 15  # of the calibration error: Guo et al. 2017
 CURVE_POINTS = 200  # enough for a plot; the whole curve of a large split would be most of metrics.json
 HISTOGRAM_BINS = 20
 SHORT, LONG = 40, 70  # characters: a headline below is short, one from here on is long
-_SENTENCE_END = ".,;:!?…"  # not quotes, brackets or %: to drop one of those changes more than the manner
 
 
 def classification(labels: Labels, scores: Scores, threshold: float) -> dict[str, Any]:
@@ -150,46 +150,8 @@ def is_title_case(text: str) -> bool:
     """Every word starts with a capital: no word's first letter or digit is lower case, and at least one is
     upper.
     """
-    starts = [match[1] for match in _WORD_START.finditer(text)]
+    starts = [match[1] for match in WORD_START.finditer(text)]
     return any(c.isupper() for c in starts) and not any(c.islower() for c in starts)
-
-
-_WORD_START = re.compile(
-    r"(?<!\S)[^\w\s]*(\w)"
-)  # past an opening quote or bracket; never after an apostrophe
-
-
-def _title(text: str) -> str:
-    """Every word's first letter upper, the rest as it was: NASA stays NASA, and don't becomes Don't."""
-    return _WORD_START.sub(lambda match: match[0].upper(), text)
-
-
-def _punctuation(text: str) -> str:
-    """Drops the punctuation at the end, or adds a full stop where there is none. A text of nothing else stays
-    as it is.
-    """
-    bare = text.rstrip()
-    stripped = bare.rstrip(_SENTENCE_END + " ")
-    if not stripped:
-        return text
-    return stripped if stripped != bare else bare + "."
-
-
-def _spaces(text: str) -> str:
-    """Two blanks for one between words, and blanks at both ends."""
-    return f"  {'  '.join(text.split())}  "
-
-
-PERTURBATIONS: dict[str, Callable[[str], str]] = {
-    "lower": str.lower,
-    "upper": str.upper,
-    "title": _title,
-    "punctuation": _punctuation,
-    "spaces": _spaces,
-}
-"""Changes that make no headline more or less of a clickbait: a verdict that flips under one leans on the
-wrong thing.
-"""
 
 
 def flip_rate(before_scores: Scores, after_scores: Scores, threshold: float) -> float:

@@ -20,8 +20,8 @@ from clickbait.config import TrainConfig
 from clickbait.errors import ModelError
 from clickbait.models import compact, weight_transfer
 from clickbait.pretrained.locate import NGRAMS, SCRATCH, check_folder, locate
+from clickbait.text import LABELS
 
-LABELS = ("news", "clickbait")
 BUCKETS = 2**17  # 25,600 headlines have some 300,000 different bigrams and trigrams, most of them once
 CHARACTER_BUCKETS = 2**15  # 30,000 WordPieces have some 60,000 different n-grams of 3 to 5 characters
 

@@ -27,6 +27,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from clickbait.errors import BundleError, StorageError
 from clickbait.storage import BUFFER, kind, open_regular, replacing
+from clickbait.text import LABELS
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -90,7 +91,7 @@ class Manifest(_Frozen):
     """The encoder that was fine-tuned."""
     synthetic: bool
     """Whether it was trained on generated headlines."""
-    labels: tuple[str, ...] = ("news", "clickbait")
+    labels: tuple[str, ...] = LABELS
     """The classes in the order of the logits."""
     max_tokens: int = Field(ge=1)
     """Tokens the model reads of a headline."""

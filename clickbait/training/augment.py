@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from clickbait.evaluation.perturbations import title_case, without_end
+
 # Outlets whose names stand in headlines about themselves: a model that knows the name knows the source, not
 # the style.
 OUTLETS = (
@@ -25,8 +27,6 @@ MASKS = ("News", "The Site", "Our Site", "The Paper", "The Agency", "It")
 _NUMBER = re.compile(
     r"(?<![\w.,$€£-])\d{1,2}(?![\w.,:%-])"
 )  # a count: neither a year, a price, a score nor a part of a name
-_WORD = re.compile(r"(?<!\S)[^\w\s]*\w")
-_END = ".,;:!?…"
 MASKED, SAMPLED = 0.1, 0.25  # shares of words and of headlines: Tang et al. 2019
 SHORTEST = 3  # words of a run
 
@@ -39,13 +39,13 @@ def case(text: str, rng: np.random.Generator) -> str:
     if kind == 1:
         return text.upper()
     if kind == 2:
-        return _WORD.sub(lambda match: match[0].upper(), text)
+        return title_case(text)
     return text[:1].upper() + text[1:].lower()
 
 
 def punctuation(text: str, rng: np.random.Generator) -> str:
     """Another end (none, a full stop, an exclamation mark), or other quotes."""
-    bare = text.rstrip(_END + " ") or text
+    bare = without_end(text) or text
     kind = int(rng.integers(5))
     if kind == 0:
         return bare

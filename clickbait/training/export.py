@@ -32,6 +32,7 @@ from clickbait.evaluation import metrics
 from clickbait.inference.scorer import Scorer
 from clickbait.models import compact, load, weight_transfer
 from clickbait.registry import bundle, model_card
+from clickbait.text import LABELS
 from clickbait.training.batches import Headlines, evaluation_batches
 
 FP32, INT8 = "model.fp32.onnx", "model.onnx"
@@ -90,7 +91,7 @@ def build(
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "base_model": train["model"],
         "synthetic": dataset.synthetic,
-        "labels": load.LABELS,
+        "labels": LABELS,
         "max_tokens": dataset.max_tokens,
         "max_characters": int(dataset.manifest["config"]["max_characters"]),
         "temperature": temperature,

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from clickbait import text
+
 
 class _Answer(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -20,7 +22,7 @@ class Result(_Answer):
         json_schema_extra={"examples": [{"label": "clickbait", "score": 0.973, "model": "v3"}]}
     )
 
-    label: Literal["news", "clickbait"]
+    label: text.Label
     """The score against the model's threshold."""
     score: float = Field(ge=0.0, le=1.0)
     """The probability that the headline is clickbait."""
@@ -38,7 +40,7 @@ class Results(_Answer):
 class Label(_Answer):
     """A label and its probability."""
 
-    label: Literal["news", "clickbait"]
+    label: text.Label
     """The label."""
     score: float = Field(ge=0.0, le=1.0)
     """Its probability."""

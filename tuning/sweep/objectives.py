@@ -18,6 +18,7 @@ from clickbait.config import MODEL_NAME
 from clickbait.data.dataset import Dataset
 from clickbait.evaluation import measure as evaluation
 from clickbait.evaluation import metrics
+from clickbait.evaluation.perturbations import PERTURBATIONS
 from clickbait.inference.scorer import Scorer
 from clickbait.registry import bundle
 from clickbait.training.runs import open_run
@@ -53,14 +54,14 @@ def measure(run: str, dataset: Dataset, objectives: Sequence[str], headlines: in
 
 
 def flip_rate(scorer: Scorer, texts: Sequence[str], labels: np.ndarray) -> float:
-    """The largest share of verdicts that flip under one of `metrics.PERTURBATIONS`, at the threshold that an
+    """The largest share of verdicts that flip under one of `PERTURBATIONS`, at the threshold that an
     export would choose.
 
     An export chooses it on the whole validation split, this on the `texts` with the `labels`, int64 (n,).
     """
     before = scorer.score(texts)
     threshold = metrics.best_threshold(labels, before)
-    changed = (scorer.score([change(text) for text in texts]) for change in metrics.PERTURBATIONS.values())
+    changed = (scorer.score([change(text) for text in texts]) for change in PERTURBATIONS.values())
     return max(metrics.flip_rate(before, after, threshold) for after in changed)
 
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clickbait.evaluation import metrics
+from clickbait.evaluation.perturbations import PERTURBATIONS
 from clickbait.text import normalise
 
 LABELS = np.array([0, 0, 0, 1, 1, 1, 1, 0])
@@ -185,10 +186,10 @@ def test_slices_partition_and_add_up() -> None:
     assert metrics.slices(["x"], np.array([0]), np.array([0.1]), 0.5)["short"]["f1"] is None
 
 
-@pytest.mark.parametrize("name", sorted(metrics.PERTURBATIONS))
+@pytest.mark.parametrize("name", sorted(PERTURBATIONS))
 @given(text=TEXTS)
 def test_a_perturbation_keeps_the_headlines_identity(name: str, text: str) -> None:
-    assert normalise(metrics.PERTURBATIONS[name](text)) == normalise(text)
+    assert normalise(PERTURBATIONS[name](text)) == normalise(text)
 
 
 @pytest.mark.parametrize(
@@ -211,13 +212,13 @@ def test_a_perturbation_keeps_the_headlines_identity(name: str, text: str) -> No
     ],
 )
 def test_what_a_perturbation_does(name: str, before: str, after: str) -> None:
-    assert metrics.PERTURBATIONS[name](before) == after
+    assert PERTURBATIONS[name](before) == after
 
 
 @given(text=TEXTS)
 def test_case_and_space_perturbations_are_done_once(text: str) -> None:
     for name in ("lower", "title", "spaces"):
-        change: Callable[[str], str] = metrics.PERTURBATIONS[name]
+        change: Callable[[str], str] = PERTURBATIONS[name]
         assert change(change(text)) == change(text)
 
 
