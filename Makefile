@@ -80,7 +80,7 @@ bench-size: $(VENV)/.run
 bench-clean: $(VENV)/.run
 	$(BIN)/python -m tests.performance.bench_clean $(ARGS)
 
-# The tables of docs/serving.md on the engine, and of docs/http.md on processes; need a bundle of make bench-models (or ARGS='--bundle folder').
+# The tables of docs/LEADERBOARD.md on the engine and on processes; need a bundle of make bench-models (or ARGS='--bundle folder').
 bench-engine: $(VENV)/.run
 	$(BIN)/python -m tests.performance.bench_engine $(ARGS)
 

@@ -8,7 +8,7 @@
 
 Only /adaptive is batched: a batchable endpoint of BentoML takes and gives lists, so `/classify` would have to
 pass its text on to a second service, one hop more, and small batches gain nothing on a core
-(docs/measurements.md). The version is the one that the alias points at when a worker starts: unlike the api
+(docs/LEADERBOARD.md). The version is the one that the alias points at when a worker starts: unlike the api
 this does not follow it. It checks no keys: what does belongs in front of it.
 """
 

@@ -3,7 +3,7 @@ safetensors.
 
 Each is called with `input_ids` and `attention_mask`, int64 (batch, sequence), and gives `logits`, float32
 (batch, 2). One thread at a time calls it. The options of onnxruntime were chosen by `python -m
-tests.performance.bench_engine`; docs/serving.md has its table.
+tests.performance.bench_engine`; docs/LEADERBOARD.md has its table.
 """
 
 from __future__ import annotations
