@@ -1,3 +1,1 @@
-"""The library that training and serving share. Importing it starts nothing and needs neither ray nor
-torch.
-"""
+"""The library that training and serving share. Importing it starts nothing and needs no ray or torch."""

@@ -85,8 +85,8 @@ def exit_code(job: Callable[[], int | None]) -> int:
     `sys.exit(1)`, is a fault here.
     """
     telemetry.off()
-    environment.past_the_proxy()
-    environment.printable(sys.stdout, sys.stderr)
+    environment.bypass_proxy_for_loopback()
+    environment.replace_unencodable(sys.stdout, sys.stderr)
     try:
         return job() or Code.DONE
     except BrokenPipeError:  # `... | head`: who reads the output has gone
@@ -117,7 +117,7 @@ class Parser(argparse.ArgumentParser):
 
 def explained(error: BaseException) -> tuple[Code, str]:
     """The exit code that an error ends a command with, and the one line that says why."""
-    cause = library_errors.unwrapped(error)
+    cause = library_errors.unwrap(error)
     if isinstance(cause, Refused):
         return Code.REFUSED, f"refused: {library_errors.text(cause)}"
     if isinstance(cause, ClickbaitError):

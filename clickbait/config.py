@@ -1,8 +1,7 @@
-"""The configuration of every job: pydantic models of `configs/*.yaml`, frozen, with no room for an unknown
-key.
+"""The configuration of every job: frozen pydantic models of `configs/*.yaml`. An unknown key is an error.
 
-A YAML file gives the values, command-line flags win (`clickbait.cli`). Every path is a URI
-(`clickbait.storage`). Serving's settings stand in `serve.settings`: they read the environment too.
+Values come from a YAML file. Command-line flags override them (`clickbait.cli`). Every path is a URI
+(`clickbait.storage`). The server's settings are in `serve.settings`, because they also read the environment.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ MODEL_NAME = "clickbait-model"
 CLICKBAIT_VALUES = ("1", "1.0", "true", "clickbait")
 NEWS_VALUES = ("0", "0.0", "false", "news")
 WANDB_PROJECT = "clickbait"
-Project = Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")]  # W&B takes no other name
+Project = Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")]  # W&B rejects every other name
 
 
 class Config(BaseModel):
-    """What every configuration is: frozen, and an unknown key is an error."""
+    """Base class of all configurations: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
@@ -40,294 +39,293 @@ class Config(BaseModel):
 
 
 class PreprocessConfig(Config):
-    """Headlines in, a dataset out: `ray_jobs.preprocess`."""
+    """Settings of `ray_jobs.preprocess`: reads labelled headlines and writes a dataset."""
 
     source: str = "sample"
-    """`sample` (synthetic headlines), `hf:owner/name[:split]` (a Hugging Face dataset), or the path or URI of
-    a file, a folder or a glob: csv, tsv, jsonl, parquet, plain or .gz."""
+    """Where the headlines come from: `sample` (synthetic headlines), `hf:owner/name[:split]` (a Hugging Face
+    dataset), or the path or URI of a file, a folder or a glob: csv, tsv, jsonl, parquet, plain or .gz."""
     sample_size: int = Field(4000, ge=100, le=1_000_000)
-    """How many synthetic headlines `source: sample` writes."""
+    """Number of synthetic headlines that `source: sample` generates."""
     headline_column: str = "headline"
-    """The column with the headline."""
+    """Name of the column that holds the headline."""
     label_column: str = "clickbait"
-    """The column with the label."""
+    """Name of the column that holds the label."""
     clickbait_values: tuple[str, ...] = CLICKBAIT_VALUES
-    """What the label column says of clickbait, compared without case."""
+    """Values of the label column that mean clickbait. Case is ignored."""
     news_values: tuple[str, ...] = NEWS_VALUES
-    """What the label column says of news, compared without case."""
+    """Values of the label column that mean news. Case is ignored."""
     output: Uri = "artifacts/datasets"
-    """The dataset is written to a folder below, named by its fingerprint."""
+    """Parent folder of the dataset. The dataset's own folder is named by its fingerprint."""
     model: str = DEFAULT_MODEL
-    """The base model whose tokenizer cuts the headlines: a hub name, a folder, or `package:<module>`."""
+    """Base model whose tokenizer splits the headlines into tokens: a hub name, a folder, or
+    `package:<module>`."""
     max_characters: int = Field(MAX_CHARACTERS, ge=16, le=100_000)
-    """A longer headline, counted after cleaning, goes to quarantine."""
+    """Longest headline in characters, counted after cleaning. A longer one goes to quarantine."""
     max_quarantined: Fraction = 0.1
-    """Share of the rows that may go to quarantine. With more the dataset is written, but the job fails and
-    `latest` stays where it was.
-    """
+    """Largest share of rows that may go to quarantine. Above it, the dataset is still written, but the job
+    fails and `latest` does not move."""
     max_tokens: int = Field(64, ge=8, le=512)
-    """Tokens kept of a headline, special ones counted. The longest real headline has 38."""
+    """Tokens kept of a headline, special tokens included. The longest real headline has 38."""
     validation_fraction: float = Field(0.1, gt=0.0, lt=0.5)
-    """Share of each label's headlines that goes to validation."""
+    """Share of each label's headlines in the validation split."""
     test_fraction: float = Field(0.1, gt=0.0, lt=0.5)
-    """Share of each label's headlines that goes to test."""
+    """Share of each label's headlines in the test split."""
     partitions: int = Field(8, ge=1, le=4096)
-    """Part files a split; a headline's hash names its part. Raise it with the data: some 100,000 rows a part
-    is good.
-    """
+    """Part files per split. The hash of a headline selects its part. Use more for more data: about 100,000
+    rows per part is a good size."""
     num_workers: int = Field(2, ge=1, le=10_000)
-    """Ray Data tasks at a time. Changes the speed, never a byte of the output."""
+    """Number of Ray Data tasks that run at the same time. It changes the speed, but not the output."""
 
 
 class TrainConfig(Config):
-    """A dataset in, a run with checkpoints out: `ray_jobs.train`."""
+    """Settings of `ray_jobs.train`: reads a dataset and writes a run with checkpoints."""
 
     dataset: Uri = "artifacts/datasets/latest"
-    """The dataset's folder, or `<folder>/latest` for the newest whole one in it."""
+    """Folder of the dataset, or `<folder>/latest` for the newest complete dataset in that folder."""
     output: Uri = "artifacts/runs"
-    """Where runs are kept. The same output and name resume a run that was cut off."""
+    """Folder that holds the runs. The same output and name resume an interrupted run."""
     name: str = Field("clickbait", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-    """The run's name."""
+    """Name of the run, and of its folder below `output`."""
     model: str = DEFAULT_MODEL
     """The encoder to fine-tune: a hub name (`owner/name` or `owner/name@revision`), a folder,
     `package:<module>`, or `scratch:ngrams` and `scratch:transformer`, which start from random weights."""
     layers: int | None = Field(None, ge=0, le=48)
-    """Layers of a compact model: of `scratch:transformer` (default 2), or of a cut-down copy of `model`
-    (default: the whole model).
-    """
+    """Number of layers of a compact model. None: 2 for `scratch:transformer`; otherwise `model` is not cut
+    down."""
     hidden: int | None = Field(None, ge=16, le=4096)
-    """Dimensions of a compact model: of `scratch:` (default 64 for n-grams, 128), or of a cut-down copy of
-    `model`.
-    """
+    """Hidden size of a compact model. None: 64 for `scratch:ngrams`, 128 for `scratch:transformer`,
+    otherwise the size of `model`."""
     intermediate: int | None = Field(None, ge=16, le=16384)
-    """Width of a compact transformer's feed-forward parts; None: the model's own, four times `hidden` for
-    `scratch:`.
-    """
+    """Feed-forward size of a compact transformer. None: the size of `model`, or four times `hidden` for
+    `scratch:transformer`."""
     buckets: int | None = Field(None, ge=0, le=2**26)
-    """Hash buckets for word n-grams: of `scratch:ngrams` (default 131,072); with a transformer, n-gram
-    vectors are added to its input.
-    """
+    """Number of hash buckets for word n-grams. None: 131,072 for `scratch:ngrams`, otherwise no n-grams.
+    A transformer adds the n-gram vectors to its input."""
     dropout: float | None = Field(None, ge=0.0, le=0.9)
-    """Share of activations dropped in training; None: the model's own, 0.1 for a compact one."""
+    """Share of activations dropped in training. None: the value of `model`, or 0.1 for a compact model."""
     soft_labels: Uri | None = None
-    """Headlines with a teacher's scores (`tuning.distil` writes them), trained on in place of the dataset's
-    own training split.
-    """
+    """Folder of headlines with a teacher's scores, written by `tuning.distil`. They replace the dataset's
+    training split."""
     soft_weight: Fraction = 0.9
-    """Share of the loss that the teacher's scores have where there is a label too."""
+    """Weight of the teacher's scores in the loss of a headline that also has a label. The label has the
+    rest."""
     soft_temperature: float = Field(2.0, gt=0.0, le=100.0)
-    """Both sides' logits are divided by it before they are compared (Hinton et al. 2015)."""
+    """Student's and teacher's logits are divided by this before they are compared (Hinton et al. 2015)."""
     label_smoothing: float = Field(0.0, ge=0.0, lt=0.5)
-    """Share of a label's certainty that goes to the other class."""
+    """Label smoothing: the share of the target probability that is spread evenly over both classes."""
     augment: Fraction = 0.0
-    """Share of headlines that an epoch sees written otherwise: case, punctuation, digits, spacing, outlets'
-    names (`clickbait.training.augment`).
-    """
+    """Share of headlines that are rewritten in each epoch: case, punctuation, digits, spacing, outlets' names
+    (`clickbait.training.augment`)."""
     epochs: int = Field(2, ge=1, le=1000)
-    """Passes over the training split."""
+    """Number of passes over the training split."""
     max_steps: int | None = Field(None, ge=1)
-    """Stop after so many optimizer steps, whatever the epochs say."""
+    """Stop after this many optimizer steps, even if `epochs` asks for more."""
     lr: float = Field(1e-4, gt=0.0, le=1.0)
     """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls after warm-up."""
+    """How the learning rate changes after warm-up: `linear` and `cosine` fall to zero."""
     warmup_fraction: Fraction = 0.06
-    """Share of the steps over which the learning rate rises to its peak."""
+    """Share of the steps in which the learning rate rises to its peak."""
     weight_decay: float = Field(0.01, ge=0.0, le=1.0)
-    """Decoupled weight decay on matrices; biases and norms have none."""
+    """Decoupled weight decay of matrices. Biases and norms are not decayed."""
     batch_size: int = Field(32, ge=1, le=65_536)
-    """Headlines an optimizer step, over all workers and accumulation steps."""
+    """Headlines per optimizer step, over all workers and micro-batches."""
     accumulation: int = Field(1, ge=1, le=1024)
-    """Micro-batches an optimizer step."""
+    """Micro-batches per optimizer step. Use more if a batch does not fit into memory."""
     clip_norm: float = Field(1.0, gt=0.0)
-    """Largest norm of the gradient."""
+    """Gradients with a larger norm are scaled down to this norm."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """`auto`: bf16 autocast where the hardware computes in it, fp32 elsewhere."""
+    """Number format of the computation. `auto` is bf16 autocast if the hardware computes in bf16, else
+    fp32."""
     num_workers: int = Field(1, ge=0, le=10_000)
-    """DDP workers; 0 trains in the driver's own process, without a worker."""
+    """Number of DDP workers. 0 trains in the driver's process, without Ray workers."""
     use_gpu: bool = False
-    """One GPU a worker."""
+    """Use one GPU per worker."""
     cpus_per_worker: float = Field(1.0, gt=0.0)
-    """CPUs that Ray reserves for each worker, and its torch threads unless `threads` says otherwise."""
+    """CPUs that Ray reserves for each worker. Also the worker's torch threads, unless `threads` is set."""
     threads: int = Field(0, ge=0, le=1024)
-    """Torch threads a worker; 0: `cpus_per_worker`, and all cores with `num_workers` 0. Never more than the
-    worker's share of the cores that its affinity and its cgroup allow."""
+    """Torch threads per worker. 0: as many as `cpus_per_worker`, or all cores if `num_workers` is 0. The
+    worker's share of the cores that its affinity and cgroup allow is the upper limit."""
     seed: int = Field(0, ge=0, lt=2**31)
-    """Seeds the head's weights, dropout and the order of the headlines."""
+    """Seed of the new weights, of dropout and of the order of the headlines."""
     patience: int | None = Field(None, ge=1)
-    """Stop after so many epochs without a lower calibrated validation log loss."""
+    """Stop after this many epochs without a lower calibrated validation log loss. None: never."""
     checkpoint_steps: int | None = Field(None, ge=1)
-    """Write a checkpoint each so many steps as well as after each epoch."""
+    """Also write a checkpoint every so many steps. None: only after each epoch."""
     keep_checkpoints: int = Field(2, ge=1, le=100)
-    """Newest checkpoints kept, beside the best one."""
+    """Number of newest checkpoints to keep. The best one is always kept."""
     max_failures: int = Field(3, ge=-1)
-    """Times the workers are started anew after one died; -1: without end."""
+    """How often the workers are restarted after one of them died. -1: no limit."""
     profile: bool = False
     """Write a torch profiler trace of the first steps into the run's folder."""
     progress: bool = True
     """Show a progress bar."""
     wandb_project: Project = WANDB_PROJECT
-    """W&B project; the run is offline unless a key is there."""
+    """W&B project. The run is offline unless a W&B key is set."""
 
     @model_validator(mode="after")
-    def _micro_batches(self) -> Self:
+    def _check_batch_size(self) -> Self:
         if self.batch_size % (self.accumulation * max(self.num_workers, 1)):
             raise ValueError("batch_size: must be a multiple of accumulation times num_workers")
         return self
 
 
 class ExportConfig(Config):
-    """A checkpoint in, a bundle out: `ray_jobs.export`."""
+    """Settings of `ray_jobs.export`: reads a checkpoint and writes a bundle."""
 
     run: Uri = "artifacts/runs/clickbait"
-    """The run's folder; its best checkpoint is exported."""
+    """Folder of the run. Its best checkpoint is exported."""
     unfinished: bool = False
-    """Export a run that is not over: the best epoch so far."""
+    """Also export a run that is not finished: the best epoch so far."""
     dataset: Uri = "artifacts/datasets/latest"
-    """The dataset whose validation split the parity is measured on."""
+    """Dataset whose validation split is used to compare the exported model with torch."""
     output: Uri = "artifacts/bundle"
-    """The bundle's folder. What stands there is replaced when the new bundle is whole."""
+    """Folder of the bundle. A bundle that is there already is replaced once the new one is complete."""
     int8: bool = True
-    """Serve the dynamically quantized int8 form; otherwise fp32."""
+    """Serve the dynamically quantized int8 model. If false, serve fp32."""
     threads: int = Field(1, ge=1, le=256)
-    """Threads for the speeds that the card states."""
+    """Threads used for the speeds in the model card."""
 
 
 class TransferConfig(Config):
-    """Headlines of other sources to measure on, and what their columns say."""
+    """The transfer set: labelled headlines of other sources, and how to read their columns."""
 
     transfer: Uri | None = None
-    """Headlines of other sources, never trained on: path, URI, folder or glob."""
+    """Path, URI, folder or glob of headlines from other sources, which the model was not trained on."""
     headline_column: str = "headline"
-    """The transfer set's column with the headline."""
+    """Name of the transfer set's column that holds the headline."""
     label_column: str = "clickbait"
-    """The transfer set's column with the label."""
+    """Name of the transfer set's column that holds the label."""
     clickbait_values: tuple[str, ...] = CLICKBAIT_VALUES
-    """What the transfer set's label column says of clickbait, compared without case."""
+    """Values of the transfer set's label column that mean clickbait. Case is ignored."""
     news_values: tuple[str, ...] = NEWS_VALUES
-    """What the transfer set's label column says of news, compared without case."""
+    """Values of the transfer set's label column that mean news. Case is ignored."""
 
 
 class EvaluateConfig(TransferConfig):
-    """A bundle in, metrics and a report in the bundle out: `ray_jobs.evaluate`."""
+    """Settings of `ray_jobs.evaluate`: reads a bundle and adds metrics and a report to it."""
 
     bundle: Uri = "artifacts/bundle"
-    """The bundle's folder."""
+    """Folder of the bundle."""
     dataset: Uri = "artifacts/datasets/latest"
-    """The dataset whose test split is measured."""
+    """Dataset whose test split is scored."""
     threads: int = Field(1, ge=1, le=256)
     """Compute threads of each scorer."""
     num_workers: int = Field(2, ge=0, le=10_000)
-    """Ray Data actors that score; 0 scores in the driver's own process."""
+    """Number of Ray Data actors that score. 0 scores in the driver's process."""
     behaviour_file: str = "configs/behaviour.yaml"
-    """YAML with the behavioural cases (`clickbait.evaluation.behaviour`)."""
+    """YAML file with the behavioural test cases (`clickbait.evaluation.behaviour`)."""
     worst: int = Field(50, ge=0, le=1000)
-    """How many of the worst errors the report shows."""
+    """Number of worst errors that the report shows."""
 
 
 class GateConfig(Config):
-    """What a candidate must hold to be promoted: `configs/gate.yaml`. Measured on the test split unless
-    said.
+    """The bounds that a candidate must meet to be promoted: `configs/gate.yaml`.
+
+    All figures are of the test split, unless the field says otherwise.
     """
 
     min_accuracy: Fraction = 0.95
-    """Accuracy at the bundle's threshold."""
+    """Lowest accuracy at the bundle's threshold."""
     min_auc: Fraction = 0.98
-    """Area under the ROC curve."""
+    """Smallest area under the ROC curve."""
     champion_alpha: Fraction = 0.05
-    """Refuse a candidate that judges the champion's test headlines worse, where chance explains it with a
-    smaller probability than this (exact McNemar test, one-sided)."""
+    """Significance level of the comparison with the champion. A candidate is refused if it is worse and the
+    p-value of the exact one-sided McNemar test is below this."""
     best_margin: Fraction = 0.005
-    """The candidate's accuracy may be so much below that of the best version that the alias ever named, on
-    the candidate's test split; on a split of few headlines, one headline."""
+    """How far the candidate's accuracy may be below that of the best version that the alias ever pointed at,
+    on the candidate's test split. At least one headline, which matters if the split is small."""
     max_flip_lower: Fraction = 0.01
-    """Share of verdicts that change when the headline is lower-cased."""
+    """Largest share of verdicts that change when the headline is written in lower case."""
     max_flip_upper: Fraction = 0.01
-    """Share of verdicts that change when the headline is upper-cased."""
+    """Largest share of verdicts that change when the headline is written in upper case."""
     max_flip_title: Fraction = 0.01
-    """Share of verdicts that change when every word starts with a capital."""
+    """Largest share of verdicts that change when every word starts with a capital."""
     max_flip_punctuation: Fraction = 0.02
-    """Share of verdicts that change when punctuation at the end is dropped or a full stop added."""
+    """Largest share of verdicts that change when the punctuation at the end is removed, or a full stop is
+    added."""
     max_flip_spaces: Fraction = 0.005
-    """Share of verdicts that change with extra spaces."""
+    """Largest share of verdicts that change when spaces are added."""
     min_minimum_functionality: Fraction = 0.9
-    """Share of the plain cases of the behavioural catalogue with the right verdict."""
+    """Smallest share of the catalogue's minimum functionality cases that have the right verdict."""
     min_invariance: Fraction = 0.9
-    """Share of its invariance cases whose variants all keep the verdict."""
+    """Smallest share of the catalogue's invariance cases in which all variants have the same verdict."""
     min_direction: Fraction = 0.85
-    """Share of its direction cases whose score moves as it must."""
+    """Smallest share of the catalogue's direction cases in which the score moves in the right direction."""
     min_transfer_auc: Fraction = 0.95
-    """Area under the ROC curve on the transfer set, where one is given."""
+    """Smallest area under the ROC curve on the transfer set, if there is one."""
     require_transfer: bool = False
-    """Refuse a candidate without a transfer set."""
+    """Refuse a candidate that was evaluated without a transfer set."""
     max_ece: Fraction = 0.03
-    """Expected calibration error, 15 bins of equal width."""
+    """Largest expected calibration error, with 15 bins of equal width."""
     min_int8_agreement: Fraction = 0.99
-    """Share of validation verdicts, at the bundle's threshold, on which the served form agrees with torch."""
+    """Smallest share of validation verdicts, at the bundle's threshold, that are the same in the served model
+    and in torch."""
     max_latency_ratio: float = Field(1.25, gt=0.0)
-    """The candidate's median latency over the champion's, measured in turn in the same minute."""
+    """Largest ratio of the candidate's median latency to the champion's. Both are measured in turns."""
     max_latency_vs_fastest: float = Field(1.5, gt=0.0)
-    """The same over the fastest version that the alias ever named: what all promotions together may add."""
+    """Largest ratio of the candidate's median latency to that of the fastest version that the alias ever
+    pointed at. It limits what many small slowdowns may add up to."""
     max_latency_ms: float = Field(50.0, gt=0.0)
-    """Median latency of one headline on one thread, milliseconds."""
+    """Largest median latency of one headline on one thread, in milliseconds."""
 
 
 class PromoteConfig(Config):
-    """A bundle in, a verdict and, where it is good, a version and an alias out: `ray_jobs.promote`."""
+    """Settings of `ray_jobs.promote`: judges a bundle; if it passes, publishes it and moves an alias."""
 
     bundle: Uri = "artifacts/bundle"
-    """The candidate's folder."""
+    """Folder of the candidate."""
     dataset: Uri = "artifacts/datasets/latest"
-    """The dataset on whose test split candidate and champion are compared."""
+    """Dataset on whose test split candidate and champion are compared."""
     registry: Uri = "artifacts/registry"
-    """Where versions and aliases are kept."""
+    """Folder or URI of the registry, which holds versions and aliases."""
     alias: str = Field("production", pattern=r"^[a-z][a-z0-9-]{0,63}$")
-    """The alias to move: `production`, `canary` or `staging`."""
+    """Alias to move: `production`, `canary` or `staging`."""
     champion: str | None = Field(None, pattern=r"^[a-z][a-z0-9-]{0,63}$")
-    """The alias whose version the candidate is compared with. None: the alias to move."""
+    """Alias whose version the candidate is compared with. None: the same as `alias`."""
     gate_file: str = "configs/gate.yaml"
-    """YAML with the bounds (`GateConfig`)."""
+    """YAML file with the bounds (`GateConfig`)."""
     publish_only: bool = False
-    """Publish the candidate as a version and move no alias."""
+    """Publish the candidate as a version, but do not move an alias."""
     version: str | None = None
-    """Promote this version, which is in the registry already, instead of publishing `bundle`."""
+    """Promote this version of the registry instead of publishing `bundle`."""
     rollback: bool = False
-    """Point the alias back at its previous version, and do nothing else."""
+    """Only point the alias back at its previous version."""
     wandb_project: Project = WANDB_PROJECT
-    """W&B project that mirrors versions and aliases when online."""
+    """W&B project that mirrors versions and aliases if W&B is online."""
 
 
 class PipelineConfig(Config):
-    """The whole path in one Ray session: `ray_jobs.pipeline`, `make demo`."""
+    """Settings of `ray_jobs.pipeline` (`make demo`): all steps in one Ray session."""
 
     data: str | None = None
-    """Headlines: path, URI or `hf:` name; wins over `preprocess.source`."""
+    """Headlines: a path, a URI or an `hf:` name. Overrides `preprocess.source`."""
     transfer: str | None = None
-    """Transfer headlines; wins over `evaluate.transfer`."""
+    """Transfer set. Overrides `evaluate.transfer`."""
     work: Uri = "artifacts/demo"
-    """Everything the pipeline writes goes below: datasets, runs, bundle, registry, summary.json."""
+    """Folder for everything that the pipeline writes: datasets, runs, bundle, registry, summary.json."""
     port: int = Field(8000, ge=0, le=65_535)
-    """The port it serves on; 0 takes a free one."""
+    """Port of the server. 0 takes a free port."""
     keep_serving: bool = False
-    """Leave the server up until Ctrl-C."""
+    """Leave the server running until Ctrl-C."""
     preprocess: PreprocessConfig = PreprocessConfig()
-    """Headlines in."""
+    """Settings of the preprocessing step."""
     train: TrainConfig = TrainConfig()
-    """Fine-tuning."""
+    """Settings of the training step."""
     export: ExportConfig = ExportConfig()
-    """ONNX."""
+    """Settings of the export step."""
     evaluate: EvaluateConfig = EvaluateConfig()
-    """Metrics and report."""
+    """Settings of the evaluation step."""
     promote: PromoteConfig = PromoteConfig()
-    """Gate, publish, promote."""
+    """Settings of the promotion step."""
 
 
 def load(model: type[C], path: str | None) -> C:
-    """The configuration in the YAML file at `path`, or the defaults where it is None.
+    """Reads a configuration from the YAML file at `path`. None gives the defaults.
 
     Raises:
-        ConfigError: no such file, not YAML, an unknown key (the message names the one meant), a value out of
-            bounds.
+        ConfigError: the file is missing or not YAML, a key is unknown (the message suggests the nearest known
+            one), or a value is out of bounds.
     """
     if path is None:
         return validate(model, {}, model.__name__)
@@ -335,11 +333,14 @@ def load(model: type[C], path: str | None) -> C:
 
 
 def read_yaml(path: str, hint: str) -> Mapping[str, Any]:
-    """The mapping in the YAML file at `path`; an empty file is an empty one. `hint` says what to do where it
-    cannot be read.
+    """Reads the mapping in the YAML file at `path`. An empty file gives an empty mapping.
+
+    Args:
+        path: the file.
+        hint: what the user can do if the file cannot be read, for the error message.
 
     Raises:
-        ConfigError: no such file, not YAML, no mapping.
+        ConfigError: the file cannot be read, is not YAML, or is not a mapping.
     """
     try:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -355,7 +356,11 @@ def read_yaml(path: str, hint: str) -> Mapping[str, Any]:
 
 
 def validate(model: type[C], values: Mapping[str, Any], where: str) -> C:
-    """`values` as a `model`; a ConfigError that names the key, in one line, where they do not fit."""
+    """Validates `values` as a `model`.
+
+    Raises:
+        ConfigError: a value is not valid. The message is one line, starts with `where` and names the key.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -363,9 +368,7 @@ def validate(model: type[C], values: Mapping[str, Any], where: str) -> C:
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> str:
-    """A pydantic error in one line: each key with what is wrong, and for an unknown one the key that was
-    meant.
-    """
+    """Describes a pydantic error in one line: each key and its problem, and a hint for unknown keys."""
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
         name = ".".join(str(part) for part in problem["loc"])
@@ -378,18 +381,16 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every key of `model`, nested ones with dots."""
-    found = []
+    """All keys of `model`. Keys of nested models are joined with dots."""
+    names = []
     for name, field in model.model_fields.items():
-        found.append(prefix + name)
+        names.append(prefix + name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found += keys(field.annotation, f"{prefix}{name}.")
-    return found
+            names += keys(field.annotation, f"{prefix}{name}.")
+    return names
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """`; did you mean "epochs"?` for the known key that is nearest, or the list of them all where none is
-    near.
-    """
+    """A hint for an unknown name: `; did you mean "epochs"?`, or all known names if none is similar."""
     near = difflib.get_close_matches(name, known, n=1)
     return f'; did you mean "{near[0]}"?' if near else f"; known: {', '.join(known)}"

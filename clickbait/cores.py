@@ -1,8 +1,7 @@
-"""How many cores this process may use: the machine's, less what its affinity and its cgroup's CPU quota leave
-out.
+"""The number of cores that this process may use, by its affinity and its cgroup's CPU quota.
 
-A container on a machine of 64 cores that may use two of them must not start 64 threads. `os.cpu_count` gives
-the machine's cores.
+`os.cpu_count` counts all cores of the machine. A container that may use 2 of 64 cores must not start 64
+threads.
 """
 
 from __future__ import annotations
@@ -17,29 +16,29 @@ ROOT = Path("/")
 
 
 def available(root: Path = ROOT) -> int:
-    """Cores that this process may use, at least 1.
+    """The number of cores that this process may use, at least 1.
 
     Args:
-        root: where `proc` and `sys` are.
+        root: the folder that contains `proc` and `sys`.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(int(min([float(affinity), *_quotas(root)])), 1)
 
 
 def bounded(threads: int) -> int:
-    """`threads`, and no more than the cores that this process may use."""
+    """`threads`, or the number of cores that this process may use if that is smaller."""
     return min(threads, available())
 
 
 def worker_threads(config: TrainConfig, workers_here: int) -> int:
-    """Torch threads of a training worker.
+    """The number of torch threads of a training worker.
 
-    `threads` where it is set; else what Ray reserves for the worker (`cpus_per_worker`), and without Ray
-    workers all cores. Never more than the worker's share of the cores that it may use.
+    This is `threads` if it is set, else the CPUs that Ray reserves for the worker (`cpus_per_worker`), or all
+    cores without Ray workers. The upper limit is the worker's share of the cores that the process may use.
 
     Args:
-        config: threads, cpus_per_worker and num_workers are read.
-        workers_here: workers of this run on this machine.
+        config: uses threads, cpus_per_worker and num_workers.
+        workers_here: number of workers of this run on this machine.
     """
     share = max(available() // workers_here, 1)
     reserved = max(int(config.cpus_per_worker), 1) if config.num_workers else share
@@ -47,10 +46,10 @@ def worker_threads(config: TrainConfig, workers_here: int) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """The CPU quota, in cores, of this process's cgroup and of each one above it that has one."""
+    """The CPU quotas, in cores, of this process's cgroup and its parents. A cgroup may have no quota."""
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return
     for line in lines:
         _, controllers, group = line.split(":", 2)
@@ -61,7 +60,7 @@ def _quotas(root: Path) -> Iterator[float]:
         else:
             continue
         for mount in mounts:
-            # A container often sees its own group as the mount's root, whatever its name says.
+            # In a container, the process's cgroup is often the root of the mount, whatever its path says.
             for folder in (PurePosixPath(group), *PurePosixPath(group).parents):
                 quota = read(mount / str(folder).lstrip("/"))
                 if quota is not None:
@@ -69,7 +68,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _quota_v2(folder: Path) -> float | None:
-    """Of cpu.max: "200000 100000" or "max 100000", microseconds of each period."""
+    """The quota in cpu.max, in cores. The file has quota and period in µs: "200000 100000", "max 100000"."""
     try:
         quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
         return None if quota == "max" else int(quota) / int(period)
@@ -78,7 +77,7 @@ def _quota_v2(folder: Path) -> float | None:
 
 
 def _quota_v1(folder: Path) -> float | None:
-    """Of cpu.cfs_quota_us, -1 for none, and cpu.cfs_period_us."""
+    """The quota in cpu.cfs_quota_us and cpu.cfs_period_us, in cores. A quota of -1 means no limit."""
     try:
         quota, period = (
             int((folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8")) for name in ("quota", "period")

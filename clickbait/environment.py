@@ -1,5 +1,6 @@
-"""What this machine's environment does to the programs: looked at first, worked around where that is
-possible, one line where it is not.
+"""Checks and fixes of the process environment before Ray starts: proxy, encoding, socket paths, HOME.
+
+A problem that the program can work around is worked around. Any other problem is a `ConfigError`.
 """
 
 from __future__ import annotations
@@ -15,19 +16,17 @@ from urllib.parse import urlsplit
 from clickbait.errors import ConfigError
 from clickbait.storage import user_cache
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")  # urllib wants the brackets, others do not
-SHORT = "/tmp"  # noqa: S108 - where Ray itself goes by default; a folder of this user below it is private
-_SOCKET_PATH = 107  # bytes that the kernel takes
-_RAYS_OWN = len(
-    "/ray/session_2026-11-26_21-12-20_123456_1234567/sockets/plasma_store_0.sock"
-)  # below RAY_TMPDIR
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")  # urllib needs the brackets, other libraries do not
+SHORT = "/tmp"  # noqa: S108 - Ray's default. The user's folder in it is private.
+_MAX_SOCKET_PATH = 107  # bytes, limit of Linux
+# Length of the path that Ray adds below RAY_TMPDIR.
+_RAY_SOCKET_PATH = len("/ray/session_2026-11-26_21-12-20_123456_1234567/sockets/plasma_store_0.sock")
 
 
-def past_the_proxy() -> None:
-    """Keeps requests to this machine itself away from a proxy: no proxy reaches its client's loopback.
+def bypass_proxy_for_loopback() -> None:
+    """Adds the loopback addresses to `no_proxy`, because a proxy cannot reach its client's loopback.
 
-    Ray's dashboard, the health check, the pipeline's own requests and W&B's local service are on the
-    loopback.
+    Ray's dashboard, the health check, the pipeline's requests and W&B's local service use the loopback.
     """
     if not any(
         os.environ.get(name)
@@ -35,51 +34,49 @@ def past_the_proxy() -> None:
         for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())
     ):
         return
-    for name in ("no_proxy", "NO_PROXY"):  # libraries read one or the other
+    for name in ("no_proxy", "NO_PROXY"):  # some libraries read only one of the two
         hosts = [host.strip() for host in os.environ.get(name, "").split(",") if host.strip()]
         if "*" not in hosts:
             os.environ[name] = ",".join([*hosts, *(host for host in LOOPBACK if host not in hosts)])
 
 
-def printable(*streams: TextIO) -> None:
-    """Lets a stream whose encoding lacks a character print `?` in its place, instead of ending the
-    program.
-    """
+def replace_unencodable(*streams: TextIO) -> None:
+    """Makes the streams write `?` for a character that their encoding lacks, instead of raising."""
     for stream in streams:
         if (stream.encoding or "").lower().replace("-", "") != "utf8" and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
 
 
-def ready_for_ray() -> None:
-    """Makes ready for a Ray that this process joins or starts.
+def prepare_for_ray() -> None:
+    """Prepares this process to join or start Ray.
 
     Raises:
-        ConfigError: RAY_ADDRESS is no address of a cluster, no folder is short enough for Ray's sockets, or
-            HOME cannot be written.
+        ConfigError: RAY_ADDRESS is not the address of a cluster, RAY_TMPDIR is too long for Ray's sockets, or
+            HOME is not writable.
     """
     address = os.environ.get("RAY_ADDRESS", "")
     if urlsplit(address).scheme in ("http", "https"):
         raise ConfigError(
-            f"RAY_ADDRESS is {address}, where jobs are sent: set it to HOST:6379, unset it, or send the job: "
-            f"inv submit --address {address}"
+            f"RAY_ADDRESS is {address}, which is the address for submitting jobs: set it to HOST:6379, unset "
+            f"it, or submit the job: inv submit --address {address}"
         )
     if address and address != "local":
-        return  # the cluster is there; its machines have folders of their own
-    _short_sockets()
-    _executable_without_blanks()
+        return  # the cluster runs on other machines, which have their own folders
+    _shorten_socket_paths()
+    _avoid_spaces_in_executable()
     home = Path.home()
     if not os.access(home, os.W_OK | os.X_OK):
         raise ConfigError(
-            f"HOME is {home}, where this user may not write, and Ray keeps its token there: set HOME to a "
+            f"HOME is {home}, which this user may not write to, and Ray stores its token there: set HOME to a "
             f"folder of this user"
         )
 
 
 def short_folder() -> Path:
-    """A private folder of this user with a short path, for sockets.
+    """Creates a private folder of this user with a short path, for sockets.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the folder cannot be created, or belongs to another user.
     """
     folder = Path(SHORT) / f"clickbait-{os.getuid()}"
     try:
@@ -91,29 +88,31 @@ def short_folder() -> Path:
         ) from None
 
 
-def _short_sockets() -> None:
-    """Ray's sockets lie below RAY_TMPDIR, else TMPDIR: where that is too long, below a short folder."""
-    named = os.environ.get("RAY_TMPDIR")
-    if len(os.fsencode(named or tempfile.gettempdir())) + _RAYS_OWN <= _SOCKET_PATH:
+def _shorten_socket_paths() -> None:
+    """Sets RAY_TMPDIR to a short folder if Ray's sockets would have too long a path in TMPDIR."""
+    ray_tmpdir = os.environ.get("RAY_TMPDIR")
+    folder = ray_tmpdir or tempfile.gettempdir()
+    if len(os.fsencode(folder)) + _RAY_SOCKET_PATH <= _MAX_SOCKET_PATH:
         return
-    if named:
+    if ray_tmpdir:
         raise ConfigError(
-            f"RAY_TMPDIR is {named}: the paths of Ray's sockets below it would be too long: set it to a "
-            f"folder like /tmp"
+            f"RAY_TMPDIR is {ray_tmpdir}, so the paths of Ray's sockets would be too long: set it to a folder "
+            f"with a short path, like /tmp"
         )
     os.environ["RAY_TMPDIR"] = str(short_folder())
 
 
-def _executable_without_blanks() -> None:
-    """Ray starts workers by a shell line in which it does not quote the interpreter: a blank in its path, and
-    none ever starts.
+def _avoid_spaces_in_executable() -> None:
+    """Replaces `sys.executable` by a link if its path contains a space.
+
+    Ray does not quote the interpreter in the shell command that starts a worker, so no worker would start.
     """
     if not any(character.isspace() for character in sys.executable):
         return
     environment = Path(sys.executable).parent.parent
     link = short_folder() / f"python-{hashlib.sha256(os.fsencode(environment)).hexdigest()[:16]}"
     if not link.is_symlink():
-        fresh = link.with_name(f"{link.name}.{os.getpid()}")
-        fresh.symlink_to(environment)
-        fresh.replace(link)
+        temporary = link.with_name(f"{link.name}.{os.getpid()}")
+        temporary.symlink_to(environment)
+        temporary.replace(link)
     sys.executable = str(link / "bin" / Path(sys.executable).name)

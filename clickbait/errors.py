@@ -1,35 +1,35 @@
-"""One exception tree for all that a user can cause.
+"""The exception tree: all errors that a user or a client can cause.
 
-Every message says what to do. A job prints it as one line and exits with 2, for `Refused` with 1
-(`clickbait.cli`); the HTTP api maps it to a status (`serve.http.api`). What only a bug can cause is an
-`assert`, never one of these.
+Every message says how to fix the problem. A job prints the message as one line and exits with 2, or with 1
+for `Refused` (`clickbait.cli`). The HTTP API maps the class to a status (`serve.http.api`). A state that only
+a bug can cause is an `assert`, not one of these errors.
 
     ClickbaitError (ValueError)
-    ├── ConfigError            a YAML key, a flag or a setting that does not fit
-    ├── DataError              a source that cannot be read, a column that is not there, a dataset that is not whole
-    ├── ModelError             a base model that is not to be had, or a pickle where safetensors should be
-    ├── StorageError           a URI that cannot be read or written
-    │   ├── NotFound           nothing at that key
-    │   ├── DiskFull           no space left for what is to be written
+    ├── ConfigError            a YAML key, a flag or a setting is not valid
+    ├── DataError              a source cannot be read, a column is missing, or a dataset is incomplete
+    ├── ModelError             a base model is not available, or is a pickle instead of safetensors
+    ├── StorageError           a URI cannot be read or written
+    │   ├── NotFound           there is no object with this key
+    │   ├── DiskFull           there is not enough free space
     │   └── PreconditionFailed the object changed since it was read
-    ├── RunInUse               a training run that another process is writing
-    │   └── LeaseLost          another process has taken the run over
-    ├── TrainingDiverged       a loss that is not a number
-    ├── BundleError            a model version that is not whole: a file missing, a byte changed
-    ├── RegistryError          a version or an alias that is not there
+    ├── RunInUse               another process is writing this training run
+    │   └── LeaseLost          another process has taken over this training run
+    ├── TrainingDiverged       the loss is not a finite number
+    ├── BundleError            a model version is not intact: a file is missing or has changed
+    ├── RegistryError          a version or an alias does not exist
     │   └── AliasConflict      the alias moved since it was read
-    ├── PortInUse              somebody listens there already
-    ├── Refused                the gate or a check said no; nothing is broken
-    └── RequestError           what a client of the HTTP api can cause (serve.http.api holds the statuses)
-        ├── BadRequest         not JSON, not of the route's shape, or not Unicode
-        ├── Unauthorized       a key is asked for, and none was sent, or another
-        ├── UnknownModel       another model's name, or a version that is not served
-        ├── UnsupportedMediaType not JSON by its content type
-        ├── InvalidText        empty or too long
-        ├── TooManyTexts       more texts than a batch takes
-        ├── BodyTooLarge       more bytes than a body takes
-        ├── Overloaded         more work waits than the replica can do in time
-        ├── DeadlineExceeded   the answer did not come in time
+    ├── PortInUse              another process listens on this port
+    ├── Refused                the gate or a check refused; nothing is broken
+    └── RequestError           a client of the HTTP API sent a bad request (statuses: serve.http.api)
+        ├── BadRequest         not JSON, not in the route's format, or not Unicode
+        ├── Unauthorized       the API key is missing or wrong
+        ├── UnknownModel       the name of another model, or a version that is not served
+        ├── UnsupportedMediaType the content type is not JSON, or the body is compressed
+        ├── InvalidText        a text is empty or too long
+        ├── TooManyTexts       the batch has too many texts
+        ├── BodyTooLarge       the body has too many bytes
+        ├── Overloaded         the queue is longer than the replica can process in time
+        ├── DeadlineExceeded   there was no answer before the deadline
         └── NotReady           no model is loaded
 """
 
@@ -37,31 +37,31 @@ from __future__ import annotations
 
 
 class ClickbaitError(ValueError):
-    """What a user can cause; the message says how to mend it."""
+    """An error that a user can cause. The message says how to fix it."""
 
 
 class ConfigError(ClickbaitError):
-    """A YAML key, a flag or a setting that does not fit."""
+    """A YAML key, a flag or a setting is not valid."""
 
 
 class DataError(ClickbaitError):
-    """A source that cannot be read, a column that is not there, a dataset that is not whole."""
+    """A source cannot be read, a column is missing, or a dataset is incomplete."""
 
 
 class ModelError(ClickbaitError):
-    """A base model that is not to be had, or a pickle where safetensors should be."""
+    """A base model is not available, or is a pickle instead of safetensors."""
 
 
 class StorageError(ClickbaitError):
-    """A URI that cannot be read or written."""
+    """A URI cannot be read or written."""
 
 
 class NotFound(StorageError):
-    """Nothing at that key."""
+    """There is no object with this key."""
 
 
 class DiskFull(StorageError):
-    """No space left for what is to be written."""
+    """There is not enough free space."""
 
 
 class PreconditionFailed(StorageError):
@@ -73,68 +73,69 @@ class RunInUse(ClickbaitError):
 
 
 class LeaseLost(RunInUse):
-    """Another process has taken this training run over."""
+    """Another process has taken over this training run."""
 
 
 class TrainingDiverged(ClickbaitError):
-    """The loss is not a number any more."""
+    """The loss is not a finite number."""
 
 
 class BundleError(ClickbaitError):
-    """A model version that is not whole: a file missing, a byte changed."""
+    """A model version is not intact: a file is missing or has changed."""
 
 
 class RegistryError(ClickbaitError):
-    """A version or an alias that is not there."""
+    """A version or an alias does not exist."""
 
 
 class AliasConflict(RegistryError):
-    """The alias moved since it was read: read it again, then decide again."""
+    """The alias moved since it was read. Read it again, then decide again."""
 
 
 class PortInUse(ClickbaitError):
-    """Somebody listens on that port already."""
+    """Another process listens on this port."""
 
 
 class Refused(ClickbaitError):
-    """The gate or a check said no: a result and not a failure, so its exit code is 1 and not 2."""
+    """The gate or a check refused. This is a result and not a failure, so the exit code is 1 and not 2."""
 
 
 class RequestError(ClickbaitError):
-    """What a client of the HTTP api can cause."""
+    """A client of the HTTP API sent a request that cannot be answered."""
 
 
 class BadRequest(RequestError):
-    """Not JSON, not of the route's shape, or not Unicode."""
+    """The body is not JSON, not in the route's format, or not Unicode."""
 
 
 class Unauthorized(RequestError):
-    """A key is asked for, and none was sent, or another."""
+    """The API key is missing or wrong."""
 
 
 class UnknownModel(RequestError):
-    """Another model's name, or a version that is not served."""
+    """The request names another model, or a version that is not served."""
 
 
 class UnsupportedMediaType(RequestError):
-    """Not JSON by its content type, or compressed."""
+    """The content type is not JSON, or the body is compressed."""
 
 
 class InvalidText(RequestError):
-    """Empty or too long."""
+    """A text is empty or too long."""
 
 
 class TooManyTexts(RequestError):
-    """More texts than a batch takes."""
+    """The batch has too many texts."""
 
 
 class BodyTooLarge(RequestError):
-    """More bytes than a body takes."""
+    """The body has too many bytes."""
 
 
 class Overloaded(RequestError):
-    """More work waits than the replica can do in time. `retry_after_s`: seconds after which it could take the
-    request; 0: not known.
+    """The queue is longer than the replica can process in time.
+
+    `retry_after_s` is the number of seconds after which the request can succeed. 0 means unknown.
     """
 
     def __init__(self, message: str, *, retry_after_s: int = 0) -> None:
@@ -143,7 +144,7 @@ class Overloaded(RequestError):
 
 
 class DeadlineExceeded(RequestError):
-    """The answer did not come in time."""
+    """There was no answer before the deadline."""
 
 
 class NotReady(RequestError):

@@ -1,8 +1,7 @@
-"""What the errors of other libraries mean to a user. By name, so that no library is imported to look at its
-errors.
+"""Errors of other libraries that a user can fix, and how. Classes are listed by name, without importing them.
 
-A job raises `ClickbaitError` for what it foresees. This table is the net below: a disk that is full, a bucket
-without permission, a file that pyarrow cannot read. What is in neither is a fault of this program
+A job raises `ClickbaitError` for the problems that it expects. This table covers the rest: a full disk, a
+bucket without permission, a file that pyarrow cannot read. Every other error is a bug of this program
 (`clickbait.cli.exit_code`).
 """
 
@@ -13,16 +12,15 @@ from collections.abc import Iterator
 from clickbait.errors import ClickbaitError
 
 _NETWORK = "check the network, the address and the proxy settings"
-_FILE = "check that the file is whole and of the kind that its name says"
+_FILE = "check that the file is complete and has the format that its name says"
 _MEMORY = "use fewer workers or smaller batches, or a machine with more memory"
-_RAY = "start the same command again: it goes on where it can"
-_CLOUD = "check the bucket's name and this account's rights"
+_RAY = "start the same command again: it continues where it can"
+_CLOUD = "check the bucket's name and this account's permissions"
 _MODEL = "the model cannot be loaded or computed here: export it again, or choose another runtime"
 _STORE = "check the path, its owner and the free space"
 
-# A class's full name, and what its user can do. Subclasses are meant too; the nearest name in the method
-# resolution order decides. OSError stands for ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror,
-# gzip.BadGzipFile and requests.RequestException.
+# Full name of an error class -> what the user can do. An entry also covers subclasses: the first class in the
+# method resolution order that has an entry decides. So OSError also covers gzip.BadGzipFile and others.
 FIXES = {
     "builtins.ConnectionError": _NETWORK,
     "builtins.TimeoutError": _NETWORK,
@@ -72,7 +70,9 @@ FIXES = {
     "ray.exceptions.ObjectStoreFullError": _MEMORY,
     "ray.exceptions.OutOfDiskError": _STORE,
     "ray.exceptions.RuntimeEnvSetupError": "check the runtime environment that the job was submitted with",
-    "ray.exceptions.AuthenticationError": "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the cluster's token (docs/jobs.md)",
+    "ray.exceptions.AuthenticationError": (
+        "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the cluster's token (docs/jobs.md)"
+    ),
     "ray.exceptions.RaySystemError": _RAY,
     **{
         f"ray.exceptions.{name}": _RAY
@@ -86,18 +86,16 @@ FIXES = {
         )
     },
 }
-_FIRST_ERROR_OF_AN_ACTOR = (
-    "creation task"  # in the text of an ActorDiedError: its __init__ raised, so the machine is not to blame
-)
-_MOST = 400  # characters of another library's message
+# An ActorDiedError with this text means that the actor's __init__ raised: a bug, not a lost machine.
+_ACTOR_INIT_FAILED = "creation task"
+_MAX_CHARACTERS = 400  # longest message of another library that is shown
 
 
-def unwrapped(error: BaseException) -> BaseException:
-    """The error that a user can act on, out of what Ray wrapped around it in a task, an actor, a worker of
-    Ray Train or of Ray Data.
+def unwrap(error: BaseException) -> BaseException:
+    """The error that the user can act on, without the errors that Ray wraps around it.
 
-    The first `ClickbaitError`; else the first error that `FIXES` has; else the innermost one that Ray
-    carried.
+    Ray wraps errors of tasks, actors, and workers of Ray Train and Ray Data. Returns the first
+    `ClickbaitError`, else the first error that has an entry in `FIXES`, else the innermost error.
     """
     chain = list(_chain(error, set()))
     for item in chain:
@@ -110,40 +108,39 @@ def unwrapped(error: BaseException) -> BaseException:
 
 
 def fix(error: BaseException) -> str | None:
-    """What a user can do about it; None where the error is in no list, so it is a fault of this program."""
-    if type(error).__name__ == "ActorDiedError" and _FIRST_ERROR_OF_AN_ACTOR in text(error):
+    """What the user can do about the error. None means that the error is a bug of this program."""
+    if type(error).__name__ == "ActorDiedError" and _ACTOR_INIT_FAILED in text(error):
         return None
     for ancestor in type(error).__mro__:
-        if (known := FIXES.get(f"{ancestor.__module__}.{ancestor.__qualname__}")) is not None:
-            return known
+        if (advice := FIXES.get(f"{ancestor.__module__}.{ancestor.__qualname__}")) is not None:
+            return advice
     return None
 
 
 def line(error: BaseException) -> str:
     """The error's class and message in one line, cut to a readable length."""
     message, name = text(error), type(error).__name__
-    return f"{name}: {message[:_MOST]}{'...' if len(message) > _MOST else ''}" if message else name
+    dots = "..." if len(message) > _MAX_CHARACTERS else ""
+    return f"{name}: {message[:_MAX_CHARACTERS]}{dots}" if message else name
 
 
 def text(error: BaseException) -> str:
-    """The error's message in one line; empty where the error cannot say it."""
+    """The error's message in one line. Empty if the error's `__str__` fails."""
     try:
         return " ".join(str(error).split())
-    except Exception:  # a class whose __str__ fails would hide what happened
+    except Exception:  # must not hide the error itself
         return ""
 
 
 def _chain(error: BaseException, seen: set[int]) -> Iterator[BaseException]:
-    """The errors that Ray carries inside `error`, innermost causes of a wrapper first, without the wrappers
-    that have one.
-    """
+    """The errors that Ray wrapped into `error`. A wrapper itself is only returned if it has no cause."""
     if id(error) in seen:
         return
     seen.add(id(error))
     inner: list[object] = []
     if type(error).__module__.startswith("ray.") or isinstance(getattr(error, "cause", None), BaseException):
-        # RayTaskError.cause; WorkerGroupError.worker_failures; ControllerError.controller_failure; Ray Data's
-        # __cause__.
+        # RayTaskError has `cause`, WorkerGroupError `worker_failures`, ControllerError `controller_failure`,
+        # and errors of Ray Data `__cause__`.
         failures = getattr(error, "worker_failures", None)
         inner = [getattr(error, "cause", None), getattr(error, "controller_failure", None), error.__cause__]
         inner += list(failures.values()) if isinstance(failures, dict) else []

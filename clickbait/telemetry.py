@@ -1,9 +1,8 @@
-"""Nothing is sent anywhere unless the user asks for it: the telemetry of every dependency is off.
-CLICKBAIT_TELEMETRY=1 turns it on.
+"""Turns off the telemetry of every dependency. CLICKBAIT_TELEMETRY=1 leaves it on.
 
-A library reads its variable when it is imported. So every command calls `off` first (`clickbait.cli`). A Ray
-worker has the environment of the machine's Ray, not the command's, so each function that imports such a
-library calls `off` too.
+A library reads its environment variable when it is imported, so every command calls `off` first
+(`clickbait.cli`). A Ray worker has the environment of the Ray process on its machine, not that of the
+command. So each function that imports such a library also calls `off`.
 """
 
 from __future__ import annotations
@@ -11,24 +10,24 @@ from __future__ import annotations
 import os
 
 SWITCH = "CLICKBAIT_TELEMETRY"
-# What each library reads, and the value that turns its reports off.
+# The environment variable of each library, and the value that turns its telemetry off.
 VARIABLES = {
-    # onnxruntime writes a device id when it is imported, and sends what a session is; its
-    # disable_telemetry_events() comes too late.
+    # onnxruntime stores a device id when it is imported, and later sends facts about each session. Calling
+    # its disable_telemetry_events() would be too late.
     "ORT_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, transformers, datasets
-    "WANDB_ERROR_REPORTING": "false",  # wandb's crash reports; runs go where WANDB_MODE says
-    "BENTOML_DO_NOT_TRACK": "true",  # "true" and nothing else: BentoML takes "1" for a no
+    "WANDB_ERROR_REPORTING": "false",  # only wandb's crash reports; WANDB_MODE decides about runs
+    "BENTOML_DO_NOT_TRACK": "true",  # it must be "true": BentoML ignores "1"
     "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",
 }
 
 
 def off() -> None:
-    """Sets the variables of this process and of what it starts; with CLICKBAIT_TELEMETRY=1 it takes away what
-    an image has set.
+    """Sets the variables that turn telemetry off, for this process and its children.
 
-    A variable that the user has set to another value stays as it is.
+    With CLICKBAIT_TELEMETRY=1 it removes them instead, because a container image may have set them. A
+    variable that the user has set to another value does not change.
     """
     on = os.environ.get(SWITCH) == "1"
     for name, value in VARIABLES.items():

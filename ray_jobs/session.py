@@ -15,13 +15,13 @@ def connect() -> None:
     with the process.
 
     Raises:
-        ConfigError: an environment in which Ray cannot work (`clickbait.environment.ready_for_ray`).
+        ConfigError: an environment in which Ray cannot work (`clickbait.environment.prepare_for_ray`).
     """
     if not ray.is_initialized():
         os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
         telemetry.off()
-        environment.past_the_proxy()
-        environment.ready_for_ray()
+        environment.bypass_proxy_for_loopback()
+        environment.prepare_for_ray()
         os.environ.setdefault(
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
         )  # Ray's coming default; unset, every worker warns

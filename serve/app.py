@@ -105,7 +105,7 @@ def build(args: dict[str, str] | None) -> ray_serve.Application:
     built: list[ray_serve.Application] = []
 
     def from_command_line() -> None:
-        environment.ready_for_ray()
+        environment.prepare_for_ray()
         chosen = settings.load(**(args or {}))
         built.append(_bound(chosen))
         haproxy.allow(chosen.timeout_s)  # `serve run` starts its Ray after this

@@ -37,18 +37,18 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_the_loopback_goes_past_every_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment.past_the_proxy()
+    environment.bypass_proxy_for_loopback()
     assert "no_proxy" not in os.environ
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", "internal.example, localhost")
-    environment.past_the_proxy()
-    environment.past_the_proxy()  # twice is once
+    environment.bypass_proxy_for_loopback()
+    environment.bypass_proxy_for_loopback()  # twice is once
     assert os.environ["NO_PROXY"] == "internal.example,localhost,127.0.0.1,::1,[::1]"
     for host in ("localhost:8000", "127.0.0.1:8000", "[::1]:8000"):
         assert urllib.request.proxy_bypass_environment(host), host
     assert not urllib.request.proxy_bypass_environment("pypi.example")
     monkeypatch.setenv("no_proxy", "*")
-    environment.past_the_proxy()
+    environment.bypass_proxy_for_loopback()
     assert os.environ["no_proxy"] == "*"
 
 
@@ -56,21 +56,21 @@ def test_the_loopback_goes_past_every_proxy(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_address_for_jobs_is_no_cluster(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ConfigError, match="HOST:6379"):
-        environment.ready_for_ray()
+        environment.prepare_for_ray()
 
 
 def test_a_long_temporary_folder_leaves_room_for_ray_s_sockets(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/x" * 40)
-    environment.ready_for_ray()
+    environment.prepare_for_ray()
     assert os.environ["RAY_TMPDIR"] == str(tmp_path / f"clickbait-{os.getuid()}")
     monkeypatch.setenv("RAY_TMPDIR", "/x" * 40)
     with pytest.raises(ConfigError, match="RAY_TMPDIR"):
-        environment.ready_for_ray()
+        environment.prepare_for_ray()
     monkeypatch.setattr(tempfile, "tempdir", "/tmp")
     monkeypatch.delenv("RAY_TMPDIR")
-    environment.ready_for_ray()
+    environment.prepare_for_ray()
     assert "RAY_TMPDIR" not in os.environ
 
 
@@ -85,8 +85,8 @@ def test_a_blank_in_the_path_of_the_interpreter_is_kept_from_ray(
     folder.mkdir()
     (folder / ".venv").symlink_to(Path(sys.prefix))
     monkeypatch.setattr(sys, "executable", str(folder / ".venv" / "bin" / "python"))
-    environment.ready_for_ray()
-    environment.ready_for_ray()
+    environment.prepare_for_ray()
+    environment.prepare_for_ray()
     assert " " not in sys.executable
     prefix = subprocess.run(
         [sys.executable, "-c", "import numpy, sys; print(sys.prefix)"],
@@ -101,15 +101,15 @@ def test_a_blank_in_the_path_of_the_interpreter_is_kept_from_ray(
 def test_a_home_that_cannot_be_written_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/nonexistent")
     with pytest.raises(ConfigError, match="HOME is /nonexistent"):
-        environment.ready_for_ray()
+        environment.prepare_for_ray()
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    environment.ready_for_ray()  # that cluster's machines have homes of their own
+    environment.prepare_for_ray()  # that cluster's machines have homes of their own
 
 
 def test_a_stream_that_is_not_utf_8_loses_a_character_and_not_the_program() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    environment.printable(stream)
+    environment.replace_unencodable(stream)
     print("── accuracy 0.99 …", file=stream, flush=True)
     assert raw.getvalue() == b"?? accuracy 0.99 ?\n"
     for encoding in ("ascii", "latin-1"):
