@@ -67,8 +67,8 @@ def prepare_for_ray() -> None:
     home = Path.home()
     if not os.access(home, os.W_OK | os.X_OK):
         raise ConfigError(
-            f"HOME is {home}, which this user may not write to, and Ray stores its token there: set HOME to a "
-            f"folder of this user"
+            f"HOME is {home}, which this user may not write to, but Ray stores its token there: set HOME to "
+            f"a folder of this user"
         )
 
 
@@ -96,8 +96,8 @@ def _shorten_socket_paths() -> None:
         return
     if ray_tmpdir:
         raise ConfigError(
-            f"RAY_TMPDIR is {ray_tmpdir}, so the paths of Ray's sockets would be too long: set it to a folder "
-            f"with a short path, like /tmp"
+            f"RAY_TMPDIR is {ray_tmpdir}, so the paths of Ray's sockets would be too long: set it to a "
+            f"folder with a short path, like /tmp"
         )
     os.environ["RAY_TMPDIR"] = str(short_folder())
 
