@@ -35,7 +35,7 @@ $(VENV)/.peers: pyproject.toml constraints.txt
 PORT ?= 8000
 DEMO = $(BIN)/python -m ray_jobs.pipeline --config configs/demo.yaml --port $(PORT) $(if $(DATA),--data '$(DATA)') $(if $(TRANSFER),--transfer '$(TRANSFER)') $(ARGS)
 
-.PHONY: demo serve test check-cluster lint format bench-train bench-size bench-clean bench-models bench-engine bench-hops bench-cluster bench-autoscale bench-goodput bench-score
+.PHONY: demo serve test check-cluster lint format bench-train bench-size bench-clean bench-models bench-engine bench-hops bench-cluster bench-head bench-autoscale bench-goodput bench-score
 demo: $(VENV)/.run
 	$(DEMO)
 
@@ -106,6 +106,10 @@ bench-score: $(VENV)/.run
 # Two machines in network namespaces (Linux, root, iproute2).
 bench-cluster: $(VENV)/.dev
 	$(BIN)/python -m tests.performance.bench_cluster $(ARGS)
+
+# A head that is killed and started again, with its state in Redis and without (the same, and redis-server).
+bench-head: $(VENV)/.dev
+	$(BIN)/python -m tests.performance.bench_head $(ARGS)
 
 # Ours and its peers side by side; needs wrk, and the bundles of make bench-models (or ARGS='--bundle folder --fast-bundle folder').
 .PHONY: bench-serve

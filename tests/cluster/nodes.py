@@ -60,6 +60,7 @@ class Cluster:
         self.network, self.token = network, token
         self.nodes: list[Machine] = []
         self.jobs: list[Job] = []
+        self._ids: set[str] = set()  # of nodes that `start` has seen
 
     @property
     def dashboard(self) -> str:
@@ -127,7 +128,10 @@ class Cluster:
             end = time.monotonic() + UP_S
             while process.poll() is None and time.monotonic() < end:
                 with contextlib.suppress(OSError, KeyError):
-                    if machine.address in self.addresses():
+                    # A new head with its state in Redis counts the old one as alive for some seconds.
+                    ids = {node["node_id"] for node in self.alive() if node["node_ip"] == machine.address}
+                    if new := ids - self._ids:
+                        self._ids |= new
                         return
                 time.sleep(0.3)
             machine.kill()
@@ -176,7 +180,7 @@ def _why(machine: Machine) -> str:
     """What the raylets died of, which `ray start` leaves out."""
     lines = [
         line
-        for log in machine.folder.glob("ray/session_2*/logs/raylet.out")
+        for log in machine.folder.glob("ray/session_2*/logs/raylet*.out")
         for line in log.read_text(errors="replace").splitlines()
     ]
     return "\n".join(line for line in lines if "Check failed" in line)
