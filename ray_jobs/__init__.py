@@ -1,1 +1,1 @@
-"""What `ray job submit` runs. One file, one job: `python -m ray_jobs.<name> --config configs/<name>.yaml`."""
+"""The jobs that `ray job submit` runs: `python -m ray_jobs.<name> --config configs/<name>.yaml`."""

@@ -1,9 +1,9 @@
-"""Evaluate a bundle, in the form that is served: test split, slices, invariances, behaviour, transfer set,
-latency; JSON and one HTML page.
+"""Evaluate a bundle as it is served.
 
     python -m ray_jobs.evaluate --config configs/evaluate.yaml --transfer ../shared/data/peterldowns/headlines.csv
 
-The results go into the bundle: metrics.json, report.html, and the card.
+Measures the test split and its slices, invariances, behavioural cases, the transfer set and the latency.
+Writes the results into the bundle: metrics.json, report.html and the model card.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from ray_jobs.scoring import score_texts
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Measures the bundle, writes metrics.json, report.html and the card into it, and returns the metrics
-    document.
+    """Measures the bundle, writes the results into it, and returns the metrics document.
 
     Raises:
-        BundleError: no whole bundle there.
-        DataError: no whole dataset there, or not the bundle's; a transfer set that cannot be read.
+        BundleError: the bundle is missing or incomplete.
+        DataError: the dataset is missing, incomplete, or not the one that the bundle was trained on; or the
+            transfer set cannot be read.
     """
     dataset = open_dataset(config.dataset)
     with workspace.existing(config.bundle, change=True) as folder:
@@ -44,7 +44,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
                 f"not {dataset.fingerprint}"
             )
         document = {**model_card.read_metrics(folder), **measure(config, scorer, dataset)}
-        document.pop("verdict", None)  # a verdict on older measurements
+        document.pop("verdict", None)  # it judged the previous measurements
         report.write(document, folder / "report.html", title=f"Clickbait detector on {dataset.fingerprint}")
         summary = {name: document["test"][name] for name in model_card.SUMMARY}
         model_card.write(folder, document, metrics=summary, verdict=None)
@@ -52,9 +52,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def measure(config: EvaluateConfig, scorer: Scorer, dataset: Dataset) -> dict[str, Any]:
-    """All that is measured of a bundle: `evaluation.measure` over the cluster, and the latency in this
-    process.
-    """
+    """Every measurement of a bundle: the scores on the cluster, the latency in this process."""
     cases, transfer = inputs(config, dataset)
     test = evaluation.test_split(dataset)
 
@@ -62,24 +60,23 @@ def measure(config: EvaluateConfig, scorer: Scorer, dataset: Dataset) -> dict[st
         return score_texts(config.bundle, texts, num_workers=config.num_workers, threads=config.threads)
 
     threshold = scorer.manifest.threshold
-    found = evaluation.measure(
+    measurements = evaluation.measure(
         score, test, transfer=transfer, cases=cases, threshold=threshold, worst=config.worst
     )
-    if found["transfer"]:
-        found["transfer"]["source"] = str(config.transfer).rsplit("/", 1)[-1]
+    if measurements["transfer"]:
+        measurements["transfer"]["source"] = str(config.transfer).rsplit("/", 1)[-1]
     return {
-        **found,
+        **measurements,
         "test_split": evaluation.test_identity(dataset),
         "latency": evaluation.speed(scorer.score, test.texts, config.threads),
     }
 
 
 def inputs(config: EvaluateConfig, dataset: Dataset) -> tuple[tuple[behaviour.Case, ...], Split | None]:
-    """What a bundle is measured on beside its dataset: the behavioural cases, and the transfer set where one
-    is given.
+    """The behavioural cases, and the transfer set if there is one.
 
     Raises:
-        ConfigError: the behavioural file does not fit.
+        ConfigError: the file of behavioural cases is not valid.
         DataError: the transfer set cannot be read, or every headline of it was trained on.
     """
     cases = behaviour.load(config.behaviour_file)
@@ -95,7 +92,7 @@ def main(config: EvaluateConfig) -> None:
 
 
 def table(document: Mapping[str, Any]) -> str:
-    """The figures of the metrics document for a terminal. A figure that is not defined is `none`."""
+    """The metrics document as a table for a terminal. An undefined figure is `none`."""
     test, transfer = document["test"], document["transfer"]
     lines = [SYNTHETIC_NOTICE] if document["synthetic"] else []
     lines += [f"{name:>12}: {_number(test[name])}" for name in model_card.SUMMARY]

@@ -1,11 +1,11 @@
-"""The whole path in one Ray session: preprocess, train, export, evaluate, gate, publish, serve, score over
-HTTP. `make demo`.
+"""Run every step in one Ray session, from raw headlines to a served model (`make demo`).
 
     python -m ray_jobs.pipeline --config configs/demo.yaml
     python -m ray_jobs.pipeline --config configs/demo.yaml --data headlines.csv --transfer others.csv --keep-serving
 
-Writes <work>/summary.json. A dataset and a training run that are there already are not made again: remove
-<work> to start anew. Exit code: 0 promoted, 1 refused by the gate; the others are in `clickbait.cli`.
+The steps are preprocess, train, export, evaluate, gate and publish, serve, score over HTTP. Writes
+<work>/summary.json. An existing dataset or training run is used again; remove <work> to start from nothing.
+Exit code: 0 promoted, 1 refused by the gate; `clickbait.cli` lists the others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from serve import app, ports, settings
 from serve.http import keys
 from serve.settings import Settings
 
-# Written for this purpose: what the server is asked at the end.
+# Written for this demo. The last step scores them over HTTP.
 HEADLINES = (
     "You Won't Believe What This Dog Did When Its Owner Came Home",
     "Parliament approves budget after late night vote",
@@ -48,14 +48,14 @@ HEADLINES = (
 
 
 class Clock:
-    """Seconds of each step."""
+    """Measures how long each step takes, in seconds."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Announces the step and notes how long it took."""
+        """Prints the step's name and records its duration."""
         print(f"── {name}", flush=True)
         start = time.perf_counter()
         yield
@@ -66,18 +66,18 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
     """Runs every step and returns the summary that is written to <work>/summary.json.
 
     Raises:
-        ClickbaitError: what a user can mend, by the step that found it.
+        ClickbaitError: an error that the user can fix, raised by the step that hit it.
     """
-    # What serving needs is looked at now, not after twenty minutes of training and a promotion.
+    # Check the server's settings and port first, not after twenty minutes of training and a promotion.
     registry = storage.join(config.work, "registry")
-    chosen = settings.load(registry=registry, model=config.promote.alias)
-    key = key_for(chosen)
-    ports.bind(chosen.host, config.port).close()
+    server = settings.load(registry=registry, model=config.promote.alias)
+    key = key_for(server)
+    ports.bind(server.host, config.port).close()
     load(GateConfig, config.promote.gate_file)
     tracking.check()
     clock = Clock()
     work = config.work
-    draft = storage.join(work, "bundle")
+    bundle = storage.join(work, "bundle")
     source = config.data or config.preprocess.source
     with clock.step("ray"):
         session.connect()
@@ -86,30 +86,31 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
             config.preprocess.model_copy(update={"source": source, "output": storage.join(work, "datasets")})
         )
     dataset = open_dataset(uri)
-    measuring = {"bundle": draft, "dataset": uri, "transfer": config.transfer or config.evaluate.transfer}
-    evaluating = config.evaluate.model_copy(update=measuring)
-    evaluate.inputs(evaluating, dataset)  # a transfer set that cannot be read is told before training too
+    evaluate_config = config.evaluate.model_copy(
+        update={"bundle": bundle, "dataset": uri, "transfer": config.transfer or config.evaluate.transfer}
+    )
+    evaluate.inputs(evaluate_config, dataset)  # report an unreadable transfer set before training
     with clock.step("train"):
-        training = config.train.model_copy(update={"dataset": uri, "output": storage.join(work, "runs")})
-        training = training.model_copy(update={"name": run_name(training, dataset)})
-        run = train.train(training)
+        train_config = config.train.model_copy(update={"dataset": uri, "output": storage.join(work, "runs")})
+        train_config = train_config.model_copy(update={"name": run_name(train_config, dataset)})
+        run = train.train(train_config)
     with clock.step("export"):
-        export.export(config.export.model_copy(update={"run": run, "dataset": uri, "output": draft}))
+        export.export(config.export.model_copy(update={"run": run, "dataset": uri, "output": bundle}))
     with clock.step("evaluate"):
-        metrics = evaluate.evaluate(evaluating)
+        metrics = evaluate.evaluate(evaluate_config)
     with clock.step("gate and publish"):
         outcome = promote.promote(
-            config.promote.model_copy(update={"bundle": draft, "dataset": uri, "registry": registry})
+            config.promote.model_copy(update={"bundle": bundle, "dataset": uri, "registry": registry})
         )
     served = Registry(registry).alias(config.promote.alias)
     answers: list[dict[str, Any]] = []
     if served is not None:
         with clock.step("serve"):
-            url = app.serve_on_ray(chosen, config.port)
+            url = app.serve_on_ray(server, config.port)
         with clock.step("score over HTTP"):
-            answers = [{"text": text, **ask(url, text, key)} for text in HEADLINES]
+            answers = [{"text": text, **classify(url, text, key)} for text in HEADLINES]
     summary = summarise(dataset, metrics, outcome, answers, clock.seconds)
-    summary["report"] = workspace.address(draft, "report.html")
+    summary["report"] = workspace.address(bundle, "report.html")
     storage.open_storage(work).write("summary.json", json.dumps(summary, indent=2).encode())
     print(table(summary), flush=True)
     if served is not None:
@@ -121,40 +122,40 @@ def pipeline(config: PipelineConfig) -> dict[str, Any]:
 
 
 def run_name(config: TrainConfig, dataset: Dataset) -> str:
-    """A name that another dataset or recipe does not share, so that the same demo run twice resumes and
-    another one starts anew.
+    """A name that depends on the dataset and the recipe.
 
-    It is made of the settings that are not at their defaults: a setting that is added later does not rename
-    the runs that are there.
+    The same demo run twice resumes the run; another dataset or recipe starts a new one. Only settings that
+    differ from their defaults count, so a setting that is added to the code later does not rename old runs.
     """
-    settings, defaults = (description(one, dataset)["config"] for one in (config, TrainConfig()))
+    settings = description(config, dataset)["config"]
+    defaults = description(TrainConfig(), dataset)["config"]
     changed = {key: value for key, value in settings.items() if value != defaults[key]}
     recipe = json.dumps({"dataset": dataset.fingerprint, "config": changed}, sort_keys=True)
     return f"{config.name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
 
 
-def key_for(chosen: Settings) -> str:
-    """A key that the server takes; empty where it asks for none.
+def key_for(server: Settings) -> str:
+    """An API key that the server accepts; empty if the server needs none.
 
     Raises:
-        ConfigError: the server asks for one, and here is only its digest, or none.
+        ConfigError: the server needs a key, and only its digest is known here.
     """
-    keys.Keys(chosen)  # refuses a file without keys
-    text = chosen.api_keys.get_secret_value().encode()
-    if chosen.api_keys_file and not text:
-        text = Path(chosen.api_keys_file).read_bytes()
+    keys.Keys(server)  # refuses a file without keys
+    text = server.api_keys.get_secret_value().encode()
+    if server.api_keys_file and not text:
+        text = Path(server.api_keys_file).read_bytes()
     if words := settings.split(text):
         return words[0].decode()
-    if chosen.keyed:
+    if server.keyed:
         raise ConfigError(
-            "the server asks for a key, and the pipeline asks the server: set CLICKBAIT_API_KEYS or "
+            "the server requires an API key, and the pipeline has none to send: set CLICKBAIT_API_KEYS or "
             "CLICKBAIT_API_KEYS_FILE"
         )
     return ""
 
 
-def ask(url: str, text: str, key: str) -> dict[str, Any]:
-    """The server's answer to one headline; `key` is sent where it is not empty."""
+def classify(url: str, text: str, key: str) -> dict[str, Any]:
+    """The server's answer for one headline. `key` is sent unless it is empty."""
     body = json.dumps({"text": text}).encode()
     headers = {"content-type": "application/json"} | ({"x-api-key": key} if key else {})
     request = urllib.request.Request(f"{url}/classify", body, headers)  # noqa: S310 - our own http URL
@@ -230,7 +231,7 @@ def table(summary: dict[str, Any]) -> str:
 
 
 def wait() -> None:
-    """Until Ctrl-C or SIGTERM."""
+    """Blocks until Ctrl-C or SIGTERM."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -241,7 +242,7 @@ def main(config: PipelineConfig) -> None:
     """Runs the pipeline.
 
     Raises:
-        Refused: the gate let the candidate not through.
+        Refused: the gate refused the candidate.
     """
     summary = pipeline(config)
     if summary["gate"] == "refused":

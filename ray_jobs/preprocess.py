@@ -1,10 +1,10 @@
-"""Headlines in, a dataset out: clean, validate, drop duplicates, split by hash, tokenize; Ray Data,
-streaming.
+"""Make a dataset from raw headlines with Ray Data.
 
     python -m ray_jobs.preprocess --config configs/preprocess.yaml --source headlines.csv
 
-The dataset's folder is named by its content (`clickbait.data.dataset`): the same input and settings return at
-once the second time.
+The steps are clean, validate, drop duplicates, split by hash, tokenize; the rows are streamed. The dataset's
+folder is named by its content (`clickbait.data.dataset`), so a second run with the same input and settings
+returns at once.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ log = logging.getLogger("preprocess")
 
 
 def preprocess(config: PreprocessConfig) -> str:
-    """Writes the dataset, unless it is there, and returns its URI.
+    """Writes the dataset, unless it exists, and returns its URI.
 
     Raises:
-        DataError: a source that cannot be read, too few headlines of a label, or too many rows in quarantine.
-        ModelError: no tokenizer for `config.model`.
+        DataError: the source cannot be read, has too few headlines of a label, or too many rows went into
+            quarantine.
+        ModelError: `config.model` has no tokenizer.
     """
     headlines.classes(config)
     pieces = sources.pieces(config)
@@ -39,7 +40,7 @@ def preprocess(config: PreprocessConfig) -> str:
     uri = storage.join(config.output, head["fingerprint"])
     try:
         dataset.open_dataset(uri)
-        log.info("%s is there already", uri)
+        log.info("%s exists already", uri)
     except DataError:
         with dataset.attempt(uri):
             _write(uri, head, pieces, tokens, config)
@@ -54,26 +55,24 @@ def _write(
     uri: str, head: dict[str, Any], pieces: list[str], tokens: bytes, config: PreprocessConfig
 ) -> None:
     connect()
-    kept = {tokenizer.FILE: dataset.put(uri, tokenizer.FILE, tokens)}
-    found = dataset.count(_partitions(uri, pieces, config))
-    if not dataset.enough(found["counts"], config):
-        # Parts are cut without knowing of each other: of very few headlines a split may get none. In one part
-        # each gets some.
-        found = dataset.count(_partitions(uri, pieces, config.model_copy(update={"partitions": 1})))
-    dataset.seal(uri, {**head, **found, "files": kept | found["files"]})
+    tokenizer_file = {tokenizer.FILE: dataset.put(uri, tokenizer.FILE, tokens)}
+    summary = dataset.count(_partitions(uri, pieces, config))
+    if not dataset.enough(summary["counts"], config):
+        # Each partition is split on its own, so with very few headlines a split may stay empty. One partition
+        # gives every split some.
+        summary = dataset.count(_partitions(uri, pieces, config.model_copy(update={"partitions": 1})))
+    dataset.seal(uri, {**head, **summary, "files": tokenizer_file | summary["files"]})
 
 
 def _partitions(uri: str, pieces: list[str], config: PreprocessConfig) -> list[dict[str, Any]]:
-    """Streams the pieces through one hash shuffle; each partition writes its own parts and returns its
-    counts, in order.
-    """
-    import ray.data  # 2 s, and not needed where the dataset is there
+    """Shuffles the rows by hash, writes each partition's part files, and returns their counts in order."""
+    import ray.data  # takes 2 s, and is not needed if the dataset exists
     from ray.data import TaskPoolStrategy
 
     items = [{"file": file, "piece": piece} for file, piece in enumerate(pieces)]
     names = [sources.name(piece) for piece in pieces]
     readers, writers = (
-        TaskPoolStrategy(size=min(config.num_workers, most)) for most in (len(pieces), config.partitions)
+        TaskPoolStrategy(size=min(config.num_workers, tasks)) for tasks in (len(pieces), config.partitions)
     )
     data = ray.data.from_items(items, override_num_blocks=min(len(items), 4 * config.num_workers))
     data = data.map_batches(
@@ -88,7 +87,7 @@ def _partitions(uri: str, pieces: list[str], config: PreprocessConfig) -> list[d
 
 
 def main(config: PreprocessConfig) -> None:
-    """Preprocess, and print the counts."""
+    """Preprocesses and prints the counts."""
     print(dataset.open_dataset(preprocess(config)).summary())
 
 

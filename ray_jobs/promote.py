@@ -1,12 +1,12 @@
-"""Judge a bundle, and where the gate lets it through publish it as a version and move an alias to it.
+"""Judge a bundle with the gate. If it passes, publish it as a version and move an alias to it.
 
     python -m ray_jobs.promote --config configs/promote.yaml --alias production
-    python -m ray_jobs.promote --alias canary --champion production    # compared with production; moves canary
-    python -m ray_jobs.promote --publish-only          # a version, no alias
-    python -m ray_jobs.promote --version v3            # a version that is there already
-    python -m ray_jobs.promote --rollback              # the alias back to its previous version
+    python -m ray_jobs.promote --alias canary --champion production    # compare with production, move canary
+    python -m ray_jobs.promote --publish-only          # publish a version, move no alias
+    python -m ray_jobs.promote --version v3            # judge a published version
+    python -m ray_jobs.promote --rollback              # move the alias back to its previous version
 
-Exit code: 0 promoted, 1 refused by the gate; the others are in `clickbait.cli`.
+Exit code: 0 promoted, 1 refused by the gate; `clickbait.cli` lists the others.
 """
 
 from __future__ import annotations
@@ -37,30 +37,29 @@ LATENCY_HEADLINES = 100
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it."""
+    """The result of a promotion."""
 
     decision: str
     """`promoted`, `refused`, `published` or `rolled back`."""
     version: str | None
-    """The version that was published or that the alias points at now; None where the candidate was
-    refused.
-    """
+    """The version that was published or that the alias points at now; None if the candidate was refused."""
     verdict: dict[str, Any] | None
 
 
 def promote(config: PromoteConfig) -> Outcome:
-    """Gate, publish, alias. The alias moves only if it still points where it pointed when the candidate was
-    judged.
+    """Runs the gate, publishes the bundle and moves the alias.
+
+    The alias moves only if it still points at the version that the candidate was compared with.
 
     Raises:
-        BundleError: no whole, evaluated bundle there.
-        ConfigError: W&B's settings cannot work.
-        RegistryError: no such version or alias; AliasConflict where somebody else moved the alias meanwhile.
+        BundleError: the bundle is missing, incomplete or not evaluated.
+        ConfigError: W&B's settings are not valid.
+        RegistryError: the version or alias does not exist; AliasConflict if somebody else moved the alias
+            meanwhile.
     """
     registry = Registry(config.registry)
-    if (
-        config.rollback
-    ):  # before W&B's settings are looked at: in an emergency nothing optional stands in the way
+    # A rollback does not check W&B's settings: nothing optional may stop it in an emergency.
+    if config.rollback:
         version = registry.rollback(config.alias)
         tracking.mirror(registry, version, [config.alias], config.wandb_project)
         return Outcome("rolled back", version, None)
@@ -92,19 +91,20 @@ def promote(config: PromoteConfig) -> Outcome:
 
 
 def judge(config: PromoteConfig, folder: Path, registry: Registry) -> tuple[dict[str, Any], str | None]:
-    """The verdict on the bundle in `folder`, and the version that the alias to move points at now (None:
-    there is no such alias).
+    """The verdict on the bundle in `folder`, and the version that the alias to move points at now.
+
+    The version is None if the alias does not exist yet.
 
     Raises:
-        BundleError: the bundle was not evaluated, or the champion is not whole.
-        DataError: no whole dataset there, or not the candidate's.
-        RegistryError: there is no alias of the name `champion`.
+        BundleError: the bundle was not evaluated, or the champion is incomplete.
+        DataError: the dataset is missing, incomplete, or not the one that the candidate was trained on.
+        RegistryError: there is no alias named `champion`.
     """
     bounds = load(GateConfig, config.gate_file)
     document = model_card.read_metrics(folder)
-    moved = registry.alias(config.alias)
-    pointed_at = moved.version if moved else None
-    alias = registry.alias(config.champion) if config.champion else moved
+    alias_to_move = registry.alias(config.alias)
+    pointed_at = alias_to_move.version if alias_to_move else None
+    alias = registry.alias(config.champion) if config.champion else alias_to_move
     if alias is None:
         if config.champion:
             raise RegistryError(
@@ -126,8 +126,9 @@ def judge(config: PromoteConfig, folder: Path, registry: Registry) -> tuple[dict
 
 
 class Rivals:
-    """The versions that an alias names or has named, beside the candidate on its test split. Each is loaded
-    and scored once.
+    """Compares the candidate with every version that an alias names or has named.
+
+    All are scored on the candidate's test split. Each version is loaded and scored once.
     """
 
     def __init__(self, registry: Registry, alias: Alias, candidate: Scorer, dataset: Dataset) -> None:
@@ -147,7 +148,7 @@ class Rivals:
         """The version that the alias points at.
 
         Raises:
-            BundleError: it is not whole.
+            BundleError: it is incomplete.
         """
         version = self._alias.version
         return gate.Champion(
@@ -158,53 +159,46 @@ class Rivals:
         )
 
     def best(self, split: Any) -> gate.Best | None:
-        """The most accurate version on the candidate's test split; None where no manifest says how accurate
-        one is.
+        """The most accurate version on the candidate's test split; None if no manifest holds an accuracy.
 
-        `split` is the candidate's `test_split` of the metrics document. The manifests say which version is
-        the most accurate of those evaluated on this split, and which of those evaluated on others. Both are
-        scored now, and the better one is the answer.
+        `split` is `test_split` of the candidate's metrics document. By the accuracies in the manifests, one
+        version is the best of those evaluated on this split, and one the best of those evaluated on other
+        splits. Both are scored now on this split, and the better one is returned.
         """
-        here: dict[str, float] = {}
-        elsewhere: dict[str, float] = {}
+        same_split: dict[str, float] = {}
+        other_split: dict[str, float] = {}
         for version, manifest in self._manifests.items():
             accuracy = manifest.metrics.get("accuracy")
-            known = (manifest.verdict or {}).get("test_split")
-            same = manifest.dataset == self._candidate.manifest.dataset or (
-                known is not None and known == split
+            version_split = (manifest.verdict or {}).get("test_split")
+            is_same = manifest.dataset == self._candidate.manifest.dataset or (
+                version_split is not None and version_split == split
             )
             if accuracy is not None:
-                (here if same else elsewhere)[version] = accuracy
-        found = []
-        for accuracies in (here, elsewhere):
+                (same_split if is_same else other_split)[version] = accuracy
+        count = len(same_split) + len(other_split)
+        bests = []
+        for accuracies in (same_split, other_split):
             for version in sorted(
                 accuracies, key=lambda name: (-accuracies[name], name not in self._scorers)
             ):
                 try:
                     compared = self._compare(version)
                 except (BundleError, StorageError) as error:
-                    log.warning("%s, of the best versions, cannot be loaded: %s", version, error)
-                    if accuracies is elsewhere:
-                        continue  # its manifest's accuracy is of other headlines
-                    found.append(gate.Best(version, accuracies[version], len(here) + len(elsewhere), None))
+                    log.warning("%s is one of the best versions, but cannot be loaded: %s", version, error)
+                    if accuracies is other_split:
+                        continue  # its accuracy was measured on other headlines
+                    bests.append(gate.Best(version, accuracies[version], count, None))
                 else:
-                    found.append(
-                        gate.Best(
-                            version,
-                            compared.accuracy,
-                            len(here) + len(elsewhere),
-                            compared,
-                            self._other_dataset(version),
-                        )
-                    )
+                    dataset = self._other_dataset(version)
+                    bests.append(gate.Best(version, compared.accuracy, count, compared, dataset))
                 break
-        return max(found, key=lambda best: best.accuracy, default=None)
+        return max(bests, key=lambda best: best.accuracy, default=None)
 
     def fastest(self) -> gate.Fastest | None:
-        """The fastest version; None where no verdict says how fast one is.
+        """The fastest version; None if no stored verdict holds a latency.
 
-        Which one is the fastest, the stored verdicts say; how fast it is, is measured now. One that cannot be
-        loaded is passed over.
+        The stored verdicts decide which version is the fastest. Its latency is then measured now, beside the
+        candidate's. A version that cannot be loaded is skipped.
         """
         latencies = {}
         for version, manifest in self._manifests.items():
@@ -215,18 +209,18 @@ class Rivals:
             try:
                 return gate.Fastest(version, self._latency_ratio(version), len(latencies))
             except (BundleError, StorageError) as error:
-                log.warning("the fastest version, %s, cannot be loaded: %s", version, error)
+                log.warning("%s is the fastest version, but cannot be loaded: %s", version, error)
         return None
 
     def _read_manifests(self) -> dict[str, Manifest]:
-        """The manifest of every version, without those that are gone or torn."""
-        found = {}
+        """The manifest of every version that exists and is complete."""
+        manifests = {}
         for version in self._alias.named():
             try:
-                found[version] = self._registry.manifest(version)
+                manifests[version] = self._registry.manifest(version)
             except (BundleError, RegistryError) as error:
                 log.warning("%s is left out of the comparison: %s", version, error)
-        return found
+        return manifests
 
     def _scorer(self, version: str) -> Scorer:
         if version not in self._scorers:
@@ -261,15 +255,15 @@ def main(config: PromoteConfig) -> None:
     """Promotes and prints the verdict.
 
     Raises:
-        Refused: the gate let the candidate not through.
+        Refused: the gate refused the candidate.
     """
     outcome = promote(config)
     if outcome.verdict is not None:
         print(gate.table(outcome.verdict))
     if outcome.decision == "refused":
         raise Refused(f"{config.alias} stays where it is; the checks marked FAIL say why")
-    told = "" if outcome.decision == "published" else f", {config.alias} points at it"
-    print(f"{outcome.decision}: {outcome.version}{told}")
+    alias = "" if outcome.decision == "published" else f", {config.alias} points at it"
+    print(f"{outcome.decision}: {outcome.version}{alias}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Where Ray Train and Ray Tune keep their own state: a folder, or a bucket with the rights that this
-project's accounts have.
+"""Storage for the state of Ray Train and Ray Tune: a folder or a bucket.
 
-Ray makes a directory before it writes, and for a bucket pyarrow asks first whether the bucket is there
-(`storage.buckets.get`), a right that roles/storage.objectUser lacks. Object stores have no directories, so
-nothing is made and nothing is asked.
+Ray creates a directory before it writes. On a bucket, pyarrow then checks first that the bucket exists. That
+needs `storage.buckets.get`, a permission that roles/storage.objectUser does not include. Object stores have no
+directories, so `ObjectStore` skips the call.
 """
 
 from __future__ import annotations
@@ -18,15 +17,12 @@ from clickbait import storage
 
 
 def run_storage(uri: str) -> dict[str, Any]:
-    """The arguments `storage_path` and `storage_filesystem` of Ray's RunConfig for a URI (a path or
-    gs://...).
-    """
+    """`storage_path` and `storage_filesystem` of Ray's RunConfig for a URI (a path or gs://...)."""
     if storage.is_local(uri):
         return {"storage_path": uri, "storage_filesystem": None}
     filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
-    if emulator := os.environ.get(
-        "STORAGE_EMULATOR_HOST"
-    ):  # Google's own client reads it, and pyarrow's does not
+    # Google's client reads this variable, but pyarrow does not.
+    if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):
         parts = urlsplit(emulator)
         filesystem = pyarrow.fs.GcsFileSystem(
             anonymous=True, scheme=parts.scheme, endpoint_override=parts.netloc
@@ -35,7 +31,7 @@ def run_storage(uri: str) -> dict[str, Any]:
 
 
 class ObjectStore(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
-    """A file system of pyarrow's without directories: everything is passed on, but for `create_dir`."""
+    """A pyarrow file system that passes every call on, except `create_dir`, which does nothing."""
 
     def __init__(self, filesystem: pyarrow.fs.FileSystem) -> None:
         self.filesystem = filesystem
@@ -59,7 +55,7 @@ class ObjectStore(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]  # pyarro
         return self.filesystem.get_file_info(selector)
 
     def create_dir(self, path: str, recursive: bool) -> None:
-        """Nothing: an object's name has its path."""
+        """Does nothing: an object's name includes its path."""
 
     def delete_dir(self, path: str) -> None:
         self.filesystem.delete_dir(path)
@@ -68,7 +64,7 @@ class ObjectStore(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]  # pyarro
         self.filesystem.delete_dir_contents(path, missing_dir_ok=missing_dir_ok)
 
     def delete_root_dir_contents(self) -> None:
-        raise NotImplementedError("a whole bucket is not emptied")
+        raise NotImplementedError("refuses to delete everything in a bucket")
 
     def delete_file(self, path: str) -> None:
         self.filesystem.delete_file(path)

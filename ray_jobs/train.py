@@ -2,9 +2,9 @@
 
     python -m ray_jobs.train --config configs/train.yaml --epochs 3 --lr 5e-5
 
-One DDP worker a core or a GPU under Ray Train's TorchTrainer (Train V2); `--num-workers 0` trains in this
-process. The same command after a kill goes on from the newest whole checkpoint. The loop is
-`clickbait.training.loop`.
+Ray Train's TorchTrainer (Train V2) starts one DDP worker per core or GPU; `--num-workers 0` trains in this
+process. If the job was killed, the same command resumes from the newest complete checkpoint. The training loop
+is in `clickbait.training.loop`.
 """
 
 from __future__ import annotations
@@ -26,65 +26,66 @@ from ray_jobs.session import connect
 
 
 def train(config: TrainConfig) -> str:
-    """Runs or resumes the training and returns the run's URI; at once where the run is done already.
+    """Trains or resumes, and returns the run's URI. Returns at once if the run is finished.
 
     Raises:
-        ConfigError: W&B's settings cannot work.
-        DataError: no whole dataset there, or the run's folder holds another run.
-        ModelError: the base model is not available, or the dataset was cut by another tokenizer.
+        ConfigError: W&B's settings are not valid.
+        DataError: the dataset is missing or incomplete, or the run's folder holds another run.
+        ModelError: the base model is not available, or the dataset was made with another tokenizer.
         RunInUse: another process is training this run.
-        TrainingDiverged: the loss is not a number any more.
+        TrainingDiverged: the loss became NaN or infinite.
     """
     tracking.check()
     dataset = open_dataset(config.dataset)
-    # Off a terminal a bar is a page of log for each of its steps.
+    # Without a terminal, a progress bar fills the log.
     config = config.model_copy(
         update={"dataset": dataset.uri, "progress": config.progress and sys.stderr.isatty()}
     )
     run = Run(storage.join(config.output, config.name))
-    there = (run.read_json("run.json") or {}).get("config", {}).get("model")
-    config = config.model_copy(update={"model": locate.pin(config.model, there)})
-    locate.locate(config.model)  # before any worker starts
+    started_with = (run.read_json("run.json") or {}).get("config", {}).get("model")
+    config = config.model_copy(update={"model": locate.pin(config.model, started_with)})
+    locate.locate(config.model)  # fail before any worker starts
     dataset.check_model(config.model)
     claim(run, config, dataset)
     if run.read_json("done.json") is not None:
         return run.uri
     driver = uuid.uuid4().hex
-    # Held from here, for a clear error while somebody else trains; the first worker takes the lease over from
-    # this process.
+    # Take the lease here, so that a second trainer gets a clear error. The first worker takes it over.
     with run.hold(driver):
-        if run.read_json("done.json") is not None:  # done while this process waited for the lease
+        if run.read_json("done.json") is not None:  # finished while this process waited for the lease
             return run.uri
         if config.num_workers:
             connect()
             check_resources(config)
-        from ray_jobs.trainer import fit  # 5 s of torch and Ray Train: what is wrong is told before
+        # Importing torch and Ray Train takes 5 s, so the checks above come first.
+        from ray_jobs.trainer import fit
 
         fit(config, driver=driver)
     return run.uri
 
 
 def check_resources(config: TrainConfig) -> None:
-    """Refuses what this cluster can never give, and would otherwise wait for without end. An autoscaler may
-    yet give it.
+    """Raises DataError if the workers need more than the cluster has: Ray would wait forever.
+
+    A cluster that scales itself (CLICKBAIT_AUTOSCALES=1) is not checked.
     """
     if os.environ.get("CLICKBAIT_AUTOSCALES") == "1":
         return
-    there = ray.cluster_resources()
-    for name, asked in (
+    available = ray.cluster_resources()
+    for name, required in (
         ("CPU", config.cpus_per_worker * config.num_workers),
         ("GPU", config.num_workers * config.use_gpu),
     ):
-        if asked > there.get(name, 0):
+        if required > available.get(name, 0):
             raise DataError(
-                f"{config.num_workers} workers ask for {asked:g} {name}, the cluster has "
-                f"{there.get(name, 0):g}: lower --num-workers "
-                f"or --cpus-per-worker (or set CLICKBAIT_AUTOSCALES=1 where the cluster grows)"
+                f"{config.num_workers} workers need {required:g} {name}, the cluster has "
+                f"{available.get(name, 0):g}: lower --num-workers "
+                f"or --cpus-per-worker (or set CLICKBAIT_AUTOSCALES=1 if the cluster scales itself)"
             )
 
 
 def main(config: TrainConfig) -> None:
-    """Train and say where the best checkpoint is."""
+    """Trains and prints where the best checkpoint is."""
     uri = train(config)
     run = Run(uri)
     best = run.read_json("best.json") or {}

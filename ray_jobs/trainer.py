@@ -1,10 +1,10 @@
-"""The TorchTrainer of `ray_jobs.train`, and what its workers run.
+"""The TorchTrainer of `ray_jobs.train`, and the function that its workers run.
 
-A `ClickbaitError` that a worker raises comes out of `fit` as itself, and Ray does not start the workers
-again. The exception is a storage that does not answer: that may pass, so Ray tries again.
+`fit` raises a worker's `ClickbaitError` unchanged, and Ray does not restart the workers. The exception is a
+`StorageError`: the storage may recover, so Ray tries again.
 
-Ray Train's controller and the process that starts it import this module: what only a worker needs
-(transformers, the loop) is imported there, and spares each of the two some seconds.
+Ray Train's controller and the process that starts it both import this module. What only a worker needs
+(transformers, the training loop) is imported in the worker, which saves each of the two some seconds.
 """
 
 from __future__ import annotations
@@ -31,13 +31,12 @@ from clickbait.data.dataset import open_dataset
 from clickbait.errors import ClickbaitError, StorageError
 from ray_jobs.ray_storage import run_storage
 
-log = logging.getLogger(
-    "ray.train.clickbait"
-)  # below Ray Train's own, which a worker's console and log file show
-# Of the last epoch, to Prometheus as ray_clickbait_train_<name>{run}, from the machine of the first worker.
+# A child of Ray Train's logger, which writes to the worker's console and log file.
+log = logging.getLogger("ray.train.clickbait")
+# Figures of the last epoch. The first worker exports them to Prometheus as ray_clickbait_train_<name>{run}.
 GAUGES = {
     "epoch": "Epochs done",
-    "rows_per_second": "Headlines trained on a second, of all workers",
+    "rows_per_second": "Headlines trained per second, all workers together",
     "train_loss": "Mean loss",
     "val_log_loss": "Log loss on validation",
     "val_accuracy": "Accuracy on validation",
@@ -45,28 +44,23 @@ GAUGES = {
 
 
 class NoRetry(UserCallback):  # type: ignore[misc]  # ray is untyped
-    """Ends the training where starting the workers again would end in the same error: Ray's own policy tells
-    no error from another.
+    """Ends the training when restarted workers would fail with the same error.
 
-    Ray Train calls it in its controller, and what it raises there is no worker's failure, so `max_failures`
-    does not count.
+    Ray's policy treats all errors alike. Ray Train calls this callback in its controller. An error raised
+    there does not count as a worker's failure, so `max_failures` does not apply.
     """
 
     def after_exception(self, *, worker_exceptions: dict[int, Exception], **_: Any) -> None:
-        error = ours(worker_exceptions)
+        error = first_clickbait_error(worker_exceptions)
         if error is not None and not isinstance(error, StorageError):
-            logging.getLogger("ray.train").setLevel(
-                logging.ERROR
-            )  # or the controller logs its own traceback as it ends
-            raise ray.train.ControllerError(
-                error
-            )  # not `error`: Ray logs the traceback of what it does not expect
+            # Otherwise the controller logs a traceback of itself when it ends.
+            logging.getLogger("ray.train").setLevel(logging.ERROR)
+            # Ray logs the traceback of any other type of error.
+            raise ray.train.ControllerError(error)
 
 
-def ours(worker_exceptions: Mapping[int, Exception]) -> ClickbaitError | None:
-    """The first of our own errors that a worker raised, by rank; what other ranks raise is what a rank that
-    ends does to them.
-    """
+def first_clickbait_error(worker_exceptions: Mapping[int, Exception]) -> ClickbaitError | None:
+    """The ClickbaitError of the lowest rank. Other ranks fail only because that one ended."""
     in_order = (exception for _, exception in sorted(worker_exceptions.items()))
     return next((exception for exception in in_order if isinstance(exception, ClickbaitError)), None)
 
@@ -81,13 +75,13 @@ def fit(
     """Trains under a TorchTrainer until the run is over.
 
     Args:
-        config: what to train, and how.
+        config: the run.
         group: the W&B group.
-        driver: the command that the workers belong to (`clickbait.storage.lease`).
-        callbacks: told what the workers report.
+        driver: the id of the command that the workers belong to (`clickbait.storage.lease`).
+        callbacks: called with the workers' reports.
 
     Raises:
-        ClickbaitError: what a worker raised of ours.
+        ClickbaitError: a worker raised it.
         ray.train.TrainingFailedError: workers died or failed more than `max_failures` times.
     """
     try:
@@ -97,7 +91,7 @@ def fit(
             raise error.controller_failure from None
         raise
     except ray.train.WorkerGroupError as error:
-        if (cause := ours(error.worker_failures)) is not None:
+        if (cause := first_clickbait_error(error.worker_failures)) is not None:
             raise cause from None
         raise
 
@@ -106,8 +100,8 @@ def trainer(
     config: TrainConfig, *, group: str | None, driver: str, callbacks: Sequence[UserCallback]
 ) -> TorchTrainer:
     """The TorchTrainer of a run."""
-    # A worker waits at each report until the controller looks: at Ray's 2 s an epoch of a small model would
-    # be mostly that.
+    # A worker waits at each report until the controller polls. With Ray's default of 2 s, a small model would
+    # spend most of an epoch waiting.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     return TorchTrainer(
         _worker,
@@ -119,8 +113,7 @@ def trainer(
             resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.use_gpu else {})},
         ),
         run_config=ray.train.RunConfig(
-            # A name of its own each time: the loop resumes from the run's checkpoints, never from Ray Train's
-            # snapshot.
+            # The name is unique: the loop resumes from the run's checkpoints, not from Ray Train's snapshot.
             name=f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",
             **run_storage(storage.join(config.output, "ray")),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
@@ -130,7 +123,7 @@ def trainer(
 
 
 def _worker(values: dict[str, Any]) -> None:
-    """What each Ray Train worker runs."""
+    """Trains in one Ray Train worker."""
     telemetry.off()
     from clickbait.training.loop import Place, fit
 
@@ -143,15 +136,15 @@ def _worker(values: dict[str, Any]) -> None:
         device=str(ray.train.torch.get_device()) if config.use_gpu else "cpu",
     )
 
-    shown = config.num_workers > 0 and place.rank == 0  # without workers there may be no Ray
+    exports = config.num_workers > 0 and place.rank == 0  # without workers there may be no Ray
     gauges = (
         {name: Gauge(f"clickbait_train_{name}", text, ("run",)) for name, text in GAUGES.items()}
-        if shown
+        if exports
         else {}
     )
 
     def report(metrics: dict[str, float], checkpoint: str) -> None:
-        """Ray Train is told of every epoch; its checkpoint is a pointer to ours."""
+        """Reports an epoch to Ray Train. Ray's checkpoint holds only the URI of ours."""
         for name, gauge in gauges.items():
             gauge.set(metrics[name], {"run": config.name})
         if place.rank == 0:
@@ -184,14 +177,13 @@ def _worker(values: dict[str, Any]) -> None:
             group=values["group"],
             driver=values["driver"],
         )
-    except (
-        ClickbaitError
-    ) as error:  # Ray logs the traceback of what a worker raises, three times: of ours the message says all
+    except ClickbaitError as error:
+        # Ray logs a worker's traceback three times. The message of a ClickbaitError says enough without it.
         raise error.with_traceback(None) from None
 
 
 def _bar(total: int, desc: str) -> Any:
-    """A progress bar that Ray carries to the driver's terminal."""
+    """A progress bar that Ray shows in the driver's terminal."""
     from ray.experimental import tqdm_ray
 
     return tqdm_ray.tqdm(total=total, desc=desc)
