@@ -55,12 +55,12 @@ def _write(
     uri: str, head: dict[str, Any], pieces: list[str], tokens: bytes, config: PreprocessConfig
 ) -> None:
     connect()
-    tokenizer_file = {tokenizer.FILE: dataset.put(uri, tokenizer.FILE, tokens)}
-    summary = dataset.count(_partitions(uri, pieces, config))
-    if not dataset.enough(summary["counts"], config):
+    tokenizer_file = {tokenizer.FILE: dataset.sealed(uri).put(tokenizer.FILE, tokens)}
+    summary = dataset.add_up(_partitions(uri, pieces, config))
+    if not dataset.has_both_labels(summary["counts"], config):
         # Each partition is split on its own, so with very few headlines a split may stay empty. One partition
         # gives every split some.
-        summary = dataset.count(_partitions(uri, pieces, config.model_copy(update={"partitions": 1})))
+        summary = dataset.add_up(_partitions(uri, pieces, config.model_copy(update={"partitions": 1})))
     dataset.seal(uri, {**head, **summary, "files": tokenizer_file | summary["files"]})
 
 

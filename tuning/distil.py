@@ -28,7 +28,7 @@ from clickbait import cli, sample, storage
 from clickbait.config import Config, PreprocessConfig, TrainConfig, Uri
 from clickbait.data import soft_labels as softlabels
 from clickbait.data import sources, token_ids
-from clickbait.data.dataset import Dataset, is_whole, open_dataset
+from clickbait.data.dataset import Dataset, open_dataset
 from clickbait.data.headlines import SPLITS
 from clickbait.errors import DataError
 from clickbait.inference.scorer import Scorer
@@ -99,7 +99,7 @@ def soft_labels(config: DistilConfig, dataset: Dataset) -> str:
     }
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     uri = storage.join(config.output, name)
-    if is_whole(uri):
+    if softlabels.sealed(uri).is_whole():
         return uri
     rows = headlines(config, dataset)
     texts: list[str] = rows["headline"].to_pylist()

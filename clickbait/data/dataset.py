@@ -1,21 +1,20 @@
-"""A dataset on disk: named by its content, whole once `_SUCCESS` is there, every file's SHA-256 in its
-manifest.
+"""A dataset on disk: a sealed folder (`clickbait.storage.sealed_folder`) that is named by its content.
 
-    <output>/<fingerprint>/{train,validation,test}/part-00000.parquet   headline, label, key, input_ids, length; by key
+    <output>/<fingerprint>/{train,validation,test}/part-00000.parquet   headline, label, key (sorted by it),
+                                                                        input_ids, length
                            quarantine/part-00000.parquet                source, row, headline, label, reason
-                           tokenizer.json  manifest.json  _SUCCESS (last; the manifest's SHA-256)
-    <output>/latest.json                                                {"fingerprint": ...}, so that <output>/latest opens
+                           tokenizer.json  manifest.json  _SUCCESS
+    <output>/latest.json                                                {"fingerprint": ...}: <output>/latest
 
-Nothing in it depends on time, host, path or the number of workers: two runs with the same fingerprint write
-the same bytes, so a run that died half-way, or two at once, do no harm. While a job writes, a file of its own
-stands in `attempts/`: a job that fails deletes what was written only where no other job is at work and no
-whole dataset stands.
+Nothing in it depends on time, host, path or the number of workers: two runs with the same fingerprint
+write the same bytes. So a run that died half-way, or two runs at once, do no harm. Each job that writes has a
+file of its own in `attempts/`. A job that fails deletes what was written, but only where no other job writes
+and the folder is not whole.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import math
@@ -36,26 +35,20 @@ from clickbait.data import headlines, sources, token_ids
 from clickbait.data.headlines import MALFORMED_ROW, REASONS, SPLITS
 from clickbait.errors import ClickbaitError, DataError, NotFound, StorageError
 from clickbait.pretrained import tokenizer
+from clickbait.storage.sealed_folder import SealedFolder, sha256
 from clickbait.text import LABELS
 
 SCHEMA = 1  # raise it when the same input gives other bytes
-READER = 2  # of csv and tsv: the first one lost the rows behind a quote that nothing closes
+READER = 2  # version of the csv and tsv reader: the first one lost the rows after a quote that nothing closes
 LATEST = "latest"
-MANIFEST, SUCCESS = "manifest.json", "_SUCCESS"
 ATTEMPTS = "attempts"
 ROW_GROUP = 20_000
-FREE = {
-    "source",
-    "sample_size",
-    "output",
-    "model",
-    "num_workers",
-    "max_quarantined",
-}  # config that changes no byte, or is named by what it gives
-# The settings of the first version, which name a dataset whatever their value. One that is added later is in
-# the name only where it is not at its default, so a dataset that is there keeps its name: the default must be
-# what the code did before.
-FIRST = {
+# Settings that are no part of the fingerprint: they change no byte, or the fingerprint holds what they name.
+NOT_IN_FINGERPRINT = {"source", "sample_size", "output", "model", "num_workers", "max_quarantined"}
+# Settings of the first version: always part of the fingerprint. A later setting is part of it only
+# where its value is not the default, so that an existing dataset keeps its name. The default must be what the
+# code did before.
+ALWAYS_IN_FINGERPRINT = {
     "headline_column",
     "label_column",
     "clickbait_values",
@@ -63,9 +56,9 @@ FIRST = {
     "max_characters",
     "max_tokens",
     "partitions",
+    "validation_fraction",
+    "test_fraction",
 }
-FIRST |= {"validation_fraction", "test_fraction"}
-MENDED = "delete the folder and run python -m ray_jobs.preprocess again"
 
 PART = pa.schema([*headlines.KEPT, ("input_ids", pa.list_(pa.int32())), ("length", pa.int16())])
 
@@ -89,14 +82,12 @@ class Dataset:
 
     @property
     def max_tokens(self) -> int:
-        """Where headlines were cut."""
+        """Headlines were cut at this number of tokens."""
         return int(self.manifest["max_tokens"])
 
     @property
     def tokenizer(self) -> bytes:
-        """The `tokenizer.json` that cut the headlines; a DataError where it is not the one that the manifest
-        names.
-        """
+        """The `tokenizer.json` that cut the headlines; DataError where its SHA-256 is not the manifest's."""
         return self._read(tokenizer.FILE)
 
     def check_model(self, model: str) -> None:
@@ -112,7 +103,7 @@ class Dataset:
         """The rows of `train`, `validation`, `test` or `quarantine`, parts in order.
 
         Raises:
-            DataError: a part is missing or its SHA-256 is not the manifest's; nothing of it was parsed.
+            DataError: a part is missing or its SHA-256 is not the manifest's; no byte of it was parsed.
         """
         assert split in (*SPLITS, "quarantine"), split
         schema = headlines.QUARANTINE if split == "quarantine" else PART
@@ -127,20 +118,19 @@ class Dataset:
         )
 
     def check_reader(self) -> None:
-        """Refuses a dataset with broken rows that an earlier version read.
+        """Refuses a dataset in which an earlier version of the csv reader may have lost rows.
 
         Raises:
-            DataError: rows may be missing in it.
+            DataError: it has malformed rows, and that version read them.
         """
         if self.manifest.get("reader") != READER and self.manifest["counts"]["reasons"].get(MALFORMED_ROW):
             raise DataError(
-                f"{self.uri}: an earlier version wrote it, which lost rows behind quotes that nothing "
-                f"closes: delete that folder "
-                "and run the same command again"
+                f"{self.uri}: an earlier version wrote it, which lost the rows after a quote that nothing "
+                f"closes: delete that folder and run the same command again"
             )
 
     def check_quarantine(self, most: float) -> None:
-        """Refuses a dataset whose source mostly failed.
+        """Refuses a dataset with too many rows in quarantine.
 
         Raises:
             DataError: more than the share `most` of its rows is in quarantine.
@@ -159,14 +149,14 @@ class Dataset:
         first = next(row for row in rows if row["reason"] == reasons[0][1])
         raise DataError(
             f"{self.manifest['source']}: {counts['quarantined']:,} of {counts['in']:,} rows are in "
-            f"quarantine ({listed}; "
-            f"the first is row {first['row']} of {first['source']}), more than max_quarantined: {most:g}. "
+            f"quarantine ({listed}; the first is row {first['row']} of {first['source']}), "
+            f"more than max_quarantined: {most:g}. "
             f"Look at {self.uri}/quarantine and fix the source, or accept it with --max-quarantined "
             f"{math.ceil(share * 100) / 100:g}"
         )
 
     def summary(self) -> str:
-        """What became of the rows, as a small table; it says where the headlines are synthetic."""
+        """The counts as a small table, with a notice where the headlines are synthetic."""
         counts = self.manifest["counts"]
         lines = [self.manifest["notice"]] if self.synthetic else []
         lines += [f"{name:>12} {counts[name]:>12,}" for name in ("in", "kept", "quarantined", "duplicates")]
@@ -178,13 +168,12 @@ class Dataset:
         return "\n".join([*lines, f"dataset: {self.uri}"])
 
     def _read(self, key: str) -> bytes:
-        try:
-            data = storage.open_storage(self.uri).read(key)
-        except NotFound:
-            raise DataError(f"{storage.join(self.uri, key)}: missing: {MENDED}") from None
-        if sha256(data) != self.manifest["files"][key]["sha256"]:
-            raise DataError(f"{storage.join(self.uri, key)}: its SHA-256 is not the manifest's: {MENDED}")
-        return data
+        return sealed(self.uri).read(key, self.manifest)
+
+
+def sealed(uri: str) -> SealedFolder:
+    """The folder of a dataset, whole or in the making."""
+    return SealedFolder(uri, "dataset", "python -m ray_jobs.preprocess")
 
 
 def open_dataset(uri: str) -> Dataset:
@@ -194,44 +183,37 @@ def open_dataset(uri: str) -> Dataset:
         DataError: no whole dataset there.
     """
     uri = storage.absolute(uri)
-    parent, _, base = uri.rpartition("/")
-    try:
-        if base == LATEST:
-            uri = storage.join(
-                parent, str(json.loads(storage.open_storage(parent).read(f"{LATEST}.json"))["fingerprint"])
-            )
-        store = storage.open_storage(uri)
-        success, data = store.read(SUCCESS).decode(errors="replace").strip(), store.read(MANIFEST)
-    except NotFound:
-        raise DataError(
-            f"{uri}: no whole dataset there: run python -m ray_jobs.preprocess, or name the folder of one"
-        ) from None
-    except StorageError:
-        raise
-    except (KeyError, TypeError, ValueError):
-        raise DataError(
-            f"{parent}/{LATEST}.json: not written by preprocess: run python -m ray_jobs.preprocess again"
-        ) from None
-    if sha256(data) != success:
-        raise DataError(f"{uri}/{MANIFEST}: its SHA-256 is not the one in {SUCCESS}: {MENDED}")
-    manifest = json.loads(data)
+    output, _, name = uri.rpartition("/")
+    if name == LATEST:
+        uri = storage.join(output, _latest(output))
+    manifest = sealed(uri).manifest()
     if manifest["schema"] != SCHEMA:
         raise DataError(
-            f"{uri}: has schema {manifest['schema']}, this version reads {SCHEMA}: run python -m "
-            f"ray_jobs.preprocess again"
+            f"{uri}: has schema {manifest['schema']}, this version reads {SCHEMA}: "
+            f"run python -m ray_jobs.preprocess again"
         )
     return Dataset(uri, manifest)
 
 
-def sha256(data: bytes) -> str:
-    """Hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()
+def _latest(output: str) -> str:
+    """The fingerprint that `latest.json` names; `latest` itself where there is no such file."""
+    try:
+        data = storage.open_storage(output).read(f"{LATEST}.json")
+    except NotFound:
+        return LATEST
+    try:
+        return str(json.loads(data)["fingerprint"])
+    except (KeyError, TypeError, ValueError):
+        raise DataError(
+            f"{output}/{LATEST}.json: not written by preprocess: run python -m ray_jobs.preprocess again"
+        ) from None
 
 
 def identify(config: PreprocessConfig, pieces: Sequence[str], tokens: bytes) -> dict[str, Any]:
-    """All that a dataset's bytes follow from: the head of its manifest, fingerprint included.
+    """All that a dataset's bytes depend on: the head of its manifest, with the fingerprint.
 
-    Names go in without their folders, and count: a quarantined row tells the file that it comes from.
+    The names of the source's files are part of the fingerprint, without their folders: a quarantined row
+    names its file.
     """
     files = [
         [sources.name(piece), digest] for piece, digest in zip(pieces, sources.digests(pieces), strict=True)
@@ -258,20 +240,24 @@ def identify(config: PreprocessConfig, pieces: Sequence[str], tokens: bytes) -> 
 
 def _settings(config: PreprocessConfig) -> dict[str, Any]:
     """The settings that change a dataset's bytes."""
-    settings, defaults = (one.model_dump(mode="json", exclude=FREE) for one in (config, type(config)()))
-    return {name: value for name, value in settings.items() if name in FIRST or value != defaults[name]}
+    settings, defaults = (
+        one.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT) for one in (config, type(config)())
+    )
+    return {
+        name: value
+        for name, value in settings.items()
+        if name in ALWAYS_IN_FINGERPRINT or value != defaults[name]
+    }
 
 
 def write_partition(judged: pa.Table, uri: str, names: list[str], config: PreprocessConfig) -> pa.Table:
-    """Settles and tokenizes one whole partition, writes its parts below `uri`, and returns what it counted,
-    as one row of JSON.
+    """Settles, tokenizes and writes one whole partition; returns its counts, as one row of JSON.
 
-    What a user can mend is told in that row: raised in a task, it would come out wrapped in Ray's own
+    An error that a user can fix is in that row too: raised in a task, it would come out wrapped in Ray's own
     tracebacks.
     """
-    os.environ.setdefault(
-        "TOKENIZERS_PARALLELISM", "false"
-    )  # one task, one core: `num_workers` says how many there are
+    # One task, one core: `num_workers` says how many tasks there are.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     partition = judged["partition"][0].as_py()
     try:
         summary = _write(partition, judged, uri, names, config)
@@ -284,17 +270,17 @@ def _write(
     partition: int, judged: pa.Table, uri: str, names: list[str], config: PreprocessConfig
 ) -> dict[str, Any]:
     settled = headlines.settle(judged, names, config)
-    store = storage.open_storage(uri)
+    folder = sealed(uri)
     files: dict[str, dict[str, Any]] = {}
 
-    def write(folder: str, table: pa.Table) -> None:
+    def write(split: str, table: pa.Table) -> None:
         if table.num_rows:
-            key = f"{folder}/part-{partition:05d}.parquet"
-            files[key] = put(uri, key, parquet_bytes(table), table.num_rows)
+            key = f"{split}/part-{partition:05d}.parquet"
+            files[key] = folder.put(key, parquet_bytes(table), table.num_rows)
 
     lengths: Counter[int] = Counter()
     splits = {}
-    cutter = tokenizer.load(store.read(tokenizer.FILE), config.max_tokens)
+    cutter = tokenizer.load(storage.open_storage(uri).read(tokenizer.FILE), config.max_tokens)
     for name, table in settled.splits.items():
         ids, length = token_ids.encode(cutter, table["headline"].to_pylist())
         lengths.update(length.to_pylist())
@@ -314,12 +300,6 @@ def _write(
     }
 
 
-def put(uri: str, key: str, data: bytes, rows: int | None = None) -> dict[str, Any]:
-    """Writes one file of a dataset; what the manifest says of it."""
-    storage.open_storage(uri).write(key, data)
-    return ({} if rows is None else {"rows": rows}) | {"sha256": sha256(data), "size": len(data)}
-
-
 def parquet_bytes(table: pa.Table) -> bytes:
     """The table as Parquet with every setting fixed: the same rows give the same bytes."""
     sink = io.BytesIO()
@@ -335,8 +315,8 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def count(summaries: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The partitions' summaries as the manifest's counts, balance, histogram and files.
+def add_up(summaries: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Adds up the partitions' summaries: the manifest's counts, label balance, histogram and files.
 
     Raises:
         DataError: a piece of the source could not be read to its end, or a part could not be written.
@@ -376,11 +356,11 @@ def count(summaries: Iterable[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def enough(counts: dict[str, Any], config: PreprocessConfig) -> bool:
+def has_both_labels(counts: dict[str, Any], config: PreprocessConfig) -> bool:
     """Whether each split has headlines of both labels.
 
     Raises:
-        DataError: it cannot, however it is cut.
+        DataError: no way of splitting can give each split both.
     """
     if not counts["in"]:
         raise DataError(f"{config.source}: no rows in it: give a file with headlines below its header")
@@ -401,62 +381,42 @@ def enough(counts: dict[str, Any], config: PreprocessConfig) -> bool:
 
 @contextlib.contextmanager
 def attempt(uri: str) -> Iterator[None]:
-    """One job's work at the dataset `uri`, until it is sealed. Where the job fails, what was written so far
-    is deleted, but never a whole dataset, and nothing while another job is at work in the same folder.
+    """One job's work on the dataset `uri`, until it is sealed.
+
+    Where the job fails, what was written is deleted. A whole dataset is never deleted, and nothing is deleted
+    while another job writes in the same folder.
     """
-    store, own = storage.open_storage(uri), f"{ATTEMPTS}/{uuid.uuid4().hex}"
-    store.write(own, b"")
+    store, attempt_key = storage.open_storage(uri), f"{ATTEMPTS}/{uuid.uuid4().hex}"
+    store.write(attempt_key, b"")
     try:
         yield
     except BaseException:
-        with contextlib.suppress(StorageError):  # the first error is the one to tell
+        with contextlib.suppress(StorageError):  # the user needs the first error, not this one
             written = store.list()
-            store.delete(own)
-            if not store.list(ATTEMPTS) and not is_whole(uri):
+            store.delete(attempt_key)
+            if not store.list(ATTEMPTS) and not sealed(uri).is_whole():
                 for key in written:
                     store.delete(key)
         raise
 
 
-def is_whole(uri: str) -> bool:
-    """Whether a whole dataset or set of soft labels stands in the folder `uri`: `_SUCCESS`, with the SHA-256
-    of the manifest beside it.
-    """
-    store = storage.open_storage(uri)
-    try:
-        return store.read(SUCCESS).decode(errors="replace").strip() == sha256(store.read(MANIFEST))
-    except NotFound:
-        return False
-
-
 def seal(uri: str, manifest: dict[str, Any]) -> None:
-    """Makes the dataset whole: deletes what the manifest does not name, writes the manifest, then `_SUCCESS`.
-    Where another job has sealed it meanwhile, its manifest, which is the same, stays.
+    """Makes the dataset whole; files that its manifest does not name are deleted first.
 
     Raises:
         DataError: a part is not there: another job that failed deleted it.
     """
-    store = storage.open_storage(uri)
-    whole = is_whole(uri)
-    keep = {*manifest["files"], *((MANIFEST, SUCCESS) if whole else ())}
-    there = store.list()
-    if lost := sorted(keep.difference(there)):
+    if lost := sorted(set(manifest["files"]).difference(storage.open_storage(uri).list())):
         raise DataError(
             f"{storage.join(uri, lost[0])}: deleted while the dataset was written: run the same command again"
         )
-    for key in sorted(
-        there, key=lambda key: (key != SUCCESS, key)
-    ):  # `_SUCCESS` first: there is no dataset from here on
-        if key not in keep:
-            store.delete(key)
-    if not whole:
-        data = json.dumps(manifest, indent=1, ensure_ascii=False).encode() + b"\n"
-        put(uri, MANIFEST, data)
-        put(uri, SUCCESS, f"{sha256(data)}\n".encode())
+    folder = sealed(uri)
+    folder.delete_others(manifest["files"])
+    folder.seal(manifest)
 
 
 def set_latest(output: str, fingerprint: str) -> None:
-    """`<output>/latest` is this dataset from now on."""
+    """Makes `<output>/latest` stand for this dataset."""
     storage.open_storage(output).write(
         f"{LATEST}.json", json.dumps({"fingerprint": fingerprint}).encode() + b"\n"
     )

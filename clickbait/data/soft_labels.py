@@ -1,17 +1,17 @@
-"""Headlines with a teacher's scores on disk: named by their content, whole once `_SUCCESS` is there.
-`tuning.distil` writes them.
+"""Headlines with the teachers' scores: a sealed folder that `tuning.distil` writes.
 
-    <output>/<fingerprint>/part-00000-<id>.parquet   headline, label (-1: none), input_ids, length, margin, origin
-                           manifest.json  _SUCCESS (last; the manifest's SHA-256)
+    <output>/<fingerprint>/part-00000-<id>.parquet   headline, label (-1: none), input_ids, length, margin,
+                                                     origin
+                           manifest.json  _SUCCESS
 
-`<id>` follows from the part's bytes, so that two jobs at once never write over each other's parts. `margin`
+`<id>` depends on the part's bytes, so that two jobs at once never write over each other's parts. `margin`
 is the teachers' logit of clickbait less their logit of news, calibrated, the mean over the teachers; float32.
+`origin` says how the headline was made.
 """
 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +19,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clickbait import storage
-from clickbait.data.dataset import MANIFEST, SUCCESS, Dataset, is_whole, parquet_bytes, sha256
-from clickbait.errors import DataError, NotFound
+from clickbait.data.dataset import Dataset, parquet_bytes
+from clickbait.errors import DataError
+from clickbait.storage.sealed_folder import SealedFolder, sha256
 
 SCHEMA = pa.schema(
     [
@@ -34,12 +34,12 @@ SCHEMA = pa.schema(
     ]
 )
 PART_ROWS = 100_000
-MENDED = "run python -m tuning.distil again"
+COMMAND = "python -m tuning.distil"
 
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """A whole set; `open_soft` gives it."""
+    """A whole set of soft labels, from `open_soft`."""
 
     uri: str
     manifest: dict[str, Any]
@@ -50,61 +50,46 @@ class SoftLabels:
         Raises:
             DataError: a part is missing or its SHA-256 is not the manifest's.
         """
-        store = storage.open_storage(self.uri)
-        tables = []
-        for name, digest in sorted(self.manifest["files"].items()):
-            try:
-                data = store.read(name)
-            except NotFound:
-                raise DataError(
-                    f"{storage.join(self.uri, name)}: missing: remove the folder, then {MENDED}"
-                ) from None
-            if sha256(data) != digest:
-                raise DataError(
-                    f"{storage.join(self.uri, name)}: its SHA-256 is not the manifest's: remove the folder, "
-                    f"then {MENDED}"
-                )
-            tables.append(pq.read_table(io.BytesIO(data), columns=list(columns)).select(list(columns)))
-        return pa.concat_tables(tables)
+        folder = sealed(self.uri)
+        return pa.concat_tables(
+            pq.read_table(io.BytesIO(folder.read(key, self.manifest)), columns=list(columns)).select(
+                list(columns)
+            )
+            for key in sorted(self.manifest["files"])
+        )
+
+
+def sealed(uri: str) -> SealedFolder:
+    """The folder of a set of soft labels, whole or in the making."""
+    return SealedFolder(uri, "set of soft labels", COMMAND)
 
 
 def write(uri: str, table: pa.Table, about: dict[str, Any]) -> None:
-    """Writes the rows (SCHEMA) and `about` to the folder `uri`, `_SUCCESS` last. A whole set that another job
-    wrote meanwhile stays.
+    """Writes the rows (SCHEMA) and `about` to the folder `uri`, and seals it.
+
+    A whole set that another job wrote in the meantime stays.
     """
-    store = storage.open_storage(uri)
+    folder = sealed(uri)
     files = {}
     for number, start in enumerate(range(0, len(table), PART_ROWS)):
         data = parquet_bytes(table.slice(start, PART_ROWS))
         digest = sha256(data)
-        name = f"part-{number:05d}-{digest[:12]}.parquet"
-        store.write(name, data)
-        files[name] = digest
-    if is_whole(uri):
-        return
-    manifest = json.dumps({**about, "rows": len(table), "files": files}, indent=2, sort_keys=True).encode()
-    store.write(MANIFEST, manifest)
-    store.write(SUCCESS, sha256(manifest).encode())
+        key = f"part-{number:05d}-{digest[:12]}.parquet"
+        folder.put(key, data)
+        files[key] = digest
+    folder.seal({**about, "rows": len(table), "files": files})
 
 
 def open_soft(uri: str, dataset: Dataset) -> SoftLabels:
-    """The set in the folder `uri`, tokenized as `dataset` is.
+    """The set in the folder `uri`, whose token ids are those of `dataset`'s tokenizer.
 
     Raises:
-        DataError: no whole set there, or of another dataset.
+        DataError: no whole set there, or the set of another dataset.
     """
-    store = storage.open_storage(uri)
-    try:
-        success, data = store.read(SUCCESS).decode(errors="replace").strip(), store.read(MANIFEST)
-    except NotFound:
-        raise DataError(f"{uri}: no whole set of soft labels there: {MENDED}") from None
-    if sha256(data) != success:
-        raise DataError(
-            f"{uri}/{MANIFEST}: its SHA-256 is not the one in {SUCCESS}: remove the folder, then {MENDED}"
-        )
-    manifest: dict[str, Any] = json.loads(data)
+    manifest = sealed(uri).manifest()
     if manifest["dataset"] != dataset.fingerprint:
         raise DataError(
-            f"{uri}: soft labels of dataset {manifest['dataset']}, not {dataset.fingerprint}: {MENDED}"
+            f"{uri}: soft labels of dataset {manifest['dataset']}, not {dataset.fingerprint}: "
+            f"run {COMMAND} again"
         )
     return SoftLabels(uri, manifest)

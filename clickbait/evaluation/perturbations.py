@@ -1,6 +1,7 @@
 """Changes that make no headline more or less of a clickbait, for checks and for training.
 
-`PERTURBATIONS` are the fixed changes of the gate's check: a verdict that changes under one of them depends on the wrong thing.
+`PERTURBATIONS` are the fixed changes of the gate's check: a verdict that changes under one of them
+depends on the wrong thing.
 `clickbait.training.augment` draws changes at random from the same parts.
 """
 
@@ -16,7 +17,7 @@ WORD_START = re.compile(
 
 
 def title_case(text: str) -> str:
-    """Every word's first letter in upper case, the rest as it was: NASA stays NASA, and don't becomes Don't."""
+    """Every word's first letter in upper case, the rest unchanged: NASA stays, don't becomes Don't."""
     return WORD_START.sub(lambda match: match[0].upper(), text)
 
 
@@ -26,7 +27,7 @@ def without_end(text: str) -> str:
 
 
 def other_end(text: str) -> str:
-    """Drops the punctuation at the end, or adds a full stop where there is none. A text of punctuation alone stays."""
+    """Drops the punctuation at the end, or adds a full stop. A text of punctuation alone stays."""
     stripped_of_blanks = text.rstrip()
     bare = without_end(stripped_of_blanks)
     if not bare:

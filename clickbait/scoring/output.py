@@ -26,15 +26,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clickbait import storage
-from clickbait.data.dataset import MANIFEST, SUCCESS, put, sha256
 from clickbait.data.headlines import EMPTY, TOO_LONG
-from clickbait.errors import DataError, NotFound, PreconditionFailed
+from clickbait.errors import DataError, PreconditionFailed
 from clickbait.inference.scorer import DRAFT, Scorer
 from clickbait.registry import bundle
 from clickbait.registry.bundle import Manifest
 from clickbait.scoring.config import ScoreConfig
 from clickbait.scoring.rows import Block, Part, Reader
 from clickbait.scoring.source import Source
+from clickbait.storage.sealed_folder import SealedFolder, json_bytes, sha256
 from clickbait.text import clean, raw_bound
 
 SCHEMA = 2  # raise it when the same input gives other bytes
@@ -94,7 +94,7 @@ def begin(uri: str, head: dict[str, Any]) -> dict[str, Any] | None:
     """
     store = storage.open_storage(uri)
     try:
-        store.write(PLAN, _lines(head), expect="")
+        store.write(PLAN, json_bytes(head), expect="")
     except PreconditionFailed:
         there = json.loads(store.read(PLAN))
     else:
@@ -104,12 +104,11 @@ def begin(uri: str, head: dict[str, Any]) -> dict[str, Any] | None:
             f"{uri}: holds scores of {_difference(other[0], there, head)}: give another --output, or delete "
             f"that folder"
         )
-    try:
-        success, data = store.read(SUCCESS).decode().strip(), store.read(MANIFEST)
-    except NotFound:
-        return None
-    found: dict[str, Any] | None = json.loads(data) if sha256(data) == success else None
-    return found
+    return _sealed(uri).find_manifest()
+
+
+def _sealed(uri: str) -> SealedFolder:
+    return SealedFolder(uri, "set of scores", "python -m ray_jobs.score")
 
 
 def _difference(key: str, there: dict[str, Any], head: dict[str, Any]) -> str:
@@ -177,7 +176,7 @@ def write_part(
         "reasons": dict(sorted(reasons.items())),
     }
     summary["files"] = {f"{key}/{name}.parquet": told for key, told in files.items()}
-    store.write(f"{DONE}/{name}.json", _lines(summary))
+    store.write(f"{DONE}/{name}.json", json_bytes(summary))
     return summary
 
 
@@ -306,20 +305,11 @@ def seal(uri: str, head: dict[str, Any], summaries: Iterable[dict[str, Any]]) ->
     assert counts["in"] == counts["scored"] + quarantined, counts
     counted = {**counts, "quarantined": quarantined, "reasons": dict(sorted(reasons.items()))}
     manifest = {**head, "counts": counted, "files": dict(sorted(files.items()))}
-    store = storage.open_storage(uri)
-    for folder in (SCORES, QUARANTINE):
-        for key in store.list(folder):
-            if key not in files:  # of a folder whose plan somebody took away
-                store.delete(key)
-    data = _lines(manifest)
-    put(uri, MANIFEST, data)
-    put(uri, SUCCESS, f"{sha256(data)}\n".encode())
+    folder = _sealed(uri)
+    folder.delete_others(files, (SCORES, QUARANTINE))  # of a folder whose plan was deleted
+    folder.seal(manifest)
     return manifest
 
 
 def _digest(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True).encode())
-
-
-def _lines(value: Any) -> bytes:
-    return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"

@@ -1,4 +1,7 @@
-"""No module uses a private name (`_name`) of another module of the project. KNOWN lists the uses that are left: it may only shrink."""
+"""No module uses a private name (`_name`) of another module of the project.
+
+KNOWN lists the uses that are left: it may only shrink.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("clickbait", "cluster", "ray_jobs", "serve", "tuning")
-# Uses of a private name, by file and name. Make the name public, or move the code to where the name is, then delete the line.
+# Uses of a private name, by file and name. To delete a line, make the name public or move the code.
 KNOWN: Counter[tuple[str, str]] = Counter(
     {
         ("tuning/compare/page.py", "plots._STYLE"): 1,

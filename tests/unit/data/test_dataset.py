@@ -39,14 +39,14 @@ def build(config: PreprocessConfig) -> str:
     pieces = sources.pieces(config)
     head = dataset.identify(config, pieces, TOKENS)
     uri = storage.join(config.output, head["fingerprint"])
-    kept = {tokenizer.FILE: dataset.put(uri, tokenizer.FILE, TOKENS)}
+    kept = {tokenizer.FILE: dataset.sealed(uri).put(tokenizer.FILE, TOKENS)}
     items = pa.table({"file": range(len(pieces)), "piece": pieces})
     judged = pa.concat_tables(sources.judged(items, config))
     summaries = []
     for partition in judged["partition"].unique().to_pylist():
         table = judged.filter(pa.compute.equal(judged["partition"], partition))
         summaries += dataset.write_partition(table, uri, ["h.csv"], config)["summary"].to_pylist()
-    found = dataset.count(json.loads(summary) for summary in summaries)
+    found = dataset.add_up(json.loads(summary) for summary in summaries)
     dataset.seal(uri, {**head, **found, "files": kept | found["files"]})
     dataset.set_latest(config.output, head["fingerprint"])
     return uri
@@ -168,7 +168,7 @@ def test_a_setting_that_is_added_later_renames_no_dataset() -> None:
     before = dataset.identify(PreprocessConfig(), [], TOKENS)
     assert dataset.identify(Later(), [], TOKENS)["fingerprint"] == before["fingerprint"]
     assert dataset.identify(Later(new=4), [], TOKENS)["fingerprint"] != before["fingerprint"]
-    assert set(before["config"]) == dataset.FIRST
+    assert set(before["config"]) == dataset.ALWAYS_IN_FINGERPRINT
 
 
 CHANGES: list[dict[str, Any]] = [
@@ -200,7 +200,7 @@ def test_a_byte_of_the_source_changes_the_name_and_its_folder_or_the_workers_do_
 
 def test_every_setting_is_known_to_change_bytes_or_not_to() -> None:
     """A new key in PreprocessConfig must go into one of the two lists."""
-    assert {next(iter(change)) for change in CHANGES} - {"tokens"} | dataset.FREE == set(
+    assert {next(iter(change)) for change in CHANGES} - {"tokens"} | dataset.NOT_IN_FINGERPRINT == set(
         PreprocessConfig.model_fields
     )
 
@@ -228,7 +228,7 @@ def test_a_row_lost_between_reading_and_writing_is_a_bug() -> None:
         "files": {},
     }
     with pytest.raises(AssertionError, match="lost"):
-        dataset.count([summary])
+        dataset.add_up([summary])
 
 
 def test_a_part_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
@@ -248,13 +248,13 @@ def test_too_few_headlines_of_a_label_is_one_line_with_the_reasons() -> None:
         return {"in": rows, "splits": splits, "reasons": {"unknown_label": 70, "empty": 0}, "duplicates": 0}
 
     config = PreprocessConfig(source="h.csv")
-    assert dataset.enough(counts(1), config)
+    assert dataset.has_both_labels(counts(1), config)
     with pytest.raises(
         DataError, match=r"h\.csv: 0 headlines of label news left of 100 rows \(70 unknown_label\)"
     ):
-        dataset.enough(counts(0), config)
+        dataset.has_both_labels(counts(0), config)
     with pytest.raises(DataError, match=r"h\.csv: no rows in it"):
-        dataset.enough(counts(0, rows=0), config)
+        dataset.has_both_labels(counts(0, rows=0), config)
 
 
 def test_ids_are_cut_at_max_tokens_and_never_padded() -> None:
@@ -312,7 +312,7 @@ def interrupted(
     def partitions(uri: str, *_: Any) -> list[dict[str, Any]]:
         nonlocal folder
         folder = uri
-        dataset.put(uri, "train/part-00000.parquet", b"of both jobs: they write the same bytes")
+        dataset.sealed(uri).put("train/part-00000.parquet", b"of both jobs: they write the same bytes")
         meanwhile(uri)
         raise DataError("h.csv: cannot be read to its end")
 
@@ -354,7 +354,7 @@ def test_a_part_that_went_away_before_the_end_is_no_part_of_a_dataset(tmp_path: 
     store.delete(gone)
     with pytest.raises(DataError, match="deleted while the dataset was written: run the same command again"):
         dataset.seal(uri, manifest)
-    assert not dataset.is_whole(uri)
+    assert not dataset.sealed(uri).is_whole()
 
 
 def test_sealing_twice_never_takes_the_dataset_away(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from clickbait.config import TrainConfig
 from clickbait.data import soft_labels
-from clickbait.data.dataset import Dataset, is_whole
+from clickbait.data.dataset import Dataset
 from clickbait.errors import DataError
 from clickbait.training.loop import headline_losses
 from tuning.distil import CERTAIN, margins_of
@@ -38,7 +38,7 @@ def written(folder: Path) -> str:
 def test_what_is_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soft_labels, "PART_ROWS", 2)
     uri = written(tmp_path / "soft")
-    assert is_whole(uri)
+    assert soft_labels.sealed(uri).is_whole()
     found = soft_labels.open_soft(uri, OURS).table(["headline", "margin"])
     assert found.to_pydict() == {"headline": ROWS["headline"], "margin": ROWS["margin"]}
 
@@ -55,7 +55,7 @@ def test_half_of_it_is_nothing_and_a_changed_byte_is_told(tmp_path: Path) -> Non
     with pytest.raises(DataError, match="missing"):
         soft_labels.open_soft(uri, OURS).table(["margin"])
     (tmp_path / "soft" / "_SUCCESS").unlink()
-    assert not is_whole(uri)
+    assert not soft_labels.sealed(uri).is_whole()
     with pytest.raises(DataError, match=r"no whole set of soft labels there: run python -m tuning\.distil"):
         soft_labels.open_soft(uri, OURS)
 
