@@ -76,6 +76,8 @@ def temperature(labels: Labels, margins: Scores) -> float:
     Guo et al. 2017: the one number that minimises the log loss on held-out labels; accuracy and AUC stay. The
     labels are softened as Platt (1999) does, or a split without an error would ask for certainty.
     """
+    from scipy.optimize import minimize_scalar  # of the `train` extra
+
     labels, margins = np.asarray(labels), np.asarray(margins, dtype=np.float64)
     positives = int(labels.sum())
     targets = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2))
@@ -84,11 +86,9 @@ def temperature(labels: Labels, margins: Scores) -> float:
         scaled = margins / np.exp(log_temperature)
         return float(np.mean(np.logaddexp(0.0, scaled) - targets * scaled))
 
-    low, high = np.log(0.1), np.log(10.0)
-    while high - low > 1e-4:  # the loss has one valley: it is convex in 1 / temperature
-        left, right = low + (high - low) / 3, high - (high - low) / 3
-        low, high = (low, right) if loss(left) < loss(right) else (left, high)
-    return float(np.exp((low + high) / 2))
+    # One minimum: the loss is convex in 1 / temperature.
+    fit = minimize_scalar(loss, bounds=(np.log(0.1), np.log(10.0)), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(fit.x))
 
 
 def best_threshold(labels: Labels, scores: Scores) -> float:

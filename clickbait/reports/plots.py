@@ -1,11 +1,11 @@
 """The report's plots as inline SVG: matplotlib's object-oriented API, no pyplot, no global state kept.
 
-The same numbers give the same bytes (fixed hash salt, no metadata). The colours are CSS variables of the
-page, so that one SVG serves light and dark: matplotlib draws in stand-in colours, which are replaced in its
-output. Text stays text.
+The same numbers give the same bytes (fixed hash salt, no metadata). The colours are the page's CSS variables,
+so one SVG works in light and dark mode: matplotlib draws in placeholder colours, which are replaced in its
+output. Text stays text, so the page's font applies.
 
-`of` names the split in the plot's spoken name, and keeps the ids of two plots of one kind apart: a constant,
-never user's text.
+`split` is the split's name. It is part of the label for screen readers, and keeps the ids of two plots of one
+kind apart. Pass a constant, never a user's text.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-INK, MUTED, LINE, CLICKBAIT, NEWS = (
-    f"#00000{i}" for i in range(1, 6)
-)  # stand-ins; no real colour comes near
+# Placeholders: no plot uses these colours otherwise.
+INK, MUTED, LINE, CLICKBAIT, NEWS = (f"#00000{i}" for i in range(1, 6))
 _CSS = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
@@ -32,7 +31,7 @@ _CSS = {
     CLICKBAIT: "var(--clickbait)",
     NEWS: "var(--news)",
 }
-_STYLE: dict[Any, Any] = {  # Any: matplotlib types each key
+STYLE: dict[Any, Any] = {  # Any: matplotlib has a type for each key
     "svg.fonttype": "none",
     "font.size": 10.5,
     "text.color": INK,
@@ -55,10 +54,11 @@ _STYLE: dict[Any, Any] = {  # Any: matplotlib types each key
     "legend.frameon": False,
     "lines.linewidth": 2.0,
 }
-_styled = mpl.rc_context(_STYLE)  # as a decorator: the style holds while a plot is drawn and no longer
+styled = mpl.rc_context(STYLE)
+"""Decorator: `STYLE` applies while the function draws."""
 
 
-@_styled
+@styled
 def loss(history: Sequence[Mapping[str, Any]]) -> str:
     """Training and validation log loss over optimizer steps."""
     return _lines(
@@ -69,7 +69,7 @@ def loss(history: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-@_styled
+@styled
 def quality(history: Sequence[Mapping[str, Any]]) -> str:
     """Validation accuracy and AUC over optimizer steps."""
     return _lines(
@@ -80,33 +80,33 @@ def quality(history: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-@_styled
-def precision_recall(curve: Mapping[str, Sequence[float]], of: str) -> str:
-    """Precision over recall; empty where the split has one class only."""
+@styled
+def precision_recall(curve: Mapping[str, Sequence[float]], split: str) -> str:
+    """Precision over recall; empty if the split has one class only."""
     if not curve["recall"]:
         return ""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     axes.plot(curve["recall"], curve["precision"], color=CLICKBAIT, clip_on=False, zorder=3)
     _unit(axes, "recall", "precision")
-    return _svg(figure, f"Precision over recall, {of}")
+    return to_svg(figure, f"Precision over recall, {split}")
 
 
-@_styled
-def roc(curve: Mapping[str, Sequence[float]], of: str) -> str:
-    """True over false positive rate; empty where the split has one class only."""
+@styled
+def roc(curve: Mapping[str, Sequence[float]], split: str) -> str:
+    """True over false positive rate; empty if the split has one class only."""
     if not curve["fpr"]:
         return ""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
     axes.plot(curve["fpr"], curve["tpr"], color=CLICKBAIT, clip_on=False, zorder=3)
     _unit(axes, "false positive rate", "true positive rate")
-    return _svg(figure, f"ROC: true over false positive rate, {of}")
+    return to_svg(figure, f"ROC: true over false positive rate, {split}")
 
 
-@_styled
-def reliability(curve: Mapping[str, Sequence[float]], of: str) -> str:
+@styled
+def reliability(curve: Mapping[str, Sequence[float]], split: str) -> str:
     """Share of clickbait over mean score; a dot's area grows with the rows of its bin."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
     total = sum(curve["count"])
     area = [24 + 240 * count / total for count in curve["count"]]
@@ -122,17 +122,17 @@ def reliability(curve: Mapping[str, Sequence[float]], of: str) -> str:
         zorder=3,
     )
     _unit(axes, "mean P(clickbait) of the bin", "share of clickbait")
-    return _svg(figure, f"Reliability: share of clickbait over mean score, {of}")
+    return to_svg(figure, f"Reliability: share of clickbait over mean score, {split}")
 
 
-@_styled
-def histogram(curve: Mapping[str, Sequence[float]], of: str, threshold: float | None) -> str:
-    """Headlines per score and class, on a logarithmic scale: a good model's few doubtful ones would not show
-    on another.
+@styled
+def histogram(curve: Mapping[str, Sequence[float]], split: str, threshold: float | None) -> str:
+    """Headlines per score and class.
 
-    A broken line is the threshold; there is none where it is None.
+    The scale is logarithmic: a good model has few scores in the middle, and a linear scale would hide them.
+    A dashed line marks the threshold, if there is one.
     """
-    figure, axes = _figure()
+    figure, axes = new_figure()
     edges = curve["edges"]
     middles = [(low + high) / 2 for low, high in pairwise(edges)]
     width = 0.42 * (edges[1] - edges[0])
@@ -149,12 +149,12 @@ def histogram(curve: Mapping[str, Sequence[float]], of: str, threshold: float | 
     axes.set_ylabel("headlines")
     axes.grid(visible=False, axis="x")
     _legend(axes)
-    return _svg(figure, f"Histogram of scores by class, {of}")
+    return to_svg(figure, f"Histogram of scores by class, {split}")
 
 
 def _lines(name: str, history: Sequence[Mapping[str, Any]], series: Mapping[str, str], ylabel: str) -> str:
-    """The keys of `series` over `step`, rows without a value left out; empty where none has one."""
-    figure, axes = _figure()
+    """The keys of `series` over `step`. Rows without a value are left out; without any value, empty."""
+    figure, axes = new_figure()
     drawn = False
     for (key, label), colour in zip(series.items(), (NEWS, CLICKBAIT), strict=True):
         points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
@@ -175,10 +175,11 @@ def _lines(name: str, history: Sequence[Mapping[str, Any]], series: Mapping[str,
     axes.set_xlabel("optimizer step")
     axes.set_ylabel(ylabel)
     _legend(axes)
-    return _svg(figure, name)
+    return to_svg(figure, name)
 
 
-def _figure() -> tuple[Figure, Axes]:
+def new_figure() -> tuple[Figure, Axes]:
+    """An empty figure with one plot in it."""
     figure = Figure(figsize=(5.2, 3.5), layout="constrained")
     FigureCanvasSVG(figure)
     return figure, figure.add_subplot()
@@ -192,19 +193,18 @@ def _legend(axes: Axes) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, labelcolor=INK)
 
 
-def _svg(figure: Figure, name: str) -> str:
-    """The figure as one <svg> element named for screen readers."""
+def to_svg(figure: Figure, name: str) -> str:
+    """The figure as one <svg> element, with `name` as its label for screen readers."""
     out = io.StringIO()
-    # The name salts the ids of clip paths and markers: all figures share the ids of one page.
+    # The name is the salt of the ids of clip paths and markers: figures on one page must not share ids.
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(
             out, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
         )
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(
-        r'<g id="[^"]*"', "<g", svg
-    )  # axes_1 and the like: nothing refers to them, and each figure has them
+    # Ids such as axes_1: every figure has them and nothing refers to them.
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # it would style the whole page
     svg = re.sub(r" font-family: [^;]*;", "", svg)  # the page's own font
     for colour, variable in _CSS.items():

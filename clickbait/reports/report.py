@@ -1,5 +1,6 @@
-"""A model version's metrics.json as one HTML page (`clickbait.reports.page`). The same metrics give the same
-bytes.
+"""A model version's metrics.json as one HTML page (`templates/report.html`).
+
+The same metrics give the same bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import jinja2
 
 from clickbait.reports import page, plots
 from clickbait.reports.page import DASH
-from clickbait.reports.template import BODY
 
 NAMES = {
     "short": "short (below 40 characters)",
@@ -27,19 +27,21 @@ NAMES = {
     "punctuation": "punctuation at the end dropped or added",
     "spaces": "extra spaces",
 }
-"""Slices and invariances in words; another key stands as it is, blanks for underscores."""
+"""Slices and invariances in words. Any other key is shown with spaces for its underscores."""
 
 
 def write(metrics: Mapping[str, Any], path: Path, title: str) -> None:
-    """Writes `render(metrics, title)` to the local `path`. A lone surrogate, which has no UTF-8 form, becomes
-    a question mark.
+    """Writes `render(metrics, title)` to the local `path`.
+
+    A lone surrogate, which UTF-8 cannot hold, becomes a question mark.
     """
     path.write_text(render(metrics, title), encoding="utf-8", errors="replace")
 
 
 def render(metrics: Mapping[str, Any], title: str) -> str:
-    """The page. `metrics` is the document of metrics.json; every part but "test" may be missing or null, and
-    is then left out.
+    """The page of a metrics.json.
+
+    Every part of `metrics` but "test" may be missing or null: the page then has no section for it.
     """
     threshold = metrics.get("threshold")
     history = metrics.get("history") or []
@@ -54,25 +56,26 @@ def render(metrics: Mapping[str, Any], title: str) -> str:
     )
 
 
-def _split_plots(split: Mapping[str, Any], of: str, threshold: float | None) -> list[tuple[str, str]]:
-    """Caption and SVG of each curve of a split; an empty SVG is not shown."""
+def _split_plots(split: Mapping[str, Any], split_name: str, threshold: float | None) -> list[tuple[str, str]]:
+    """Caption and SVG of each curve of a split. The page leaves an empty SVG out."""
     curves = split.get("curves")
     if not curves:
         return []
     return [
-        ("Precision and recall", plots.precision_recall(curves["pr"], of)),
-        ("ROC", plots.roc(curves["roc"], of)),
+        ("Precision and recall", plots.precision_recall(curves["pr"], split_name)),
+        ("ROC", plots.roc(curves["roc"], split_name)),
         (
             "Reliability: the closer to the diagonal, the better calibrated",
-            plots.reliability(curves["reliability"], of),
+            plots.reliability(curves["reliability"], split_name),
         ),
-        ("Scores by true class, logarithmic", plots.histogram(curves["histogram"], of, threshold)),
+        ("Scores by true class, logarithmic", plots.histogram(curves["histogram"], split_name, threshold)),
     ]
 
 
 def _number(value: object, digits: int | None = None) -> str:
-    """Thousands separated; `digits` after the point, or four significant ones. A dash for what is not
-    there.
+    """A number with its thousands separated; a dash for anything else.
+
+    It has `digits` digits after the point, or four significant ones.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return DASH
@@ -88,5 +91,8 @@ def _percent(value: object, digits: int = 2) -> str:
 @functools.cache
 def _template() -> jinja2.Template:
     return page.template(
-        BODY, filters={"number": _number, "percent": _percent}, undefined=jinja2.ChainableUndefined
+        "clickbait.reports",
+        "report.html",
+        filters={"number": _number, "percent": _percent},
+        undefined=jinja2.ChainableUndefined,
     )

@@ -105,7 +105,7 @@ def recovery_s(
 
 def plot(samples: Sequence[Sample], looks: Sequence[Look]) -> str:
     """Load, replicas and p99 over time: an SVG that stands by itself, light and dark."""
-    with mpl.rc_context(plots._STYLE):
+    with mpl.rc_context(plots.STYLE):
         figure = Figure(figsize=(7.6, 6.0), layout="constrained")
         FigureCanvasSVG(figure)
         load, replicas, latency = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 3))
@@ -150,7 +150,7 @@ def plot(samples: Sequence[Sample], looks: Sequence[Look]) -> str:
         latency.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         latency.set_ylabel("p99, ms")
         latency.set_xlabel("seconds")
-        return _alone(plots._svg(figure, "Load, replicas and p99 over time"))
+        return _alone(plots.to_svg(figure, "Load, replicas and p99 over time"))
 
 
 def _alone(svg: str) -> str:

@@ -1,7 +1,6 @@
-"""The rows of `tuning.compare` as a table for a terminal, as one in Markdown, and as one self-contained HTML
-page.
+"""The rows of `tuning.compare` as a table for a terminal, a Markdown table and an HTML page.
 
-Names are the user's and hostile: they are escaped wherever they stand, and a plot never sees them.
+Names come from the user and may be hostile: every output escapes them, and matplotlib never sees them.
 """
 
 from __future__ import annotations
@@ -23,14 +22,23 @@ from clickbait.reports.page import DASH
 
 _FLIPS = ("lower", "upper", "title", "punctuation", "spaces")
 COLUMNS = (
-    "model", "parameters", "MB", "accuracy", "p, as the best", *(f"flips, {name}" for name in _FLIPS), "transfer AUC",
-    "transfer accuracy, lower case", "ECE", "behaviour", "headlines/s", "ms", "training s", "gate",
-)  # fmt: skip
-_GLYPH, _LINE, _MARGIN = (
-    0.56,
-    1.25,
-    7.0,
-)  # of a label: width and height of a character in sizes of the font; points away from its mark
+    "model",
+    "parameters",
+    "MB",
+    "accuracy",
+    "p, as the best",
+    *(f"flips, {name}" for name in _FLIPS),
+    "transfer AUC",
+    "transfer accuracy, lower case",
+    "ECE",
+    "behaviour",
+    "headlines/s",
+    "ms",
+    "training s",
+    "gate",
+)
+_GLYPH, _LINE = 0.56, 1.25  # width and height of a label's character, as a share of the font size
+_MARGIN = 7.0  # points between a mark and its label
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
@@ -54,7 +62,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def terminal(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line a figure, a column a model: a screen is not wide enough for a column a figure."""
+    """One line per figure, one column per model: a screen has no room for one column per figure."""
     table = list(zip(COLUMNS, *(cells(row) for row in rows), strict=True))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = []
@@ -65,7 +73,7 @@ def terminal(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A row a model, with the checks that it failed."""
+    """One row per model, with the checks that it failed."""
     lines = [
         "| " + " | ".join((*COLUMNS, "failed")) + " |",
         "| --- |" + " ---: |" * (len(COLUMNS) - 1) + " --- |",
@@ -110,25 +118,26 @@ class Point:
     passed: bool
 
 
-@plots._styled
+@plots.styled
 def accuracy_plot(points: Sequence[Point]) -> str:
-    """Accuracy over headlines a second: up and to the right is better."""
+    """Accuracy over headlines per second: up and to the right is better."""
     return _scatter(
         "Test accuracy over headlines a second", points, "headlines a second", "accuracy", more=True
     )
 
 
-@plots._styled
+@plots.styled
 def transfer_plot(points: Sequence[Point]) -> str:
-    """Transfer AUC over megabytes: up and to the left is better. Empty where there is no transfer set."""
+    """Transfer AUC over megabytes: up and to the left is better. Empty without a transfer set."""
     return _scatter(
         "Transfer AUC over the size of the served file", points, "MB served", "transfer AUC", more=False
     )
 
 
 def frontier(points: Sequence[tuple[float, float]], *, more: bool) -> list[tuple[float, float]]:
-    """The Pareto-optimal points by x: no other is as good in both and better in one. Large y is good, large x
-    where `more`.
+    """The Pareto-optimal points by x: no other point is at least as good in both and better in one.
+
+    A large y is good; a large x is good if `more`, else a small one.
     """
     best: list[tuple[float, float]] = []
     for x, y in sorted(set(points), key=lambda point: (-point[0] if more else point[0], -point[1])):
@@ -141,10 +150,9 @@ def _scatter(name: str, points: Sequence[Point], xlabel: str, ylabel: str, *, mo
     shown = [(point, point.x, point.y) for point in points if point.y is not None]
     if not shown:
         return ""
-    figure, axes = plots._figure()
-    best = frontier(
-        [(x, y) for point, x, y in shown if point.passed], more=more
-    )  # what is refused is no choice
+    figure, axes = plots.new_figure()
+    # Only models that the gate promotes can be chosen.
+    best = frontier([(x, y) for point, x, y in shown if point.passed], more=more)
     axes.plot(
         [x for x, _ in best],
         [y for _, y in best],
@@ -168,16 +176,16 @@ def _scatter(name: str, points: Sequence[Point], xlabel: str, ylabel: str, *, mo
         )
     _axes(axes, [x for _, x, _ in shown], [y for *_, y in shown])
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    figure.canvas.draw()  # settles the layout: the labels go where pixels say that there is room
+    figure.canvas.draw()  # settles the layout, so that labels can be placed by pixels
     _label(axes, [(point.name, x, y) for point, x, y in shown], best)
-    svg = plots._svg(figure, name)
+    svg = plots.to_svg(figure, name)
     for at, (point, _, _) in enumerate(shown):
-        svg = svg.replace(_stand_in(at), html.escape(point.name))
+        svg = svg.replace(_placeholder(at), html.escape(point.name))
     return svg
 
 
 def _axes(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
-    """A logarithmic x with room on both sides, and y as far as the points go."""
+    """A logarithmic x axis with room on both sides, and a y axis around the points."""
     axes.set_xscale("log")
     axes.set_xlim(min(xs) / 2.5, max(xs) * 2.5)
     room = 0.15 * (max(ys) - min(ys)) or 0.01
@@ -191,16 +199,17 @@ def _axes(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
 def _label(
     axes: Axes, points: Sequence[tuple[str, float, float]], line: Sequence[tuple[float, float]]
 ) -> None:
-    """Each name beside its mark, at the place of eight where it covers least of the marks, the line and the
-    other names.
+    """Writes each name beside its mark, at the best of eight places.
+
+    The best place covers the smallest area of the marks, the line and the names placed before.
     """
-    size = float(plots._STYLE["font.size"]) - 1.5
+    size = float(plots.STYLE["font.size"]) - 1.5
     scale = 72 / axes.figure.dpi
     marks = [tuple(scale * axes.transData.transform((x, y))) for _, x, y in points]
     left, right = (scale * edge for edge in axes.get_window_extent().intervalx)
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in marks]
-    for one, other in pairwise(scale * axes.transData.transform(line) if line else []):
-        taken += [(x - 1, y - 1, x + 1, y + 1) for x, y in np.linspace(one, other, 40)]
+    for start, end in pairwise(scale * axes.transData.transform(line) if line else []):
+        taken += [(x - 1, y - 1, x + 1, y + 1) for x, y in np.linspace(start, end, 40)]
     for at, ((name, x, y), (px, py)) in enumerate(zip(points, marks, strict=True)):
         width, height = _GLYPH * size * len(name), _LINE * size
         places = [
@@ -208,28 +217,32 @@ def _label(
         ]
         boxes = [(px + dx, py + dy - height / 2, px + dx + width, py + dy + height / 2) for dx, dy in places]
         cost = [
-            sum(_overlap(box, other) for other in taken) + max(left - box[0], 0.0) + max(box[2] - right, 0.0)
+            sum(_overlap(box, area) for area in taken) + max(left - box[0], 0.0) + max(box[2] - right, 0.0)
             for box in boxes
         ]
         place = cost.index(min(cost))
         taken.append(boxes[place])
         axes.annotate(
-            _stand_in(at), (x, y), places[place], textcoords="offset points", fontsize=size, va="center", ha="left", in_layout=False,
-        )  # fmt: skip
+            _placeholder(at),
+            (x, y),
+            places[place],
+            textcoords="offset points",
+            fontsize=size,
+            va="center",
+            ha="left",
+            in_layout=False,
+        )
 
 
-def _stand_in(at: int) -> str:
-    """What a plot says in place of a name, which matplotlib might read as mathematics or have no glyph
-    for.
-    """
+def _placeholder(at: int) -> str:
+    """Drawn in place of a name: matplotlib may read a name as a formula, or have no glyph for it."""
     return f"LABEL{at:03d}"
 
 
-def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    width, height = (
-        min(one[2], other[2]) - max(one[0], other[0]),
-        min(one[3], other[3]) - max(one[1], other[1]),
-    )
+def _overlap(box: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """The area that two boxes (left, bottom, right, top) share."""
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
     return width * height if width > 0 and height > 0 else 0.0
 
 
@@ -242,64 +255,10 @@ def _percent(value: float | None) -> str:
 
 
 def _inert(name: str) -> str:
-    """A name that neither ends a cell of a Markdown table nor is read as markup."""
+    """The name, escaped: it can neither end a cell of a Markdown table nor be read as markup."""
     return "".join(f"&#{ord(c)};" if c in "|\\`*_[]<>&~" else c for c in " ".join(name.split()))
-
-
-_BODY = """\
-{% if document.synthetic %}
-<p class="banner"><b>Synthetic headlines.</b> The figures show that the pipeline works, not how well a model reads real ones.</p>
-{% endif %}
-<header>
-<h1>{{ title }}</h1>
-<p class="about"><span>dataset <code>{{ document.dataset }}</code></span>
-<span>test split of <b>{{ "{:,}".format(document.test_rows) }}</b> headlines</span>
-{% if document.transfer %}
-<span>transfer set <b><bdi>{{ document.transfer }}</bdi></b>, {{ "{:,}".format(document.transfer_rows) }} headlines</span>
-{% for reason, rows in document.transfer_left_out.items() %}
-<span>left out: {{ "{:,}".format(rows) }} {{ reason|replace("_", " ") }}</span>
-{% endfor %}{% endif %}
-</p>
-</header>
-
-<section><h2>Every model</h2>
-<div class="scroll"><table>
-<thead><tr>{% for column in columns %}<th{% if not loop.first and not loop.last %} class="n"{% endif %}>{{ column }}</th>{% endfor %}
-<th>failed</th></tr></thead>
-{% for cells, failed in rows %}
-<tr><td><bdi>{{ cells[0] }}</bdi></td>{% for cell in cells[1:-1] %}<td class="n">{{ cell }}</td>{% endfor %}
-<td><span class="tag {{ 'bad' if failed else 'good' }}">{{ cells[-1] }}</span></td>
-<td class="muted failed">{{ failed|join(", ")|replace("_", " ") }}</td></tr>
-{% endfor %}
-</table></div>
-<p class="muted foot">MB of the file that is served. p, as the best: the probability that two equally good models differ as much or more
-on these test headlines as this one and the most accurate (exact McNemar test, two-sided, not corrected for the choice of the best): a
-larger one than 0.05 says that the test split does not tell the two apart. Flips: test verdicts that change when the headline is written
-otherwise.
-Headlines/s: in batches of 16, {{ document.threads }} thread{{ "s" if document.threads > 1 }}, from text to score, median of rounds in which
-the models take turns. ms: median of one headline. The gate's bounds are those of a promotion, against no champion.</p>
-</section>
-
-<section><h2>What is paid for what</h2>
-<div class="plots">
-{% for caption, svg in figures if svg %}<figure>{{ svg|safe }}<figcaption>{{ caption }}</figcaption></figure>{% endfor %}
-</div>
-<p class="muted foot">Filled: the gate promotes it. Hollow: refused. Squares: the shallow references. Broken line: of those promoted,
-no other is better in one and as good in the other.</p>
-</section>
-"""
-_STYLE = """
-main { max-width:1560px; }
-table { border-collapse:separate; border-spacing:0; }
-td { line-height:22px; } /* whole pixels: the first column covers its neighbours, not their lines */
-thead th, thead .n { white-space:normal; vertical-align:bottom; }
-td:first-child { position:sticky; left:0; background:var(--panel); min-width:120px; max-width:220px;
-  overflow-wrap:break-word; font-weight:600; }
-.failed { min-width:150px; }
-.foot { margin:14px 0 0; }
-"""
 
 
 @functools.cache
 def _template() -> jinja2.Template:
-    return page.template(_BODY, style=_STYLE, filters={})
+    return page.template("tuning.compare", "compare.html", filters={})

@@ -1,5 +1,6 @@
-"""A sweep's plots as inline SVG, by `clickbait.reports.plots`. Trials are called by their numbers in the
-table: their names are long.
+"""A sweep's plots as inline SVG, drawn with `clickbait.reports.plots`.
+
+A trial's label is its number in the table: names are long.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from clickbait.reports import plots
 
-TICKS = 5  # a parallel axis's
-LETTERS = 18  # of a choice that are shown
+TICKS = 5  # on an axis of the parallel coordinates
+LETTERS = 18  # a longer choice is cut
 WORDS = {"log_loss": "log loss", "flip_rate": "flip rate", "latency_ms": "latency (ms)"}
 Trial = Mapping[str, Any]
 
@@ -43,7 +44,7 @@ class Scale:
         return float((value - self.low) / (self.high - self.low))
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Heights and what stands there."""
+        """Heights and their labels."""
         if self.choices is not None:
             return [(self.place(value), _short(str(value))) for value in self.choices]
         if self.high == self.low:
@@ -54,15 +55,15 @@ class Scale:
         return [(at, f"{self.low + at * (self.high - self.low):.3g}") for at in shares]
 
 
-@plots._styled
+@plots.styled
 def parallel(trials: Sequence[Trial], space: Mapping[str, Any], best: str | None) -> str:
-    """A line a trial through what was searched and what came of it; empty where no trial has a log loss."""
+    """One line per trial through its values and its log loss; empty if no trial has a log loss."""
     shown = [trial for trial in trials if trial["metrics"]["log_loss"] is not None]
     if not shown:
         return ""
     columns = [(name, domain, [trial["config"][name] for trial in shown]) for name, domain in space.items()]
     columns.append(("log_loss", None, [trial["metrics"]["log_loss"] for trial in shown]))
-    figure, axes = plots._figure()
+    figure, axes = plots.new_figure()
     figure.set_size_inches(10.8, 3.6)
     scales = [Scale(domain, values) for _, domain, values in columns]
     for row, trial in sorted(enumerate(shown), key=lambda pair: pair[1]["name"] == best):
@@ -72,10 +73,10 @@ def parallel(trials: Sequence[Trial], space: Mapping[str, Any], best: str | None
     for at, scale in enumerate(scales):
         axes.axvline(at, color=plots.LINE, linewidth=1.2, zorder=1)
         for height, label in scale.ticks():
-            # A choice is the user's text, which matplotlib might read as mathematics or have no glyph for.
-            labels[stand_in := f"@{at}.{len(labels)}@"] = label
+            # A choice is a user's text: matplotlib may read it as a formula, or have no glyph for it.
+            labels[placeholder := f"@{at}.{len(labels)}@"] = label
             axes.annotate(
-                stand_in,
+                placeholder,
                 (at, height),
                 (5, 0),
                 textcoords="offset points",
@@ -89,20 +90,20 @@ def parallel(trials: Sequence[Trial], space: Mapping[str, Any], best: str | None
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.grid(visible=False)
     _legend(axes, trials, best)
-    svg = plots._svg(figure, "Parallel coordinates: what was searched, and the log loss")
-    for stand_in, label in labels.items():
-        svg = svg.replace(stand_in, html.escape(label))
+    svg = plots.to_svg(figure, "Parallel coordinates: searched values and log loss")
+    for placeholder, label in labels.items():
+        svg = svg.replace(placeholder, html.escape(label))
     return svg
 
 
-@plots._styled
+@plots.styled
 def curves(trials: Sequence[Trial], best: str | None) -> str:
-    """Log loss over epochs, a line a trial; a cross where one was stopped early."""
-    figure, axes = plots._figure()
+    """Log loss over epochs, one line per trial; a cross where a trial was stopped early."""
+    figure, axes = plots.new_figure()
     drawn = [trial for trial in trials if trial["history"]]
     if not drawn:
         return ""
-    for trial in sorted(drawn, key=lambda one: one["name"] == best):
+    for trial in sorted(drawn, key=lambda trial: trial["name"] == best):
         xs, ys = (
             [entry["epoch"] for entry in trial["history"]],
             [entry["log_loss"] for entry in trial["history"]],
@@ -117,15 +118,15 @@ def curves(trials: Sequence[Trial], best: str | None) -> str:
     _log_y(axes, [entry["log_loss"] for trial in drawn for entry in trial["history"]])
     axes.set(xlabel="epoch", ylabel="calibrated validation log loss")
     _legend(axes, trials, best)
-    return plots._svg(figure, "Log loss over epochs")
+    return plots.to_svg(figure, "Log loss over epochs")
 
 
-@plots._styled
+@plots.styled
 def importance(shares: Mapping[str, float]) -> str:
-    """A bar for each of what was searched; empty where nothing is known."""
+    """One bar per searched key; empty if nothing is known."""
     if not shares:
         return ""
-    figure, axes = plots._figure()
+    figure, axes = plots.new_figure()
     names = sorted(shares, key=lambda name: shares[name])
     bars = axes.barh(
         [name.replace("_", " ") for name in names],
@@ -138,43 +139,43 @@ def importance(shares: Mapping[str, float]) -> str:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
     axes.set_xlabel("share of the log loss's variance")
     axes.grid(visible=False, axis="y")
-    return plots._svg(figure, "Importance of what was searched")
+    return plots.to_svg(figure, "Importance of the searched keys")
 
 
 def pareto(trials: Sequence[Trial], objectives: Sequence[str]) -> list[tuple[str, str]]:
-    """Caption and SVG of each pair of objectives, of the trials that have both."""
-    found = []
+    """Caption and SVG of each pair of objectives, for the finished trials."""
+    figures = []
     for x, y in itertools.combinations(objectives, 2):
         rows = [(at, trial) for at, trial in enumerate(trials, 1) if trial["status"] == "finished"]
         if rows:
-            found.append(
+            figures.append(
                 (
                     f"{WORDS[y].capitalize()} over {WORDS[x]}: down and to the left is better",
                     _scatter(rows, x, y),
                 )
             )
-    return found
+    return figures
 
 
-@plots._styled
+@plots.styled
 def _scatter(rows: Sequence[tuple[int, Trial]], x: str, y: str) -> str:
-    figure, axes = plots._figure()
+    figure, axes = plots.new_figure()
     for at, trial in rows:
         place = trial["metrics"][x], trial["metrics"][y]
         face = plots.CLICKBAIT if trial["pareto"] else "none"
         axes.scatter(*place, s=42, facecolors=face, edgecolors=plots.CLICKBAIT, linewidths=1.5, zorder=3)
         axes.annotate(str(at), place, (6, 4), textcoords="offset points", fontsize=9, color=plots.MUTED)
     axes.margins(0.12)
-    axes.set_xlim(left=max(axes.get_xlim()[0], -0.05 * axes.get_xlim()[1]))  # none of them is ever negative
+    axes.set_xlim(left=max(axes.get_xlim()[0], -0.05 * axes.get_xlim()[1]))  # no objective is negative
     axes.set_ylim(bottom=max(axes.get_ylim()[0], -0.05 * axes.get_ylim()[1]))
     axes.ticklabel_format(useOffset=False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.set(xlabel=WORDS[x], ylabel=WORDS[y])
-    return plots._svg(figure, f"{WORDS[y]} over {WORDS[x]}")
+    return plots.to_svg(figure, f"{WORDS[y]} over {WORDS[x]}")
 
 
 def _line(trial: Trial, best: str | None) -> dict[str, Any]:
-    """The best one's line, a finished one's, another's."""
+    """The style of a trial's line: the best, a finished, or any other."""
     if trial["name"] == best:
         return {"color": plots.CLICKBAIT, "linewidth": 2.6, "zorder": 3}
     if trial["status"] == "finished":
@@ -194,8 +195,9 @@ def _legend(axes: Axes, trials: Sequence[Trial], best: str | None) -> None:
 
 
 def _log_y(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis with plain numbers: a bad trial's first epoch would press all others flat on
-    another.
+    """A logarithmic y axis with plain numbers.
+
+    On a linear axis, the first epoch of a bad trial would press all other lines flat.
     """
     axes.set_yscale("log")
     wide = max(values) > 8 * min(values)

@@ -5,6 +5,7 @@ may be missing.
 from __future__ import annotations
 
 import re
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,34 @@ import pytest
 
 from clickbait.evaluation import metrics
 from clickbait.reports import report
+from tests.conftest import ROOT
 
 HOSTILE = "<script>alert(1)</script> \"quoted\" & 'single' {{ 7 * 7 }}"
 OPTIONAL = (
-    "model", "synthetic", "dataset", "threshold", "slices", "flips", "transfer", "latency", "export", "history", "worst", "verdict",
+    "model",
+    "synthetic",
+    "dataset",
+    "threshold",
+    "slices",
+    "flips",
+    "transfer",
+    "latency",
+    "export",
+    "history",
+    "worst",
+    "verdict",
     "behaviour",
-)  # fmt: skip
+)
 SECTIONS = {
-    "slices": "Slices", "flips": "Invariances", "transfer": "Transfer", "history": "Learning curves", "worst": "Worst errors",
+    "slices": "Slices",
+    "flips": "Invariances",
+    "transfer": "Transfer",
+    "history": "Learning curves",
+    "worst": "Worst errors",
     "behaviour": "Behaviour",
-    "verdict": "Gate:", "synthetic": "Synthetic headlines.",
-}  # fmt: skip
+    "verdict": "Gate:",
+    "synthetic": "Synthetic headlines.",
+}
 
 
 def document() -> dict[str, Any]:
@@ -42,7 +60,10 @@ def document() -> dict[str, Any]:
         "dataset": "0123abcd",
         "threshold": 0.5,
         "test": dict(split),
-        "slices": {**metrics.slices(texts, labels, scores, 0.5), HOSTILE: {"rows": 1, "accuracy": 1.0, "f1": None, "share_clickbait": 0.0}},
+        "slices": {
+            **metrics.slices(texts, labels, scores, 0.5),
+            HOSTILE: {"rows": 1, "accuracy": 1.0, "f1": None, "share_clickbait": 0.0},
+        },
         "flips": {"lower": 0.001, "upper": 0.0, "title": 0.002, "punctuation": 0.5, "spaces": 0.0},
         "transfer": {**split, "source": HOSTILE},
         "latency": {"single_p50_ms": 2.0, "single_p95_ms": 3.0, "batch16_per_second": 500.0, "threads": 1},
@@ -53,24 +74,46 @@ def document() -> dict[str, Any]:
             "size_mb": {"fp32": 90.9, "int8": 23.1},
         },
         "history": [
-            {"epoch": e, "step": 10 * e, "train_loss": 1 / e, "val_log_loss": 1.1 / e, "val_accuracy": 0.9, "val_auc": None}
+            {
+                "epoch": e,
+                "step": 10 * e,
+                "train_loss": 1 / e,
+                "val_log_loss": 1.1 / e,
+                "val_accuracy": 0.9,
+                "val_auc": None,
+            }
             | {"lr": 1e-4, "seconds": 3.0}
             for e in (1, 2)
         ],
         "behaviour": {
-            "cases": 2, "passed": 1, "kinds": {"direction": {"cases": 2, "passed": 1, "rate": 0.5}},
-            "groups": {name: {"cases": 2, "passed": 1, "rate": 0.5} for name in (HOSTILE, "short", "toned-down")},
-            "failed": [{"name": "worse", "text": HOSTILE, "variant": HOSTILE, "expect": "more", "scores": [0.5, 0.4]}],
+            "cases": 2,
+            "passed": 1,
+            "kinds": {"direction": {"cases": 2, "passed": 1, "rate": 0.5}},
+            "groups": {
+                name: {"cases": 2, "passed": 1, "rate": 0.5} for name in (HOSTILE, "short", "toned-down")
+            },
+            "failed": [
+                {"name": "worse", "text": HOSTILE, "variant": HOSTILE, "expect": "more", "scores": [0.5, 0.4]}
+            ],
         },
         "worst": metrics.worst(texts, labels, scores, 20, 0.5),
         "verdict": {
-            "decision": "refused", "checks": [check, {**check, "passed": False}, {**check, "value": None}],
+            "decision": "refused",
+            "checks": [check, {**check, "passed": False}, {**check, "value": None}],
             "compared": [
-                {"version": HOSTILE, "role": "best", "rows": 3199, "accuracy": 0.9953, "candidate_accuracy": 0.9841,
-                 "only_version_right": 77, "only_candidate_right": 41, "p_value": 0.000612},
+                {
+                    "version": HOSTILE,
+                    "role": "best",
+                    "rows": 3199,
+                    "accuracy": 0.9953,
+                    "candidate_accuracy": 0.9841,
+                    "only_version_right": 77,
+                    "only_candidate_right": 41,
+                    "p_value": 0.000612,
+                },
             ],
         },
-    }  # fmt: skip
+    }
 
 
 class Page(HTMLParser):
@@ -227,3 +270,13 @@ def test_a_draft_is_shown_without_a_version() -> None:
     draft["model"]["version"] = None
     assert "<b>clickbait-model</b>" in report.render(draft, "Draft")
     assert "<b>clickbait-model v3</b>" in report.render(document(), "Version")
+
+
+def test_a_wheel_contains_every_template() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    package_data = project["tool"]["setuptools"]["package-data"]
+    folders = [folder for root in ("clickbait", "tuning") for folder in (ROOT / root).rglob("templates")]
+    assert len(folders) == 3
+    for folder in folders:
+        package = ".".join(folder.parent.relative_to(ROOT).parts)
+        assert package_data[package] == ["templates/*"], package

@@ -40,17 +40,35 @@ def trial(number: int, status: str = "finished", epochs: int = 3, **changes: Any
     if status != "finished":
         figures |= {"flip_rate": None, "latency_ms": None}
     return {
-        "name": f"trial-{number}", "runs": [f"trial-{number}"], "config": values, "metrics": figures, "status": status, "epochs": epochs,
-        "seconds": 4.0, "pareto": status == "finished" and number < 3, "error": None, "history": history, **changes,
-    }  # fmt: skip
+        "name": f"trial-{number}",
+        "runs": [f"trial-{number}"],
+        "config": values,
+        "metrics": figures,
+        "status": status,
+        "epochs": epochs,
+        "seconds": 4.0,
+        "pareto": status == "finished" and number < 3,
+        "error": None,
+        "history": history,
+        **changes,
+    }
 
 
 def document(trials: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     finished = [one["name"] for one in trials if one["status"] == "finished"]
     return {
-        "name": HOSTILE, "dataset": "0123abcd", "synthetic": True, "objectives": ["log_loss", "flip_rate", "latency_ms"], "epochs": 3,
-        "scheduler": "asha", "searcher": "optuna", "space": SPACE, "best": finished[0] if finished else None, "trials": trials, **changes,
-    }  # fmt: skip
+        "name": HOSTILE,
+        "dataset": "0123abcd",
+        "synthetic": True,
+        "objectives": ["log_loss", "flip_rate", "latency_ms"],
+        "epochs": 3,
+        "scheduler": "asha",
+        "searcher": "optuna",
+        "space": SPACE,
+        "best": finished[0] if finished else None,
+        "trials": trials,
+        **changes,
+    }
 
 
 def many() -> list[dict[str, Any]]:
@@ -114,7 +132,7 @@ def test_importance_finds_what_the_loss_hangs_on() -> None:
 )
 def test_few_trials_are_said_to_be_too_few(trials: list[dict[str, Any]]) -> None:
     html = report.render(document(trials, objectives=["log_loss"]))
-    assert "Too few trials to tell: 1, where 4 searched keys need 8 or more." in html
+    assert "Too few trials to tell: 1; 4 searched keys need 8 or more." in html
     assert html.count("<svg") == 2
 
 
@@ -122,6 +140,6 @@ def test_equal_losses_share_nothing_out() -> None:
     same = [trial(number, metrics={"log_loss": 0.5}) for number in range(9)]
     assert report.importance(same, {"lr": SPACE["lr"]}) == (
         {},
-        "All trials have the same log loss: nothing to share out.",
+        "All trials have the same log loss: there is no variance to explain.",
     )
     report.render(document(same, objectives=["log_loss"]))
