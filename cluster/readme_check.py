@@ -24,7 +24,7 @@ from clickbait.config import keys
 from clickbait.errors import Refused
 from cluster import readme_walk
 from cluster.kuberay.agreement import SECRETS
-from cluster.shell import ROOT
+from cluster.shell import ROOT, module_file
 
 PAGE = ROOT / "cluster" / "README.md"
 TASK_MODULES = ("tasks", "cluster.cloud", "cluster.images", "cluster.submit")
@@ -121,8 +121,8 @@ def _python(words: Words) -> Iterator[str]:
     if words[1:2] != ["-m"] or len(words) < 3:
         yield f"{shlex.join(words)}: only python -m is looked at"
         return
-    path = ROOT / f"{words[2].replace('.', '/')}.py"
-    if not path.is_file():
+    path = module_file(words[2])
+    if path is None:
         yield f"python -m {words[2]}: no such module"
         return
     if words[2].startswith("ray_jobs."):

@@ -82,3 +82,9 @@ def tool(name: str, extra: str) -> str:
             f"'.[{extra}]'"
         )
     return str(BIN / name)
+
+
+def module_file(module: str) -> Path | None:
+    """The file that `python -m module` runs: a module's, or a package's `__main__.py`; None where there is none."""
+    path = ROOT / module.replace(".", "/")
+    return next((file for file in (path.with_suffix(".py"), path / "__main__.py") if file.is_file()), None)

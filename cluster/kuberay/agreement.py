@@ -15,7 +15,7 @@ import yaml
 
 from cluster.kuberay.rules import Document, cluster_spec, containers, operator_services
 from cluster.kuberay.schemas import RAY_KINDS, pod_templates
-from cluster.shell import ROOT
+from cluster.shell import ROOT, module_file
 from serve.on_ray.haproxy import BINARY, ENVIRONMENT, LAUNCHER
 
 Agreement = Callable[[Sequence[Document], Sequence[Document]], Iterator[str]]
@@ -225,7 +225,9 @@ def serving(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[st
             if port != config.get("http_options", {}).get("port"):
                 yield f"RayService: {path}.ports: serve is {port}, serveConfigV2 has {config.get('http_options', {}).get('port')}"
             given = {one["name"]: one.get("value") for one in container.get("env", [])}
-            for name, value in (ENVIRONMENT | {BINARY: f"/app/serve/{LAUNCHER.name}"}).items():
+            for name, value in (
+                ENVIRONMENT | {BINARY: f"/app/{LAUNCHER.relative_to(ROOT).as_posix()}"}
+            ).items():
                 if given.get(name) != value:
                     yield f"RayService: {path}.env.{name}: {given.get(name)}, serve/on_ray/haproxy.py has {value}"
         cores = [
@@ -268,7 +270,7 @@ def files(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]
             if not (ROOT / path).is_file():
                 yield f"{where}: {path}: no such file"
         for module in re.findall(r"python -m ([\w.]+)", text):
-            if not (ROOT / f"{module.replace('.', '/')}.py").is_file():
+            if module_file(module) is None:
                 yield f"{where}: {module}: no such module"
         if document["kind"] in RAY_KINDS and cluster_spec(document).get("rayVersion") != version:
             yield f"{where}: rayVersion: {cluster_spec(document).get('rayVersion')}, pyproject.toml has {version}"

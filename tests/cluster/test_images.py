@@ -247,7 +247,7 @@ def test_an_image_with_ray_has_the_variables_of_haproxy(target: str) -> None:
     parent, body = STAGES[target]
     body += STAGES[parent][1]
     for name, value in (
-        haproxy.ENVIRONMENT | {haproxy.BINARY: f"/app/serve/{haproxy.LAUNCHER.name}"}
+        haproxy.ENVIRONMENT | {haproxy.BINARY: f"/app/{haproxy.LAUNCHER.relative_to(ROOT).as_posix()}"}
     ).items():
         assert re.search(rf'\b{name}="?{re.escape(value)}"?(\s|$)', body), name
     config = yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text(encoding="utf-8"))

@@ -20,6 +20,7 @@ import yaml
 
 from cluster import build_with_buildah, manifests
 from cluster.kuberay import agreement, rules
+from cluster.shell import module_file
 from tests.conftest import ROOT
 
 FOLDER = ROOT / ".github" / "workflows"
@@ -143,8 +144,8 @@ def _names(text: str, document: dict[str, Any]) -> Iterator[str]:
         if not (ROOT / path).is_file():
             yield f"{path}: not there"
     for module, rest in re.findall(r"-m ((?:cluster|ray_jobs|serve)[\w.]*)((?:\\\n|[^\n|&;])*)", text):
-        source = ROOT / f"{module.replace('.', '/')}.py"
-        if not source.is_file():
+        source = module_file(module)
+        if source is None:
             yield f"{module}: no such module"
             continue
         words = re.findall(r"(?:^|\s)(--[\w-]+)", rest.replace("\\\n", " "))

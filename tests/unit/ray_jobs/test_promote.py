@@ -369,11 +369,11 @@ def test_a_rollback_does_not_wait_for_wandb_s_settings(
 
 
 def test_the_exit_code_is_one_for_a_refusal_alone(
-    submit: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    submit: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Each outcome as the command ends with it."""
     for decision, code in (("promoted", 0), ("published", 0), ("rolled back", 0), ("refused", 1)):
         monkeypatch.setattr(promote, "promote", lambda _, decision=decision: Outcome(decision, "v1", None))
         assert exit_code(lambda: promote.main(PromoteConfig())) == code
     monkeypatch.undo()
-    assert exit_code(lambda: promote.main(PromoteConfig(bundle="nowhere/bundle"))) == 2
+    assert exit_code(lambda: promote.main(PromoteConfig(bundle=str(tmp_path / "nowhere" / "bundle")))) == 2
