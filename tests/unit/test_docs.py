@@ -96,3 +96,48 @@ def test_the_page_of_the_gate_has_every_bound() -> None:
 
 def test_the_page_of_quarantine_has_every_reason() -> None:
     assert [row[0] for row in rows("pipeline.md", "reason")] == list(REASONS)
+
+
+ODD = {
+    "mend": r"mend(s|ed|ing)?",
+    "hangs on": r"(hang|hangs|hung) on",
+    "to be had": r"to be had",
+    "who is not": r"who (is|are) not",
+    "told": r"told",
+    "anew": r"anew",
+    "to who": r"(to|for) who",
+    "nobody's": r"nobody's",
+    "whoever": r"whoever",
+    "asks again at once": r"asks? again at once",
+    "likewise, hence": r"likewise|hence",
+    "in other company": r"in other company",
+    "a line a request": r"a (line|row|trial|run|task|replica|connection|hop) (a|an|each) \w+",
+    "a hole": r"holes?",
+    "by way of": r"by way of",
+    "give or take": r"give or take",
+}
+"""What docs/development.md asks not to write, and the pattern that finds it, in any case."""
+
+
+def prose(page: Path) -> str:
+    """The page without code, and without the table of odd words itself."""
+    text = re.sub(r"^```.*?^```|`[^`]*`", "", read(page), flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"\| do not write \|.*?\n\n", "", text, flags=re.DOTALL)
+
+
+def test_the_page_of_style_lists_every_odd_word_with_a_plain_one() -> None:
+    table = rows("development.md", "do not write")
+    assert [row[0] for row in table] == list(ODD)
+    assert all(row[1] for row in table)
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "cluster" / "README.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_a_page_is_free_of_odd_words(page: Path) -> None:
+    lines = prose(page).replace("\n", " ")
+    found = {
+        word: [match[0] for match in re.finditer(rf"(?i)\b(?:{pattern})\b", lines)]
+        for word, pattern in ODD.items()
+    }
+    assert not {word: matches for word, matches in found.items() if matches}
