@@ -41,8 +41,6 @@ from serve.http.keys import Keys
 from serve.on_ray import haproxy, ingress, ray_metrics, scaling
 from serve.settings import Settings
 
-haproxy.set_defaults()  # before this process starts a Ray
-
 APP = "clickbait"
 _folders: list[str] = []  # HAProxy's files, of servers that `serve_on_ray` started
 _SHORT_TMP = 18  # characters of a temporary folder that leave room for "/ha-xxxxxxxx" and Ray's
@@ -108,7 +106,7 @@ def build(args: dict[str, str] | None) -> ray_serve.Application:
         environment.prepare_for_ray()
         chosen = settings.load(**(args or {}))
         built.append(_bound(chosen))
-        haproxy.allow(chosen.timeout_s)  # `serve run` starts its Ray after this
+        haproxy.set_variables(chosen.timeout_s)  # `serve run` starts its Ray after this
 
     if code := cli.exit_code(from_command_line):
         sys.exit(code)  # `serve run` passes it on

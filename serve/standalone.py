@@ -26,7 +26,7 @@ from serve import ports, settings
 from serve.core.service import Service
 from serve.http.api import create_app
 from serve.http.keys import Keys
-from serve.http.protocol import Protocol
+from serve.http.protocol import http_protocol
 from serve.settings import Settings
 
 _FLAGS = ("registry", "model", "host", "port")
@@ -77,7 +77,7 @@ def run(chosen: Settings, bound: socket.socket) -> None:
     )
     config = uvicorn.Config(
         create_app(service, chosen),
-        http=Protocol,
+        http=http_protocol(),
         proxy_headers=False,  # nothing here asks who the client is
         access_log=False,  # a line a request costs more than parsing it
         log_level="warning",

@@ -34,7 +34,7 @@ from typing import NoReturn
 
 RAY = "2.60.0"  # whose template `edit` knows
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-HEAD_S = 10  # as serve/http/protocol.py
+HEAD_S = 10  # as serve/http/uvicorn_private.py
 KEEP_ALIVE_S = 75  # as serve/on_ray/shared_port.py
 _RAYS_KEEP_ALIVE_S = 90  # Ray's default, which nobody chose
 

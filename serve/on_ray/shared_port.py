@@ -16,7 +16,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +25,7 @@ from starlette.types import ASGIApp
 
 from clickbait.errors import ClickbaitError, PortInUse
 from serve import ports
-from serve.http.protocol import Protocol
+from serve.http.protocol import http_protocol
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ async def serve(
         log.warning("no shared port: %s", error)
         return
     with claim:
-        protocol = type("SharedPortProtocol", (Protocol,), {"max_age_s": _MAX_AGE_S})
-        server = uvicorn.Server(
+        protocol = http_protocol(_MAX_AGE_S)
+        server = _Server(
             uvicorn.Config(
                 app,
                 http=protocol,
@@ -71,7 +71,7 @@ async def serve(
                 timeout_keep_alive=keep_alive_s,
             )
         )
-        serving = asyncio.create_task(server._serve([listener]))  # not `serve`: signals are Ray's
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             while not leaving() and not serving.done():
                 await asyncio.wait({serving}, timeout=_LOOK_S)
@@ -81,11 +81,22 @@ async def serve(
             await serving
 
 
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves the process's signals to Ray."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Installs no signal handler."""
+        yield
+
+
 async def _leave(server: uvicorn.Server, protocol: Any, serving: asyncio.Task[None]) -> None:
-    """No new connections, and those that there are end with their next answer."""
+    """Takes no new connections; those that are open end with their next answer."""
+    if isinstance(protocol, str):
+        return  # uvicorn's own implementation cannot do this: it closes connections without a request at once
     protocol.leaving = True
-    for one in getattr(server, "servers", []):
-        one.close()
+    for listening in getattr(server, "servers", []):
+        listening.close()
     end = time.monotonic() + _LEAVE_S
     while server.server_state.connections and time.monotonic() < end and not serving.done():
         await asyncio.wait({serving}, timeout=_LOOK_S)

@@ -190,7 +190,7 @@ def test_a_library_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     ]
     monkeypatch.setitem(PROJECT["optional-dependencies"], "standalone", without)
     assert missing(needs("serve.standalone"), closure({"standalone"}), on_request=True) == {
-        "httptools": "serve.http.protocol"
+        "httptools": "serve.http.uvicorn_private"
     }
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,8 @@ from ray.serve._private.http_util import (
 from ray.serve._private.utils import call_function_from_import_path
 
 from serve.http.parsing import TOLD
-from serve.on_ray import ingress
+from serve.http.protocol import PUBLIC_APIS_ONLY
+from serve.on_ray import ingress, ray_private
 
 
 class Books:
@@ -209,31 +211,101 @@ def test_on_rays_way_ray_leaves_deadlines_and_clients_that_go_to_the_application
     assert len(given) == 1 + len(sent), "the server's own list is left as it is"
 
 
-def test_a_replica_of_another_ray_is_served_on_rays_way(caplog: pytest.LogCaptureFixture) -> None:
-    replica = Replica()
+def lose_a_method(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     del replica._metrics_manager
+
+
+def another_version(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_private.ray, "__version__", "2.61.0")
+
+
+def a_moved_import(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray.serve._private.common", None)
+
+
+def a_moved_name(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("ray.serve._private.common.RequestProtocol")
+
+
+def another_signature(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Books, "record_request_metrics", lambda self, route, seconds: None)
+
+
+def another_constructor(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.serve._private.common.RequestMetadata", lambda request_id: None)
+
+
+@pytest.mark.parametrize(
+    "surprise",
+    [lose_a_method, another_version, a_moved_import, a_moved_name, another_signature, another_constructor],
+)
+def test_another_ray_is_served_by_its_public_way_after_one_warning(
+    surprise: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The fakes keep one property of a Ray of another version: what differs from the known one."""
+    replica = Replica()
+    surprise(replica, monkeypatch)
+    app = server(replica)
+    for _ in range(3):
+        asyncio.run(app(request(), None, None))
+    assert len(replica.rays) == 3
+    assert not replica.asked
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "slower" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["get_num_ongoing_requests", "record_ingress_request_metrics"])
+def test_a_surprise_while_serving_costs_no_answer(
+    method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(self: Books, **_: Any) -> None:
+        raise AttributeError("moved")
+
+    replica = Replica()
+    app = server(replica)
+    monkeypatch.setattr(Books, method, fails)
+    for _ in range(3):
+        asyncio.run(app(request(), None, None))
+    assert len(replica.asked) + len(replica.rays) == 3
+    assert len(replica.rays) >= 2
+    assert replica._metrics_manager.ongoing == 0
+    assert len(caplog.records) == 1
+
+
+def test_public_apis_only_is_a_choice_and_no_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(PUBLIC_APIS_ONLY, "1")
+    replica = Replica()
     asyncio.run(server(replica)(request(), None, None))
     assert len(replica.rays) == 1
-    assert "slower" in caplog.text
+    assert not caplog.text
+
+
+def test_without_private_parts_there_is_no_shared_port_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(PUBLIC_APIS_ONLY, "1")
+    ingress.share("127.0.0.1", 8001, "ours", 75)
+    server(Replica())
+    assert "no shared port" in caplog.text
+    assert not ingress._shared
 
 
 def test_the_installed_ray_has_all_that_is_used() -> None:
     """Else every request takes the slow way, and a test of speed would be needed to see it."""
+    assert ray_private.ray.__version__ == ray_private.RAY
     source = inspect.getsource(ray_replica.Replica)
-    for name in ingress.Replica.__annotations__:
+    for name in ray_private.Replica.__annotations__:
         assert f"self.{name}" in source or hasattr(ray_replica.Replica, name), name
-    for name in ingress.BOOKS:
-        assert callable(getattr(ray_replica.ReplicaMetricsManager, name))
     replica = Replica()
     asyncio.run(server(replica)(request(), None, None))
     books = replica._metrics_manager
-    for method, recorded in (
-        ("record_request_metrics", books.requests),
-        ("record_ingress_request_metrics", books.ingress),
-    ):
-        assert set(recorded[0]) == set(
-            inspect.signature(getattr(ray_replica.ReplicaMetricsManager, method)).parameters
-        ) - {"self"}
+    for method, arguments in ray_private.METRICS_METHODS.items():
+        parameters = inspect.signature(getattr(ray_replica.ReplicaMetricsManager, method)).parameters
+        assert set(arguments) == set(parameters) - {"self"}
+    assert set(books.requests[0]) == set(ray_private.METRICS_METHODS["record_request_metrics"])
+    assert set(books.ingress[0]) == set(ray_private.METRICS_METHODS["record_ingress_request_metrics"])
     assert "_run_user_code_in_separate_thread" in inspect.getsource(ray_replica.UserCallableWrapper)
 
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,8 +16,9 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from serve import ports
-from serve.http import protocol
-from serve.http.protocol import MAX_HEAD, Protocol
+from serve.http import protocol as protocols
+from serve.http import uvicorn_private
+from serve.http.uvicorn_private import MAX_HEAD, Protocol
 
 ASK = b"POST /classify?a=b HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\nhi"
 
@@ -39,7 +41,7 @@ async def listening(app: Any, kind: type[Protocol] = Protocol) -> AsyncIterator[
     with ports.bind("127.0.0.1", 0) as bound:
         config = uvicorn.Config(app, http=kind, ws="none", lifespan="off", access_log=False, log_config=None)
         server = uvicorn.Server(config)
-        serving = asyncio.create_task(server._serve([bound]))
+        serving = asyncio.create_task(server.serve(sockets=[bound]))
         for _ in range(500):
             if not server.started:
                 await asyncio.sleep(0.01)
@@ -121,7 +123,7 @@ def test_a_server_that_goes_or_an_old_connection_ends_with_its_answer(attribute:
 
 
 def test_who_sends_no_request_or_half_of_one_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "HEAD_S", 0.1)
+    monkeypatch.setattr(uvicorn_private, "HEAD_S", 0.1)
     for sent in ([], [ASK[:20]], [ASK, ASK[:20]]):
         assert asked(echo, *sent, seconds=2).endswith(b"<end>"), sent
     assert not asked(echo, ASK).endswith(b"<end>"), "a connection that was used is kept"
@@ -141,7 +143,7 @@ def test_who_is_refused_while_sending_hears_it(monkeypatch: pytest.MonkeyPatch) 
         assert found.startswith(b"HTTP/1.1 413")
         assert b"connection: close" in found
         assert found.endswith(b"hello<end>")
-    monkeypatch.setattr(protocol, "LINGER_S", 0.5)
+    monkeypatch.setattr(uvicorn_private, "LINGER_S", 0.5)
     assert asyncio.run(main(4000))[0].endswith(b"hello<end>"), "who sends no more is not waited for"
 
 
@@ -447,3 +449,47 @@ def test_an_application_that_fails_has_the_api_s_error_body() -> None:
     told = refusal(heard(fails, posted(b"/", b"hi")), 500)
     assert told["error_type"] == "InternalError"
     assert "abracadabra" not in told["error"]
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """`http_protocol` looks at uvicorn anew, and does so again after the test."""
+    protocols._ours.cache_clear()
+    yield
+    protocols._ours.cache_clear()
+
+
+def test_our_protocol_fits_the_installed_uvicorn(fresh: None, caplog: pytest.LogCaptureFixture) -> None:
+    protocol = protocols.http_protocol(60.0)
+    assert isinstance(protocol, type)
+    assert issubclass(protocol, Protocol)
+    assert protocol.max_age_s == 60.0
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("surprise", ["version", "moved", "signature", "method"])
+def test_another_uvicorn_is_served_by_its_own_implementation_after_one_warning(
+    surprise: str, fresh: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if surprise == "version":
+        monkeypatch.setattr(uvicorn, "__version__", "0.55.0")
+    elif surprise == "moved":
+        monkeypatch.delitem(sys.modules, "serve.http.uvicorn_private")
+        monkeypatch.delattr(sys.modules["serve.http"], "uvicorn_private")
+        monkeypatch.setitem(sys.modules, "uvicorn.protocols.http.httptools_impl", None)
+    elif surprise == "signature":
+        monkeypatch.setattr(uvicorn_private, "RequestResponseCycle", lambda scope, transport: None)
+    else:
+        monkeypatch.setattr(uvicorn_private, "HttpToolsProtocol", object)
+    assert protocols.http_protocol() == protocols.http_protocol(60.0) == "httptools"
+    assert len(caplog.records) == 1
+
+
+def test_public_apis_only_is_a_choice_and_no_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(protocols.PUBLIC_APIS_ONLY, "1")
+    assert protocols.http_protocol() == "httptools"
+    assert not caplog.text
+    monkeypatch.setenv(protocols.PUBLIC_APIS_ONLY, "0")
+    assert protocols.http_protocol() != "httptools"

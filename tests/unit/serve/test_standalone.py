@@ -162,8 +162,7 @@ def test_both_of_our_listeners_keep_a_connection_for_the_same_time(
         for one in sockets or ():
             one.close()
 
-    monkeypatch.setattr(uvicorn.Server, "_serve", no_serving)
-    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: asyncio.run(self._serve(sockets)))
+    monkeypatch.setattr(uvicorn.Server, "serve", no_serving)
     for given, seconds in (({}, 75), ({"keep_alive_s": 620}, 620)):
         chosen = load(registry=uri(tmp_path), port=0, **given)
         with ports.bind("127.0.0.1", 0) as bound:
