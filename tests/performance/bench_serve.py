@@ -41,7 +41,14 @@ CHECKED = 24  # headlines that must come back with the model's scores
 # of scores, on average: int8 takes its ranges from the whole batch, so neighbours move a borderline headline
 # by up to 0.2
 ALIKE = 0.03
-KNOWN = [*servers.PEERS, servers.OURS, servers.OURS_HAPROXY, servers.STANDALONE, servers.OURS_FAST]
+KNOWN = [
+    *servers.PEERS,
+    servers.OURS,
+    servers.OURS_HAPROXY,
+    servers.OURS_PUBLIC,
+    servers.STANDALONE,
+    servers.OURS_FAST,
+]
 BUNDLES = results.ROOT / "artifacts" / "bench" / "models" / "bundles"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.performance.peers.servers import OURS, OURS_FAST, OURS_HAPROXY, PEERS, RAY_DEFAULT
+from tests.performance.peers.servers import OURS, OURS_FAST, OURS_HAPROXY, OURS_PUBLIC, PEERS, RAY_DEFAULT
 from tests.performance.wrk import Result
 
 BATCH_OF = 32  # headlines of a batch request
@@ -84,6 +84,12 @@ def shows(measured: Rounds, ceilings: Sequence[float]) -> dict[str, float]:
         if "fastapi" in measured:
             found["haproxy_c1_vs_fastapi"] = per_second(measured, OURS_HAPROXY, "single-1") / per_second(
                 measured, "fastapi", "single-1"
+            )
+    if OURS_HAPROXY in measured and OURS_PUBLIC in measured:
+        for scenario in ("single-1", "single-64"):
+            key = f"private_parts_{scenario.replace('single-', 'c')}_vs_public"
+            found[key] = per_second(measured, OURS_HAPROXY, scenario) / per_second(
+                measured, OURS_PUBLIC, scenario
             )
     return {key: round(value, 4) for key, value in found.items()}
 

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from clickbait.errors import ClickbaitError
+from serve.http.protocol import PUBLIC_APIS_ONLY
 from tests.performance.processes import Started, free_port, started
 from tests.performance.results import ROOT
 from tests.performance.wrk import Shape
@@ -32,6 +33,7 @@ BATCH = Shape("/classify/batch", '{"texts": [', "]}")
 ADAPTIVE = Shape("/adaptive", '{"texts": [', "]}")  # BentoML's
 
 OURS, OURS_HAPROXY, OURS_FAST, STANDALONE = "ours", "ours-haproxy", "ours-fast", "ours-standalone"
+OURS_PUBLIC = "ours-public"  # through HAProxy, without private parts of Ray
 RAY_DEFAULT = "ray-default"
 PEERS = ("fastapi", "litserve", "bentoml", RAY_DEFAULT)
 
@@ -64,6 +66,7 @@ def servers(bundle: Path, registry: str, fast_registry: str | None) -> dict[str,
         **_peers(bundle),
         OURS: [_ours(OURS, registry)],
         OURS_HAPROXY: [_ours(OURS_HAPROXY, registry, shared=False)],
+        OURS_PUBLIC: [_ours(OURS_PUBLIC, registry, shared=False, public=True)],
     }
     if fast_registry:
         found[OURS_FAST] = [_ours(OURS_FAST, fast_registry)]
@@ -161,8 +164,15 @@ def _ray_default(replicas: int) -> dict[str, Any]:
     return {"http_options": {"host": "127.0.0.1"}, "applications": [app]}
 
 
-def _ours(name: str, registry: str, *, shared: bool = True) -> Server:
-    """configs/serve.yaml as it is but for the registry, the ports, and a fixed number of replicas."""
+def _ours(name: str, registry: str, *, shared: bool = True, public: bool = False) -> Server:
+    """configs/serve.yaml with another registry, other ports and a fixed number of replicas.
+
+    Args:
+        name: the server's name in the figures.
+        registry: the registry that it serves from.
+        shared: asked at the shared port, not at HAProxy's.
+        public: without private parts of Ray.
+    """
     document = yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text(encoding="utf-8"))
     (app,) = document["applications"]
     app["args"] |= {"registry": registry, "model": "production"}
@@ -170,7 +180,17 @@ def _ours(name: str, registry: str, *, shared: bool = True) -> Server:
     deployment.pop("autoscaling_config", None)
     deployment["num_replicas"] = REPLICAS
     setup = f"{REPLICAS} replicas, configs/serve.yaml, {'the shared port' if shared else 'through HAProxy'}"
-    return Server(name, setup, (str(BIN / "serve"), "run", "{config}"), ray_serve=document, shared=shared)
+    if public:
+        app["args"].pop("shared_port")
+        setup += ", public APIs only"
+    return Server(
+        name,
+        setup,
+        (str(BIN / "serve"), "run", "{config}"),
+        env={PUBLIC_APIS_ONLY: "1"} if public else {},
+        ray_serve=document,
+        shared=shared,
+    )
 
 
 @contextmanager

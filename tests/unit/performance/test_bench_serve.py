@@ -118,6 +118,7 @@ def test_every_peer_has_what_starts_it(bundle: Path) -> None:
         *servers.PEERS,
         servers.OURS,
         servers.OURS_HAPROXY,
+        servers.OURS_PUBLIC,
         servers.OURS_FAST,
         servers.STANDALONE,
     ]
@@ -232,6 +233,7 @@ MEASURED = {
     ],
     servers.OURS: [rounds(single_1=190, single_64=800, batch_1=15, batch_16=30, batch_64=28)] * 3,
     servers.OURS_HAPROXY: [rounds(single_1=150, single_64=700)] * 3,
+    servers.OURS_PUBLIC: [rounds(single_1=120, single_64=560)] * 3,
     servers.OURS_FAST: [rounds(single_1=400, single_64=2000)] * 3,
 }
 
@@ -247,6 +249,8 @@ def test_the_ratios_are_of_what_they_say() -> None:
         "fast_model_vs_minilm": 2.5,
         "haproxy_c64_vs_best_peer": 1.4,
         "haproxy_c1_vs_fastapi": 0.75,
+        "private_parts_c1_vs_public": 1.25,
+        "private_parts_c64_vs_public": 1.25,
     }
     assert serve_figures.shows({"fastapi": MEASURED["fastapi"]}, [1000]) == {}
 
