@@ -1,11 +1,11 @@
-"""Resolves what cluster/README.md names: a reader who has only that page finds everything in place.
+"""Checks that everything cluster/README.md names exists, and that its commands are in a working order.
 
     python -m cluster.readme_check [page.md]
 
-Of each command in a code block: the program is among those that the page asks for; the module, task, make
-target, overlay, job, target of the Dockerfile, Terraform output or variable is there; it has each flag; each
-shell variable was set further up; and what the command needs was given by one before it
-(`cluster.readme_walk`). Of the text: each path and link. A line for each that is not, and exit code 1.
+For each command in a code block: the page lists its program among the tools; the module, task, make target,
+overlay, job, target of the Dockerfile, Terraform output or variable exists and has each flag; each shell
+variable was set further up; an earlier command provides what it needs (`cluster.readme_walk`). For the text:
+each path and link exists. Prints one line for each fault, and ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def blocks(text: str) -> list[str]:
 
 
 def split(block: str) -> list[str]:
-    """The block's commands, a continued line as one."""
+    """The block's commands; continued lines are joined."""
     lines = block.replace("\\\n", " ").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
@@ -79,14 +79,16 @@ def value(words: Sequence[str], flag: str) -> str | None:
 
 def tasks() -> dict[str, Task[Callable[..., None]]]:
     """Every invoke task of the project by its name on the command line."""
-    found: dict[str, Task[Callable[..., None]]] = {}
+    by_name: dict[str, Task[Callable[..., None]]] = {}
     for name in TASK_MODULES:
         if (ROOT / f"{name.replace('.', '/')}.py").is_file():
             module = import_module(name)
-            found |= {
-                str(one.name).replace("_", "-"): one for one in vars(module).values() if isinstance(one, Task)
+            by_name |= {
+                str(task.name).replace("_", "-"): task
+                for task in vars(module).values()
+                if isinstance(task, Task)
             }
-    return found
+    return by_name
 
 
 def _inv(words: Words) -> Iterator[str]:
@@ -164,12 +166,12 @@ def resources() -> set[str]:
 
 def _terraform(words: Words) -> Iterator[str]:
     if value(words, "-chdir") != "cluster/terraform":
-        yield f"{shlex.join(words)}: -chdir=cluster/terraform is needed, or it would start in the wrong folder"
+        yield f"{shlex.join(words)}: -chdir=cluster/terraform is needed, or it starts in the wrong folder"
     if "output" in words and words[-1] not in declared("output"):
         yield f"terraform output {words[-1]}: no such output"
-    given = [words[i + 1].partition("=")[0] for i, word in enumerate(words) if word == "-var"]
+    names = [words[i + 1].partition("=")[0] for i, word in enumerate(words) if word == "-var"]
     yield from (
-        f"terraform -var {name}: no such variable" for name in given if name not in declared("variable")
+        f"terraform -var {name}: no such variable" for name in names if name not in declared("variable")
     )
     target = value(words, "-target")
     if target and target not in resources():
@@ -239,20 +241,20 @@ def faults(page: Path = PAGE) -> list[str]:
     programs = (
         {name for pair in needed for name in pair if name} | BUILTINS | {".venv/bin/inv", ".venv/bin/python"}
     )
-    found, known = list(_paths(text, page.parent)), set()
+    lines, known = list(_paths(text, page.parent)), set()
     for line in (line for block in blocks(text) for line in split(block)):
         commands = list(simple(line))
         for name in re.findall(r"\$\{?([A-Za-z_]\w*)", line):
             if name not in known:
-                found.append(f"${name}: used in `{line[:60]}` and not set before")
+                lines.append(f"${name}: used in `{line[:60]}` and not set before")
         for words in commands:
             if words[0] not in programs:
-                found.append(f"{words[0]}: not among what the page says is needed")
+                lines.append(f"{words[0]}: not among what the page says is needed")
             if words[0] in PROGRAMS:
-                found += PROGRAMS[words[0]](words)
+                lines += PROGRAMS[words[0]](words)
             if words[0] == "export":
                 known |= {word.partition("=")[0] for word in words[1:]}
-    return found
+    return lines
 
 
 def order(page: Path = PAGE) -> list[str]:
@@ -264,21 +266,21 @@ def order(page: Path = PAGE) -> list[str]:
 
 
 def main() -> int:
-    """Prints a line for each fault; the exit code is `clickbait.cli.Code`, and 1 where there is one."""
+    """Prints one line per fault; returns a `clickbait.cli.Code`: 1 if there are faults."""
     return cli.exit_code(_run)
 
 
 def _run() -> None:
     page = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE
-    found = [*faults(page), *order(page)]
-    for line in found:
+    all_faults = [*faults(page), *order(page)]
+    for line in all_faults:
         print(f"{page.name}: {line}", file=sys.stderr)
     commands = sum(
         len(list(simple(line))) for block in blocks(page.read_text(encoding="utf-8")) for line in split(block)
     )
-    print(f"{page.name}: {commands} commands, {len(found)} faults")
-    if found:
-        raise Refused(f"{page.name}: {len(found)} faults: the lines above say which")
+    print(f"{page.name}: {commands} commands, {len(all_faults)} faults")
+    if all_faults:
+        raise Refused(f"{page.name}: {len(all_faults)} faults: the lines above say which")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Walks a page's commands in their order, without running them, and stops at the first whose precondition no
-earlier command gave.
+"""Walks a page's commands in order, without running them, to the first one that lacks its precondition.
 
     python -m cluster.readme_check        # calls this for cluster/README.md
 
 RULES says of each kind of command what it needs and what it gives. A command that no rule knows is a fault as
-well: whoever adds one says what it needs.
+well: a new command needs a rule that says what it needs.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ RULES = (
             *CLUSTER,
             "pushed $IMAGES/clickbait-serve:$TAG",
             "a version in production",
-            *(f"secret {one}" for one in SECRETS),
+            *(f"secret {name}" for name in SECRETS),
         ),
         ("the service",),
     ),
@@ -148,7 +147,7 @@ RULES = (
     Rule(r"\.venv/bin/python -m cluster\.manifests --health-checks -", (TOOLS,)),
     Rule(
         r"\.venv/bin/python -m cluster\.manifests .*--live --output (?P<file>\S+)",
-        (TOOLS, *CLUSTER, *(f"secret {one}" for one in SECRETS)),
+        (TOOLS, *CLUSTER, *(f"secret {name}" for name in SECRETS)),
         ("file {file}",),
     ),
     Rule(r"\.venv/bin/python -m cluster\.manifests .*--output (?P<file>\S+)", (TOOLS,), ("file {file}",)),
@@ -177,8 +176,7 @@ RULES = (
 
 
 def walk(commands: Sequence[Sequence[str]]) -> Iterator[str]:
-    """At most one line: the first command that no rule knows, or whose precondition no command before it
-    gave.
+    """At most one line: the first command without a rule, or without its precondition.
 
     Args:
         commands: the words of each, in the page's order.

@@ -1,6 +1,4 @@
-"""The docs say what is so: links, commands and files are there, and each table that repeats the code says the
-same.
-"""
+"""README and docs agree with the code: links, commands, files, tables of settings, and plain words."""
 
 from __future__ import annotations
 
@@ -75,15 +73,15 @@ def test_the_commands_of_a_page_are_there(page: Path) -> None:
 
 def test_the_page_of_errors_is_the_table_that_the_server_answers_by() -> None:
     elsewhere = {("404", "NotFound"), ("405", "MethodNotAllowed"), ("500", "InternalError")}
-    told = {(row[0], row[1]) for row in rows("http.md", "status")}
-    assert told == elsewhere | {(str(status), error.__name__) for error, status in STATUS.items()}
+    listed = {(row[0], row[1]) for row in rows("http.md", "status")}
+    assert listed == elsewhere | {(str(status), error.__name__) for error, status in STATUS.items()}
 
 
 def test_the_page_of_settings_has_every_variable_with_its_default() -> None:
-    told = {row[0]: row[1] for row in rows("serving.md", "variable")}
+    listed = {row[0]: row[1] for row in rows("serving.md", "variable")}
     fields = {f"{PREFIX}{name}".upper(): field.default for name, field in Settings.model_fields.items()}
-    assert told.keys() == fields.keys()
-    assert {name: text for name, text in told.items() if fields[name] is not None} == {
+    assert listed.keys() == fields.keys()
+    assert {name: text for name, text in listed.items() if fields[name] is not None} == {
         name: str(value) for name, value in fields.items() if value is not None
     }
 
@@ -136,8 +134,8 @@ def test_the_page_of_style_lists_every_odd_word_with_a_plain_one() -> None:
 )
 def test_a_page_is_free_of_odd_words(page: Path) -> None:
     lines = prose(page).replace("\n", " ")
-    found = {
+    matches = {
         word: [match[0] for match in re.finditer(rf"(?i)\b(?:{pattern})\b", lines)]
         for word, pattern in ODD.items()
     }
-    assert not {word: matches for word, matches in found.items() if matches}
+    assert not {word: texts for word, texts in matches.items() if texts}
