@@ -1,3 +1,1 @@
-"""What a model is worth: metrics, behavioural cases, the measurement of a scorer, and the gate that
-decides.
-"""
+"""Evaluation of a model: metrics, perturbations, behavioural tests, measurement of a scorer, and the gate."""

@@ -1,11 +1,10 @@
-"""Behavioural tests of a model: small cases of our own writing that say what a careful reader would (Ribeiro
-et al. 2020, "CheckList").
+"""Behavioural tests: hand-written cases with an expected result (Ribeiro et al. 2020, "CheckList").
 
-Three kinds of case, in a YAML catalogue (`configs/behaviour.yaml`):
+A YAML catalogue (`configs/behaviour.yaml`) holds three kinds of case:
 
-    minimum_functionality   a headline and its verdict
-    invariance              variants of a headline that must keep its verdict, right or wrong
-    direction               a change that must make the score larger (`more`) or smaller (`less`)
+    minimum_functionality   a headline and its correct verdict
+    invariance              variants of a headline that must have the same verdict, right or wrong
+    direction               a changed headline whose score must be larger (`more`) or smaller (`less`)
 """
 
 from __future__ import annotations
@@ -20,51 +19,53 @@ from clickbait.config import Config, read_yaml, validate
 from clickbait.errors import ConfigError
 from clickbait.text import Label
 
-SATURATED = 0.01  # two scores this near to the end that a case points to have no room left to move
+# A direction case also passes if both scores are within this distance of the end that the score should move
+# to: there is no room left to move.
+SATURATED = 0.01
 
 
-def _some_text(text: str) -> str:
+def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("must be a headline, not blanks")
     return text
 
 
-Headline = Annotated[str, AfterValidator(_some_text)]
+Headline = Annotated[str, AfterValidator(_not_blank)]
 
 
 class _Case(Config):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    """What is tested, unique."""
+    """Unique name of the case. It says what is tested."""
     group: str = Field(pattern=r"^[a-z][a-z-]*$")
-    """What it belongs to in the report."""
+    """Group of the case in the report."""
     text: Headline
     """The headline."""
 
 
 class Functionality(_Case):
-    """A headline whose verdict is plain."""
+    """A headline with an obvious verdict."""
 
     kind: Literal["minimum_functionality"]
     expect: Label
-    """The verdict it must have."""
+    """The correct verdict."""
 
 
 class Invariance(_Case):
-    """Variants that must keep the verdict."""
+    """A headline and variants of it that must all have the same verdict."""
 
     kind: Literal["invariance"]
     variants: tuple[Headline, ...] = Field(min_length=1)
-    """The same headline otherwise."""
+    """Other ways to write the headline."""
 
 
 class Direction(_Case):
-    """A change that must move the score."""
+    """A headline and a changed form of it, whose score must be larger or smaller."""
 
     kind: Literal["direction"]
     variant: Headline
     """The changed headline."""
     expect: Literal["more", "less"]
-    """Where P(clickbait) must go."""
+    """Whether P(clickbait) of the changed headline must be larger (`more`) or smaller (`less`)."""
 
 
 Case = Functionality | Invariance | Direction
@@ -76,59 +77,70 @@ KINDS: dict[str, type[Case]] = {
 
 
 class Catalogue(Config):
-    """The file."""
+    """The content of a catalogue file."""
 
     cases: tuple[dict[str, Any], ...]
-    """Every case, unread: each is validated by itself, so that an error names its case."""
+    """The cases before validation. Each case is validated separately, so that an error names its case."""
 
 
 def load(path: str) -> tuple[Case, ...]:
-    """The cases of the catalogue at `path`.
+    """Reads the cases of the catalogue at `path`.
 
     Raises:
-        ConfigError: no such file, not YAML, a case that does not fit, or two of one name.
+        ConfigError: the file is missing or not YAML, there is no case, a case is not valid, or two cases have
+            the same name.
     """
     document = read_yaml(path, "give --behaviour-file a catalogue of cases")
     cases = tuple(
-        _case(values, f"{path}: case {at}")
-        for at, values in enumerate(validate(Catalogue, document, path).cases, 1)
+        _case(values, f"{path}: case {number}")
+        for number, values in enumerate(validate(Catalogue, document, path).cases, 1)
     )
     if not cases:
-        raise ConfigError(f"{path}: cases: has none: give one at least")
+        raise ConfigError(f"{path}: cases: the list is empty: add at least one case")
     names = [case.name for case in cases]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f'{path}: two cases are named "{name}": give each a name of its own')
+            raise ConfigError(f'{path}: two cases are named "{name}": give each case a unique name')
     return cases
 
 
 def texts(cases: Sequence[Case]) -> list[str]:
-    """Every headline of the cases, in the order that `judge` takes the scores."""
+    """All headlines of the cases, in the order in which `judge` expects the scores."""
     return [text for case in cases for text in _texts(case)]
 
 
 def judge(cases: Sequence[Case], scores: np.ndarray, threshold: float) -> dict[str, Any]:
-    """What holds: cases, passed, kinds and groups (each name to cases, passed, rate), and every failed case
-    with its scores.
+    """Judges the scores of the cases.
 
-    `scores` are P(clickbait) of `texts(cases)`, (n,).
+    Args:
+        cases: the cases.
+        scores: P(clickbait) of `texts(cases)`, (n,).
+        threshold: a score from here on means clickbait.
+
+    Returns:
+        cases, passed, kinds and groups (a dict from name to cases, passed and rate), and failed (every failed
+        case with its scores).
     """
-    assert not np.isnan(scores).any(), "a score is not a number"  # NaN compares false: it would pass for news
+    assert not np.isnan(scores).any(), (
+        "a score is not a number"
+    )  # NaN >= threshold is false, so it would mean news
     outcomes = []
     start = 0
     for case in cases:
         count = len(_texts(case))
-        own = [float(score) for score in scores[start : start + count]]
+        case_scores = [float(score) for score in scores[start : start + count]]
         start += count
-        outcomes.append((case, own, _holds(case, own, threshold)))
-    assert start == len(scores), "one score a text"
+        outcomes.append((case, case_scores, _passes(case, case_scores, threshold)))
+    assert start == len(scores), "one score per text"
     return {
         "cases": len(cases),
-        "passed": sum(held for _, _, held in outcomes),
-        "kinds": _shares([(case.kind, held) for case, _, held in outcomes]),
-        "groups": _shares([(case.group, held) for case, _, held in outcomes]),
+        "passed": sum(passed for _, _, passed in outcomes),
+        "kinds": _pass_rates([(case.kind, passed) for case, _, passed in outcomes]),
+        "groups": _pass_rates([(case.group, passed) for case, _, passed in outcomes]),
         "failed": [
-            {**case.model_dump(mode="json"), "scores": own} for case, own, held in outcomes if not held
+            {**case.model_dump(mode="json"), "scores": case_scores}
+            for case, case_scores, passed in outcomes
+            if not passed
         ],
     }
 
@@ -147,7 +159,7 @@ def _texts(case: Case) -> list[str]:
     return [case.text, case.variant] if isinstance(case, Direction) else [case.text]
 
 
-def _holds(case: Case, scores: list[float], threshold: float) -> bool:
+def _passes(case: Case, scores: list[float], threshold: float) -> bool:
     verdicts = {score >= threshold for score in scores}
     if isinstance(case, Functionality):
         return verdicts == {case.expect == "clickbait"}
@@ -157,9 +169,10 @@ def _holds(case: Case, scores: list[float], threshold: float) -> bool:
     return after > before or min(before, after) >= 1.0 - SATURATED
 
 
-def _shares(pairs: Sequence[tuple[str, bool]]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(name for name, _ in pairs):
-        held = [one for other, one in pairs if other == name]
-        found[name] = {"cases": len(held), "passed": sum(held), "rate": sum(held) / len(held)}
-    return found
+def _pass_rates(outcomes: Sequence[tuple[str, bool]]) -> dict[str, dict[str, Any]]:
+    """Number of cases, passed cases and pass rate of each name, from (name, passed) pairs."""
+    rates: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for name, _ in outcomes):
+        passed = [case_passed for case_name, case_passed in outcomes if case_name == name]
+        rates[name] = {"cases": len(passed), "passed": sum(passed), "rate": sum(passed) / len(passed)}
+    return rates

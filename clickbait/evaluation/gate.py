@@ -1,5 +1,6 @@
-"""The gate: decides from measurements whether a candidate is promoted. Pure functions; `ray_jobs.promote`
-measures and acts.
+"""The gate: decides from a candidate's measurements whether it is promoted.
+
+These are pure functions. `ray_jobs.promote` measures, and acts on the decision.
 """
 
 from __future__ import annotations
@@ -17,49 +18,48 @@ from clickbait.evaluation.measure import latency, left_out
 from clickbait.evaluation.metrics import Discordant
 from clickbait.inference.scorer import Scorer
 
-ROUNDING = 1e-9  # of a bound: the difference of two shares of the same headlines is no exact number
-# of an export whose document names none: before it named one, agreement was measured at 0.5 whatever the
-# bundle's
+ROUNDING = 1e-9  # tolerance for the difference of two accuracies, which floats cannot represent exactly
+# Metrics documents of old exports have no threshold: agreement was always measured at 0.5.
 OLD_THRESHOLD = 0.5
 _COMPARE = {">=": operator.ge, "<=": operator.le, "==": operator.eq}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A version of the registry and the candidate, scored on the same headlines in the same minute: the
-    candidate's test split.
-    """
+    """A version and the candidate, both scored on the candidate's test split at the same time."""
 
     version: str
-    """The version."""
+    """Name of the version in the registry."""
     rows: int
-    """Headlines."""
+    """Number of headlines."""
     accuracy: float
-    """The version's accuracy on them, at its own threshold."""
+    """Accuracy of the version at its own threshold."""
     discordant: Discordant
-    """Headlines that only one of the two judges right; the version is the first."""
+    """Headlines that only one of the two classifies correctly. `first` is the version."""
 
     @property
     def candidate_accuracy(self) -> float:
-        """The candidate's accuracy on them, at its own threshold."""
+        """Accuracy of the candidate at its own threshold."""
         return self.accuracy + (self.discordant.only_second - self.discordant.only_first) / self.rows
 
     def note(self, dataset: str | None) -> str:
-        """The figures in words. `dataset`: where the version was trained on another one than the
-        candidate.
+        """The figures in words.
+
+        `dataset` is the dataset that the version was trained on, if it is not the candidate's.
         """
         pair = self.discordant
         words = (
-            f"of {self.rows:,} headlines only {self.version} judges {pair.only_first} right, only the "
-            f"candidate {pair.only_second}; "
-            f"p {pair.p_second_is_worse():.3g}"
+            f"of {self.rows:,} headlines, {pair.only_first} are right only with {self.version} and "
+            f"{pair.only_second} only with the candidate; p {pair.p_second_is_worse():.3g}"
         )
         return words + (
-            f"; {self.version} was trained on {dataset}, perhaps on some of these" if dataset else ""
+            f"; {self.version} was trained on {dataset}, perhaps on some of these headlines"
+            if dataset
+            else ""
         )
 
     def document(self, role: str) -> dict[str, Any]:
-        """The figures as the verdict keeps them. `role`: `champion` or `best`."""
+        """The figures for the verdict document. `role` is `champion` or `best`."""
         return {
             "version": self.version,
             "role": role,
@@ -77,41 +77,41 @@ class Champion:
     """The version that the alias points at."""
 
     compared: Comparison
-    """Its verdicts beside the candidate's."""
+    """Comparison of the champion's verdicts with the candidate's."""
     synthetic: bool
-    """Whether it was trained on generated headlines."""
+    """Whether the champion was trained on synthetic headlines."""
     latency_ratio: float
-    """The candidate's median latency over the champion's."""
+    """The candidate's median latency divided by the champion's."""
     dataset: str | None = None
-    """The fingerprint of the dataset that it was trained on, where that is not the candidate's."""
+    """Fingerprint of the champion's dataset, if it is not the candidate's."""
 
 
 @dataclass(frozen=True)
 class Best:
-    """The most accurate version on the candidate's test split that the alias ever named."""
+    """The version with the best accuracy on the candidate's test split, of all that the alias pointed at."""
 
     version: str
-    """The version."""
+    """Name of the version."""
     accuracy: float
-    """Its accuracy on the test split: measured now, or its manifest's where it cannot be loaded any more."""
+    """Accuracy on the test split: measured now, or that of the manifest if the version cannot be loaded."""
     of: int
-    """How many versions it is the best of."""
+    """Number of versions that were compared."""
     compared: Comparison | None
-    """Its verdicts beside the candidate's; None where it cannot be loaded any more."""
+    """Comparison of this version's verdicts with the candidate's. None if the version cannot be loaded."""
     dataset: str | None = None
-    """The fingerprint of the dataset that it was trained on, where that is not the candidate's."""
+    """Fingerprint of this version's dataset, if it is not the candidate's."""
 
 
 @dataclass(frozen=True)
 class Fastest:
-    """The fastest version that the alias ever named."""
+    """The fastest of all versions that the alias pointed at."""
 
     version: str
-    """The version."""
+    """Name of the version."""
     latency_ratio: float
-    """The candidate's median latency over its own, measured in turn."""
+    """The candidate's median latency divided by this version's. Both are measured in turns."""
     of: int
-    """How many versions it is the fastest of."""
+    """Number of versions that were compared."""
 
 
 def decide(
@@ -122,12 +122,13 @@ def decide(
     best: Best | None = None,
     fastest: Fastest | None = None,
 ) -> dict[str, Any]:
-    """The verdict on a candidate with the metrics document `metrics`.
+    """Decides about a candidate from its metrics document.
 
-    Keys: decision (`promoted` or `refused`), champion (its version or None), checks (each with name, value,
-    op, bound, passed, note; a value that could not be measured is None, and does not pass), compared
-    (`Comparison.document` of the champion and of the best version), test_split (as in the metrics document:
-    what tells test splits apart).
+    Returns:
+        decision (`promoted` or `refused`), champion (its version or None), checks (each with name, value, op,
+        bound, passed and note), compared (`Comparison.document` of the champion and of the best version), and
+        test_split (the identity of the test split, from the metrics document). The value of a check that
+        could not be measured is None, and the check fails.
 
     Raises:
         BundleError: the candidate was not evaluated.
@@ -141,9 +142,7 @@ def decide(
     checks: list[dict[str, Any]] = []
 
     def check(name: str, value: float | None, op: str, bound: float, note: str = "") -> None:
-        passed = value is not None and bool(
-            _COMPARE[op](value, bound)
-        )  # a figure that could not be measured does not pass
+        passed = value is not None and bool(_COMPARE[op](value, bound))
         checks.append(
             {"name": name, "value": value, "op": op, "bound": bound, "passed": passed, "note": note}
         )
@@ -156,50 +155,43 @@ def decide(
     if transfer is not None or config.require_transfer:
         note = _transfer_note(transfer) if transfer else "no transfer set was given"
         check("transfer_auc", (transfer or {}).get("auc"), ">=", config.min_transfer_auc, note)
-    measured = metrics.get("behaviour")
+    behaviour_metrics = metrics.get("behaviour")
     for kind in behaviour.KINDS:
-        found = measured["kinds"].get(kind) if measured else None
-        missing = (
-            "the catalogue has no such case: add some"
-            if measured
-            else "not measured: evaluate again (ray_jobs.evaluate)"
-        )
-        note = f"{found['passed']} of {found['cases']} cases" if found else missing
-        check(
-            f"behaviour_{kind}", found["rate"] if found else None, ">=", getattr(config, f"min_{kind}"), note
-        )
+        result = behaviour_metrics["kinds"].get(kind) if behaviour_metrics else None
+        if result:
+            note = f"{result['passed']} of {result['cases']} cases"
+        elif behaviour_metrics:
+            note = "the catalogue has no such case: add some"
+        else:
+            note = "not measured: evaluate again (ray_jobs.evaluate)"
+        rate = result["rate"] if result else None
+        check(f"behaviour_{kind}", rate, ">=", getattr(config, f"min_{kind}"), note)
     if "int8" in export:
-        at = export.get("threshold", OLD_THRESHOLD)
-        agreement = export["int8"]["agreement"] if at == metrics.get("threshold", OLD_THRESHOLD) else None
-        note = (
-            ""
-            if agreement is not None
-            else f"measured at the threshold {at:g}, not at the bundle's: export again (ray_jobs.export)"
-        )
+        threshold = export.get("threshold", OLD_THRESHOLD)
+        if threshold == metrics.get("threshold", OLD_THRESHOLD):
+            agreement, note = export["int8"]["agreement"], ""
+        else:
+            agreement = None
+            note = f"measured at threshold {threshold:g}, not the bundle's: export again (ray_jobs.export)"
         check("int8_agreement", agreement, ">=", config.min_int8_agreement, note)
     check("latency_ms", metrics["latency"]["single_p50_ms"], "<=", config.max_latency_ms)
     compared = []
     if champion is not None:
-        against = champion.compared
-        compared.append(against.document("champion"))
-        name = f"against {against.version}"
-        p_value = against.discordant.p_second_is_worse()
-        check("champion_p_value", p_value, ">=", config.champion_alpha, against.note(champion.dataset))
-        check("latency_vs_champion", champion.latency_ratio, "<=", config.max_latency_ratio, name)
-        demoted = float(bool(metrics["synthetic"]) and not champion.synthetic)
-        check(
-            "synthetic_over_real",
-            demoted,
-            "==",
-            0.0,
-            f"{name}: a model of synthetic headlines never replaces one of real ones",
-        )
+        comparison = champion.compared
+        compared.append(comparison.document("champion"))
+        against = f"against {comparison.version}"
+        p_value = comparison.discordant.p_second_is_worse()
+        check("champion_p_value", p_value, ">=", config.champion_alpha, comparison.note(champion.dataset))
+        check("latency_vs_champion", champion.latency_ratio, "<=", config.max_latency_ratio, against)
+        synthetic_over_real = float(bool(metrics["synthetic"]) and not champion.synthetic)
+        note = f"{against}: a model of synthetic headlines never replaces a model of real headlines"
+        check("synthetic_over_real", synthetic_over_real, "==", 0.0, note)
     if best is not None:
         note = f"{best.version} is the best of {best.of}: "
         margin = max(config.best_margin, 1.0 / test["rows"])
         if best.compared is None:
             accuracy = test["accuracy"]
-            note += "its accuracy is its manifest's, for it cannot be loaded"
+            note += "its accuracy is from its manifest, because it cannot be loaded"
         else:
             compared.append(best.compared.document("best"))
             accuracy = best.compared.candidate_accuracy
@@ -218,7 +210,7 @@ def decide(
 
 
 def _one_class(split: Mapping[str, Any], name: str) -> str:
-    """Why a split has no AUC; empty where it has one."""
+    """Why a split has no AUC. Empty if it has one."""
     only = split.get("only_class")
     return (
         f"not defined: every headline of the {name} is {only}: give headlines of both classes" if only else ""
@@ -226,25 +218,25 @@ def _one_class(split: Mapping[str, Any], name: str) -> str:
 
 
 def _transfer_note(transfer: Mapping[str, Any]) -> str:
-    missing = transfer.get("left_out")
-    return "; ".join(
-        filter(None, [_one_class(transfer, "transfer set"), left_out(missing) if missing else ""])
-    )
+    reasons = transfer.get("left_out")
+    notes = [_one_class(transfer, "transfer set"), left_out(reasons) if reasons else ""]
+    return "; ".join(note for note in notes if note)
 
 
 def latency_ratio(candidate: Scorer, champion: Scorer, texts: Sequence[str]) -> float:
-    """The candidate's median latency over the champion's, text by text in turn, so that a noisy machine
-    troubles both alike.
+    """The candidate's median latency divided by the champion's.
+
+    The two score each text in turns, so that noise on the machine affects both equally.
     """
-    ours, theirs = [], []
+    candidate_ms, champion_ms = [], []
     for text in texts:
-        ours += latency(candidate.score, [text])
-        theirs += latency(champion.score, [text])
-    return statistics.median(ours) / statistics.median(theirs)
+        candidate_ms += latency(candidate.score, [text])
+        champion_ms += latency(champion.score, [text])
+    return statistics.median(candidate_ms) / statistics.median(champion_ms)
 
 
 def table(verdict: Mapping[str, Any]) -> str:
-    """The verdict for a terminal: one line per check."""
+    """The verdict as text for a terminal, one line per check."""
     lines = []
     width = max(len(item["name"]) for item in verdict["checks"])
     for item in verdict["checks"]:

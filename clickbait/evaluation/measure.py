@@ -1,5 +1,6 @@
-"""What is measured of anything that scores headlines: a bundle, a peer, a reference. Logic of
-`ray_jobs.evaluate` and `tuning.compare`.
+"""Measures anything that scores headlines: a bundle, or another model to compare with.
+
+`ray_jobs.evaluate` and `tuning.compare` use it.
 """
 
 from __future__ import annotations
@@ -22,35 +23,34 @@ from clickbait.evaluation import behaviour, metrics
 from clickbait.evaluation.perturbations import PERTURBATIONS
 
 Score = Callable[[list[str]], np.ndarray]
-"""Texts to P(clickbait), float (n,)."""
+"""A function from texts to P(clickbait), float (n,)."""
 
 LATENCY_HEADLINES = 200
 BATCH = 16
-TRAINED_ON = "trained_on"  # why a headline of a transfer set is left out: it stands in the training split
+TRAINED_ON = "trained_on"  # reason to leave out a headline of the transfer set: it is in the training split
 
 
 @dataclass(frozen=True)
 class Split:
-    """A labelled set of headlines: texts, and labels int64 (n,)."""
+    """A set of labelled headlines."""
 
     texts: list[str]
     labels: np.ndarray
+    """int64 (n,): 1 for clickbait, 0 for news."""
     left_out: dict[str, int] = field(default_factory=dict)
-    """Rows of the source that are not in it, by reason."""
+    """Number of rows of the source that are not in the set, by reason."""
 
 
 def test_split(dataset: Dataset) -> Split:
-    """The dataset's test split."""
+    """Reads the dataset's test split."""
     table = dataset.table("test", ["headline", "label"])
     return Split(table["headline"].to_pylist(), table["label"].to_numpy().astype(np.int64))
 
 
 def test_identity(dataset: Dataset) -> dict[str, Any]:
-    """What tells test splits apart: rows, and the SHA-256 of every headline's key with its label, in any
-    order.
+    """The identity of the test split: its rows, and the SHA-256 of its sorted headline keys and labels.
 
-    Datasets of one source that are cut for different tokenizers have different fingerprints and one test
-    split.
+    Datasets of the same source for different tokenizers have different fingerprints, but the same test split.
     """
     table = dataset.table("test", ["key", "label"])
     digest = hashlib.sha256()
@@ -60,10 +60,10 @@ def test_identity(dataset: Dataset) -> dict[str, Any]:
 
 
 def transfer_split(config: TransferConfig, dataset: Dataset) -> Split:
-    """The headlines of other sources, without those that stand in the training split.
+    """Reads the transfer set, without headlines that are in the training split.
 
     Raises:
-        DataError: it cannot be read, or nothing of it was not trained on.
+        DataError: it cannot be read, or every headline in it was trained on.
     """
     assert config.transfer is not None
     labelled = read_labelled(config)
@@ -72,16 +72,16 @@ def transfer_split(config: TransferConfig, dataset: Dataset) -> Split:
     kept = [index for index, key in enumerate(table["key"].to_pylist()) if key not in trained]
     if not kept:
         raise DataError(
-            f"{config.transfer}: no headline is left that was not trained on: give headlines of other sources"
+            f"{config.transfer}: every headline in it was trained on: give headlines of other sources"
         )
-    if seen := table.num_rows - len(kept):
-        left_out[TRAINED_ON] = seen
+    if trained_rows := table.num_rows - len(kept):
+        left_out[TRAINED_ON] = trained_rows
     table = table.take(kept)
     return Split(table["headline"].to_pylist(), table["label"].to_numpy().astype(np.int64), left_out)
 
 
 def left_out(reasons: Mapping[str, int]) -> str:
-    """The rows that a set leaves out, in words."""
+    """Describes in words how many rows were left out, and why."""
     return f"{sum(reasons.values()):,} rows left out: " + ", ".join(
         f"{rows:,} {reason}" for reason, rows in reasons.items()
     )
@@ -96,12 +96,12 @@ def measure(
     threshold: float,
     worst: int,
 ) -> dict[str, Any]:
-    """The metrics document's threshold, test, slices, flips, transfer, behaviour and worst.
+    """Computes the metrics document's threshold, test, slices, flips, transfer, behaviour and worst.
 
-    `score` is called once, with everything, the test split's headlines first.
+    `score` is called once with all texts. The headlines of the test split come first.
 
     Raises:
-        BundleError: the model gives a headline no number as its score.
+        BundleError: a score is not a finite number.
     """
     parts = {
         "test": test.texts,
@@ -112,14 +112,14 @@ def measure(
         parts["transfer"] = transfer.texts
         parts["transfer_lower"] = [text.lower() for text in transfer.texts]
     flat = np.asarray(score([text for part in parts.values() for text in part]))
-    if broken := int(np.count_nonzero(~np.isfinite(flat))):
+    if not_finite := int(np.count_nonzero(~np.isfinite(flat))):
         raise BundleError(
-            f"the model scores {broken:,} of {len(flat):,} headlines as not a number: train it again with a "
-            f"smaller lr"
+            f"the model's score is not a number for {not_finite:,} of {len(flat):,} headlines: train it "
+            f"again with a smaller lr"
         )
     ends = np.cumsum([len(part) for part in parts.values()])[:-1]
     scores = dict(zip(parts, np.split(flat, ends), strict=True))
-    found: dict[str, Any] = {
+    document: dict[str, Any] = {
         "threshold": threshold,
         "test": _split(test.labels, scores["test"], threshold),
         "slices": metrics.slices(test.texts, test.labels, scores["test"], threshold),
@@ -130,25 +130,27 @@ def measure(
     }
     if transfer:
         lower = metrics.classification(transfer.labels, scores["transfer_lower"], threshold)
-        found["transfer"] = {
+        document["transfer"] = {
             **_split(transfer.labels, scores["transfer"], threshold),
             "left_out": transfer.left_out,
             "lower": {name: lower[name] for name in ("accuracy", "auc")},
         }
-    return found
+    return document
 
 
 def speed(score: Score, texts: list[str], threads: int) -> dict[str, Any]:
-    """The metrics document's latency: milliseconds of one headline, and headlines a second in batches of 16,
-    in this process.
+    """Measures the metrics document's latency in this process.
+
+    Returns:
+        The latency of a single headline in milliseconds, and headlines per second in batches of 16.
     """
     sample = [texts[row] for row in np.linspace(0, len(texts) - 1, LATENCY_HEADLINES, dtype=np.int64)]
     latency(score, sample[:10])  # warm
     single = latency(score, sample)
     batches = []
-    for at in range(0, len(sample) - BATCH + 1, BATCH):
+    for first in range(0, len(sample) - BATCH + 1, BATCH):
         start = time.perf_counter()
-        score(sample[at : at + BATCH])
+        score(sample[first : first + BATCH])
         batches.append(BATCH / (time.perf_counter() - start))
     return {
         "single_p50_ms": statistics.median(single),
@@ -159,13 +161,13 @@ def speed(score: Score, texts: list[str], threads: int) -> dict[str, Any]:
 
 
 def latency(score: Score, texts: Sequence[str]) -> list[float]:
-    """Milliseconds of each text scored alone."""
-    timed = []
+    """Milliseconds to score each text, one at a time."""
+    milliseconds = []
     for text in texts:
         start = time.perf_counter()
         score([text])
-        timed.append((time.perf_counter() - start) * 1e3)
-    return timed
+        milliseconds.append((time.perf_counter() - start) * 1e3)
+    return milliseconds
 
 
 def _split(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, Any]:

@@ -1,9 +1,7 @@
-"""What a model is worth, from labels and scores alone: classification, calibration, slices, invariances,
-curves, worst errors.
+"""Metrics computed from labels and scores: classification, calibration, slices, flips, curves, worst errors.
 
-Labels are 0 (news) and 1 (clickbait); scores are P(clickbait), in [0, 1]. A verdict is clickbait where score
->= threshold. Every answer is made of plain Python numbers, lists and dicts, so that it goes into metrics.json
-as it is. No ray, no torch.
+A label is 0 (news) or 1 (clickbait). A score is P(clickbait), in [0, 1]. The verdict is clickbait if score >=
+threshold. Results are plain Python numbers, lists and dicts, so they can be written to metrics.json directly.
 """
 
 from __future__ import annotations
@@ -21,34 +19,34 @@ Labels = npt.NDArray[np.integer[Any]]
 Scores = npt.NDArray[np.floating[Any]]
 Verdicts = npt.NDArray[np.bool_]
 
-BINS = 15  # of the calibration error: Guo et al. 2017
-CURVE_POINTS = 200  # enough for a plot; the whole curve of a large split would be most of metrics.json
+BINS = 15  # bins of the calibration error, as in Guo et al. 2017
+CURVE_POINTS = 200  # enough for a plot; the full curve of a large split would fill most of metrics.json
 HISTOGRAM_BINS = 20
-SHORT, LONG = 40, 70  # characters: a headline below is short, one from here on is long
+SHORT, LONG = 40, 70  # characters: a headline is short below SHORT, and long from LONG on
 
 
 def classification(labels: Labels, scores: Scores, threshold: float) -> dict[str, Any]:
-    """The figures of one split: labels (n,) and scores (n,), n at least 1.
+    """The metrics of a split with labels (n,) and scores (n,), n at least 1.
 
     Keys: rows, only_class, accuracy, precision, recall, f1, auc, log_loss, ece, confusion ([[tn, fp], [fn,
-    tp]]). Precision, recall and F1 are of clickbait. A figure that is not defined is None: one of these three
-    where it is 0 / 0, and auc where the split has one class only. `only_class` is then that class, `news` or
-    `clickbait`; with both classes it is None.
+    tp]]). Precision, recall and F1 are those of clickbait, and None if they are 0 / 0. If the split has a
+    single class, `only_class` is its name, `news` or `clickbait`, and auc is None. Otherwise `only_class` is
+    None.
     """
-    from sklearn import metrics as sk  # 3 s, with scipy and pandas
+    from sklearn import metrics as sk  # the import takes 3 s
 
     labels, scores = _checked(labels, scores)
     verdicts = scores >= threshold
     confusion = sk.confusion_matrix(labels, verdicts, labels=[0, 1]).tolist()
-    (_, called_wrongly), (missed, hits) = confusion
+    (_, false_positives), (false_negatives, true_positives) = confusion
     both = _both_classes(labels)
     return {
         "rows": len(labels),
         "only_class": None if both else "clickbait" if labels[0] else "news",
         "accuracy": float(np.mean(verdicts == labels)),
-        "precision": _ratio(hits, hits + called_wrongly),
-        "recall": _ratio(hits, hits + missed),
-        "f1": _ratio(2 * hits, 2 * hits + called_wrongly + missed),
+        "precision": _ratio(true_positives, true_positives + false_positives),
+        "recall": _ratio(true_positives, true_positives + false_negatives),
+        "f1": _ratio(2 * true_positives, 2 * true_positives + false_positives + false_negatives),
         "auc": float(sk.roc_auc_score(labels, scores)) if both else None,
         "log_loss": float(sk.log_loss(labels, scores, labels=[0, 1])),
         "ece": expected_calibration_error(labels, scores),
@@ -57,12 +55,11 @@ def classification(labels: Labels, scores: Scores, threshold: float) -> dict[str
 
 
 def expected_calibration_error(labels: Labels, scores: Scores, bins: int = BINS) -> float:
-    """Mean distance, in [0, 1], between P(clickbait) and the share of clickbait, over equal-width bins
-    weighted by their rows.
+    """Mean difference, in [0, 1], between score and share of clickbait over bins of equal width.
 
-    Naeini, Cooper, Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015,
-    here on the positive class; 15 bins as in Guo et al., "On Calibration of Modern Neural Networks", ICML
-    2017 (which bins the winning class).
+    Each bin is weighted by its number of rows. Naeini, Cooper, Hauskrecht, "Obtaining Well Calibrated
+    Probabilities Using Bayesian Binning", AAAI 2015, applied to the score of clickbait. 15 bins as in Guo et
+    al., "On Calibration of Modern Neural Networks", ICML 2017, which applies it to the predicted class.
     """
     table = _reliability(*_checked(labels, scores), bins)
     count, gap = np.array(table["count"]), np.abs(np.array(table["mean_score"]) - np.array(table["observed"]))
@@ -70,11 +67,11 @@ def expected_calibration_error(labels: Labels, scores: Scores, bins: int = BINS)
 
 
 def temperature(labels: Labels, margins: Scores) -> float:
-    """The temperature, in [0.1, 10], that the margins (logit of clickbait less logit of news, (n,)) are
-    divided by to be calibrated.
+    """The temperature, in [0.1, 10], that calibrates the margins, (n,), when they are divided by it.
 
-    Guo et al. 2017: the one number that minimises the log loss on held-out labels; accuracy and AUC stay. The
-    labels are softened as Platt (1999) does, or a split without an error would ask for certainty.
+    A margin is the logit of clickbait minus the logit of news. The temperature minimises the log loss on
+    held-out labels (Guo et al. 2017). It does not change accuracy or AUC. The labels are smoothed as in Platt
+    (1999); without that, the best temperature of a split without errors would be zero.
     """
     from scipy.optimize import minimize_scalar  # of the `train` extra
 
@@ -92,41 +89,45 @@ def temperature(labels: Labels, margins: Scores) -> float:
 
 
 def best_threshold(labels: Labels, scores: Scores) -> float:
-    """The threshold with the best accuracy on held-out labels: 0.5 where no other does better, else the
-    middle, in logits, of the widest gap between scores that does best.
+    """The threshold with the best accuracy on held-out labels.
+
+    It is 0.5 if no other threshold is better. Otherwise it is the middle, in logits, of the widest gap
+    between two scores among the gaps with the best accuracy.
     """
     labels, scores = _checked(labels, scores)
     if not _both_classes(labels):
         return 0.5
     order = np.argsort(scores, kind="stable")
     sorted_scores, is_news = np.clip(scores[order], 1e-9, 1.0 - 1e-9), labels[order] == 0
-    # right[i]: verdicts that are right where the i lowest scores are called news
-    right = np.concatenate([[0], np.cumsum(is_news)]) + np.concatenate([[0], np.cumsum(~is_news[::-1])])[::-1]
+    # correct[i]: number of correct verdicts if the i lowest scores mean news
+    correct = (
+        np.concatenate([[0], np.cumsum(is_news)]) + np.concatenate([[0], np.cumsum(~is_news[::-1])])[::-1]
+    )
     edges = np.concatenate([[1e-9], sorted_scores, [1.0 - 1e-9]])
     edges = np.log(edges) - np.log1p(-edges)
     gaps = np.diff(edges)
-    possible = right * (gaps > 0)  # equal scores cannot be told apart
-    if right[np.searchsorted(sorted_scores, 0.5)] == possible.max():
+    possible = correct * (gaps > 0)  # no threshold fits between equal scores
+    if correct[np.searchsorted(sorted_scores, 0.5)] == possible.max():
         return 0.5
     best = int(np.argmax(np.where(possible == possible.max(), gaps, 0.0)))
     return float(1.0 / (1.0 + np.exp(-(edges[best] + edges[best + 1]) / 2)))
 
 
 def probabilities(margins: Scores, temperature: float) -> Scores:
-    """P(clickbait), float64 (n,), of margins at a temperature."""
+    """P(clickbait), float64 (n,), of margins (n,) divided by the temperature."""
     return np.exp(-np.logaddexp(0.0, -np.asarray(margins, dtype=np.float64) / temperature))
 
 
 def slices(
     texts: Sequence[str], labels: Labels, scores: Scores, threshold: float
 ) -> dict[str, dict[str, Any]]:
-    """Name of a slice to its rows, accuracy, f1 and share_clickbait; a slice without rows is left out.
+    """Rows, accuracy, f1 and share_clickbait of each slice that has rows.
 
-    Length in characters, a digit or none, a question mark or none, title case (every word starts with a
-    capital) or not. f1 is None where neither a label nor a verdict of the slice is clickbait.
+    The slices are by length, by digits, by question marks and by title case (every word starts with a
+    capital). f1 is None if neither a label nor a verdict of the slice is clickbait.
     """
     labels, scores = _checked(labels, scores)
-    assert len(texts) == len(labels), "one label a text"
+    assert len(texts) == len(labels), "one label per text"
     length = np.array([len(text) for text in texts])
     digit = np.array([any(c.isdigit() for c in text) for text in texts])
     question = np.array(["?" in text for text in texts])
@@ -147,16 +148,14 @@ def slices(
 
 
 def is_title_case(text: str) -> bool:
-    """Every word starts with a capital: no word's first letter or digit is lower case, and at least one is
-    upper.
-    """
+    """Whether every word starts with a capital or a digit, and at least one word with a capital."""
     starts = [match[1] for match in WORD_START.finditer(text)]
     return any(c.isupper() for c in starts) and not any(c.islower() for c in starts)
 
 
 def flip_rate(before_scores: Scores, after_scores: Scores, threshold: float) -> float:
-    """Share of verdicts, in [0, 1], that differ between the two lists of scores (n,), (n,), n at least 1."""
-    both = np.stack([before_scores, after_scores]).astype(np.float64)  # raises where the two differ in length
+    """Share of verdicts, in [0, 1], that differ between two arrays of scores (n,), n at least 1."""
+    both = np.stack([before_scores, after_scores]).astype(np.float64)  # raises if the lengths differ
     assert both.size, "at least one headline"
     assert not np.isnan(both).any(), "a score is not a number"
     verdicts = both >= threshold
@@ -165,54 +164,52 @@ def flip_rate(before_scores: Scores, after_scores: Scores, threshold: float) -> 
 
 @dataclass(frozen=True)
 class Discordant:
-    """What two models' verdicts on the same headlines tell of them: the headlines that only one of the two
-    judges right.
-    """
+    """The discordant pairs of two models: headlines that only one of the two classifies correctly."""
 
     only_first: int
-    """Headlines that the first judges right and the second wrong."""
+    """Number of headlines that only the first model classifies correctly."""
     only_second: int
-    """Headlines that the second judges right and the first wrong."""
+    """Number of headlines that only the second model classifies correctly."""
 
     def p_second_is_worse(self) -> float:
-        """Probability, in [0, 1], of so few `only_second` or fewer, were both models equally good: the exact
-        one-sided McNemar test.
+        """The p-value, in [0, 1], of the exact one-sided McNemar test that the second model is worse.
+
+        It is the probability of this `only_second` or a smaller one if both models are equally good.
         """
         return _binomial(self.only_second, self.only_first + self.only_second)
 
     def p_differ(self) -> float:
-        """Probability, in [0, 1], of a difference as large or larger, either way: the exact two-sided McNemar
-        test.
-        """
-        return min(
-            1.0, 2.0 * _binomial(min(self.only_first, self.only_second), self.only_first + self.only_second)
-        )
+        """The p-value, in [0, 1], of the exact two-sided McNemar test that the models differ."""
+        smaller = min(self.only_first, self.only_second)
+        return min(1.0, 2.0 * _binomial(smaller, self.only_first + self.only_second))
 
 
-def _binomial(most: int, total: int) -> float:
-    """Probability of `most` heads or fewer in `total` throws of a fair coin (McNemar 1947 in its exact
-    form).
-    """
+def _binomial(successes: int, trials: int) -> float:
+    """Probability of `successes` or fewer in `trials` trials, each with probability 1/2 (McNemar 1947)."""
     from scipy.special import bdtr
 
-    return float(bdtr(most, total, 0.5))
+    return float(bdtr(successes, trials, 0.5))
 
 
 def discordant(labels: Labels, first: Verdicts, second: Verdicts) -> Discordant:
-    """Where two models' verdicts, bool (n,), True for clickbait, differ on the same headlines with the labels
-    (n,).
+    """Counts the headlines that only one of two models classifies correctly.
+
+    labels are (n,). The verdicts of both models are bool (n,), True for clickbait.
     """
     assert labels.shape == first.shape == second.shape == (labels.size,), "one verdict of each per label"
-    right = first == labels
-    return Discordant(int(np.sum(right & (second != labels))), int(np.sum(~right & (second == labels))))
+    first_correct, second_correct = first == labels, second == labels
+    return Discordant(
+        only_first=int(np.sum(first_correct & ~second_correct)),
+        only_second=int(np.sum(~first_correct & second_correct)),
+    )
 
 
 def curves(labels: Labels, scores: Scores) -> dict[str, dict[str, list[Any]]]:
-    """What the report draws, at most 200 points a curve, rounded to 6 decimals.
+    """The data of the report's plots: at most 200 points per curve, rounded to 6 decimals.
 
-    pr {precision, recall}, roc {fpr, tpr} (both empty where the split has one class only), reliability
-    {bin_lower, mean_score, observed, count} (bins with rows only), histogram {edges, news, clickbait} (counts
-    a bin; one edge more than bins).
+    pr {precision, recall} and roc {fpr, tpr}: empty if the split has a single class. reliability {bin_lower,
+    mean_score, observed, count}: only bins that have rows. histogram {edges, news, clickbait}: counts per
+    bin, and one more edge than bins.
     """
     from sklearn import metrics as sk
 
@@ -237,25 +234,23 @@ def curves(labels: Labels, scores: Scores) -> dict[str, dict[str, list[Any]]]:
 def worst(
     texts: Sequence[str], labels: Labels, scores: Scores, count: int, threshold: float
 ) -> list[dict[str, Any]]:
-    """At most `count` wrong verdicts as {text, label, score}, the farthest from their label first, ties in
-    the order given.
-    """
+    """At most `count` wrong verdicts as {text, label, score}, largest error first. Ties keep their order."""
     labels, scores = _checked(labels, scores)
-    assert len(texts) == len(labels), "one label a text"
+    assert len(texts) == len(labels), "one label per text"
     order = np.argsort(-np.abs(labels - scores), kind="stable")
     wrong = [i for i in order.tolist() if (scores[i] >= threshold) != labels[i]]
     return [{"text": texts[i], "label": int(labels[i]), "score": float(scores[i])} for i in wrong[:count]]
 
 
 def _checked(labels: Labels, scores: Scores) -> tuple[Labels, Scores]:
-    """Both as they are, scores in float64; asserts what every function here takes for granted."""
+    """The labels, and the scores as float64. Asserts the properties that all functions here rely on."""
     scores = np.asarray(scores, dtype=np.float64)
     assert labels.shape == scores.shape == (labels.size,), "labels (n,) and scores (n,)"
     assert labels.size, "at least one row"
     assert bool(((labels == 0) | (labels == 1)).all()), "a label is 0 or 1"
     assert bool(((scores >= 0.0) & (scores <= 1.0)).all()), (
-        "a score is a probability, and a number"
-    )  # NaN compares false
+        "a score is a number in [0, 1]"
+    )  # also fails for NaN
     return labels, scores
 
 
@@ -268,33 +263,30 @@ def _both_classes(labels: Labels) -> bool:
 
 
 def _slice(labels: Labels, verdicts: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    hits = int(np.sum(verdicts & (labels == 1)))
-    called = int(verdicts.sum() + labels.sum())
+    true_positives = int(np.sum(verdicts & (labels == 1)))
     return {
         "rows": len(labels),
         "accuracy": float(np.mean(verdicts == labels)),
-        "f1": _ratio(2 * hits, called),
+        "f1": _ratio(2 * true_positives, int(verdicts.sum() + labels.sum())),
         "share_clickbait": float(labels.mean()),
     }
 
 
 def _reliability(labels: Labels, scores: Scores, bins: int) -> dict[str, list[Any]]:
-    """Per bin that has rows: its lower edge, the mean score, the share of clickbait, the rows. A score of 1
-    is in the last bin.
-    """
-    which = np.minimum((scores * bins).astype(np.int64), bins - 1)
-    count = np.bincount(which, minlength=bins)
+    """Lower edge, mean score, share of clickbait and rows of each bin that has rows."""
+    bin_of = np.minimum((scores * bins).astype(np.int64), bins - 1)  # a score of 1 is in the last bin
+    count = np.bincount(bin_of, minlength=bins)
     used = np.flatnonzero(count)
     return {
         "bin_lower": [int(i) / bins for i in used],
-        "mean_score": (np.bincount(which, scores, minlength=bins)[used] / count[used]).tolist(),
-        "observed": (np.bincount(which, labels, minlength=bins)[used] / count[used]).tolist(),
+        "mean_score": (np.bincount(bin_of, scores, minlength=bins)[used] / count[used]).tolist(),
+        "observed": (np.bincount(bin_of, labels, minlength=bins)[used] / count[used]).tolist(),
         "count": count[used].tolist(),
     }
 
 
 def _thin(values: npt.NDArray[np.float64]) -> list[float]:
-    """At most CURVE_POINTS of the values, evenly spaced, both ends among them."""
+    """At most CURVE_POINTS evenly spaced values, with the first and the last."""
     if len(values) > CURVE_POINTS:
         values = values[np.linspace(0, len(values) - 1, CURVE_POINTS).round().astype(np.int64)]
     return [round(value, 6) for value in values.tolist()]

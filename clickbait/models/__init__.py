@@ -1,1 +1,1 @@
-"""The networks, in torch: loading, the compact models, and the transfer of weights to them."""
+"""The neural networks (torch): loading, the compact architecture, and weight transfer to it."""

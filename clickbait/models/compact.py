@@ -1,18 +1,19 @@
-"""The compact models, written for speed: a hashed n-gram bag and small transformers, from scratch or taught
-by a larger one.
+"""The compact architecture, built for speed: a bag of hashed n-grams, or a small transformer.
 
-One architecture, three uses (`TrainConfig.model`, `layers`, `hidden`, `intermediate`, `buckets`):
+`TrainConfig`'s model, layers, hidden, intermediate and buckets select one of three forms:
 
-    scratch:ngrams        layers 0: words, their characters and hashed word n-grams, averaged (fastText: Joulin et al. 2017)
-    scratch:transformer   layers > 0, buckets 0: a post-norm encoder of BERT's form (Devlin et al. 2019), random weights
-    both                  n-gram vectors added to the encoder's input: a small memory of phrases below a small reader
+    scratch:ngrams        layers 0: the mean of word, character and hashed word n-gram vectors
+                          (fastText: Joulin et al. 2017)
+    scratch:ngrams        layers 0: the mean of word, character and hashed word n-gram vectors (fastText:
+                          Joulin et al. 2017)
+    both                  layers > 0, buckets > 0: an encoder whose input includes n-gram vectors
 
-A fine-tuned BERT (MiniLM is one) or MPNet is the same function of the same weights:
-`clickbait.models.weight_transfer` writes it so, and it is served 1.8 times as fast.
+A fine-tuned BERT (such as MiniLM) or MPNet can be converted to this architecture without a change of its
+logits (`clickbait.models.weight_transfer`). It is then served 1.8 times as fast.
 
-A token is a WordPiece of the dataset's tokenizer. The character n-grams of a token hang on the token alone,
-so `fold` adds their vectors into the token's own once training is done: served, they cost nothing. Import
-this module and transformers' Auto classes know the architecture.
+A token is a WordPiece of the dataset's tokenizer. The character n-grams depend only on the token. So after
+training, `fold` adds their vectors to the token's vector, and serving does not compute them. Importing this
+module registers the architecture with transformers' Auto classes.
 """
 
 from __future__ import annotations
@@ -28,35 +29,32 @@ import transformers
 from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-# Multipliers of the hash of an n-gram: odd, below 2**31, so that 30,000 x 3 of them stay within int64. Any
-# odd numbers would do.
+# Multipliers for hashing n-grams. Any odd numbers below 2**31 would do: the sum of 3 products with token ids
+# up to 30,000 fits into int64.
 _HASH = (1_000_003, 1_540_483_477, 374_761_393)
-CHARACTERS = (
-    3,
-    4,
-    5,
-)  # lengths of character n-grams: fastText's range less the longest, which few WordPieces have
-INITIAL = 0.02  # standard deviation of new weights: BERT's
-HEAD = 32  # dimensions of an attention head of a new encoder: MiniLM's
+# Lengths of character n-grams: fastText's, without 6, because few WordPieces are that long.
+CHARACTER_NGRAMS = (3, 4, 5)
+INITIAL_STD = 0.02  # standard deviation of new weights, as in BERT
+HEAD_SIZE = 32  # dimensions of an attention head of a new encoder, as in MiniLM
 
 
 class CompactConfig(transformers.PretrainedConfig):  # type: ignore[misc]  # transformers is untyped here
-    """The architecture. `vocab_size` and `pad_token_id` are the tokenizer's.
+    """The hyperparameters of the architecture.
 
     Args:
-        vocab_size: tokens.
-        pad_token_id: the padding's id.
+        vocab_size: number of tokens of the tokenizer.
+        pad_token_id: the tokenizer's id of padding.
         hidden_size: dimensions of every vector.
-        layers: encoder layers; 0 is a bag.
-        heads: attention heads a layer.
-        intermediate_size: dimensions within a layer's feed-forward.
-        buckets: hash buckets for word n-grams; 0 for none.
-        word_ngrams: longest word n-gram, 2 or 3.
-        character_buckets: hash buckets for character n-grams; 0 for none, or once they are folded in.
-        character_width: character n-grams of the token that has most.
-        max_tokens: positions.
-        relative: attention looks at distances too (Raffel et al. 2020), as MPNet's does.
-        eps: added to a norm's variance.
+        layers: number of encoder layers. 0 means a bag of n-grams.
+        heads: attention heads per layer.
+        intermediate_size: dimensions of the feed-forward part of a layer.
+        buckets: hash buckets for word n-grams. 0 means no word n-grams.
+        word_ngrams: length of the longest word n-gram, 2 or 3.
+        character_buckets: hash buckets for character n-grams. 0 means none, or that they are folded already.
+        character_width: the largest number of character n-grams of a token.
+        max_tokens: number of positions.
+        relative: add a bias for the distance of two tokens to attention (Raffel et al. 2020), as in MPNet.
+        eps: added to the variance in layer norms.
         dropout: share of activations dropped in training.
     """
 
@@ -81,24 +79,19 @@ class CompactConfig(transformers.PretrainedConfig):  # type: ignore[misc]  # tra
         **others: Any,
     ) -> None:
         super().__init__(pad_token_id=pad_token_id, **others)
-        self.vocab_size, self.hidden_size, self.layers, self.heads, self.buckets = (
-            vocab_size,
-            hidden_size,
-            layers,
-            heads,
-            buckets,
-        )
-        self.word_ngrams, self.character_buckets, self.character_width = (
-            word_ngrams,
-            character_buckets,
-            character_width,
-        )
-        self.intermediate_size, self.max_tokens, self.relative = intermediate_size, max_tokens, relative
+        self.vocab_size, self.max_tokens = vocab_size, max_tokens
+        self.hidden_size, self.intermediate_size = hidden_size, intermediate_size
+        self.layers, self.heads, self.relative = layers, heads, relative
+        self.buckets, self.word_ngrams = buckets, word_ngrams
+        self.character_buckets, self.character_width = character_buckets, character_width
         self.eps, self.dropout = eps, dropout
 
 
 class Layer(nn.Module):
-    """BERT's layer, query, key and value in one matrix: attention, feed-forward, a norm after each."""
+    """An encoder layer as in BERT: attention and feed-forward, each followed by a layer norm.
+
+    Query, key and value are computed by a single matrix.
+    """
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
@@ -111,15 +104,21 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, packing: Packing, bias: Tensor, *, first: bool = False) -> Tensor:
-        """The real tokens' new vectors, float (real tokens, hidden), or with `first` each headline's first
-        one's alone, (batch, hidden).
+        """Computes the layer for packed tokens. Only attention uses the padded form.
 
-        x is float (real tokens, hidden): only attention sees the padded square. bias is added to its scores,
-        (batch, heads or 1, tokens or 1, tokens): large and negative on padding.
+        Args:
+            x: float (real tokens, hidden).
+            packing: converts between packed and padded form.
+            bias: added to the attention scores, (batch, heads or 1, tokens or 1, tokens). Large and negative
+                for padding.
+            first: compute only the first token of each headline.
+
+        Returns:
+            float (real tokens, hidden), or (batch, hidden) with `first`.
         """
         hidden = x.shape[1]
-        if first:  # all read, one is written: a sixth of the work
-            query, key_value = self.halves()
+        if first:  # keys and values of all tokens, but only one query: a sixth of the work
+            query, key_value = self.projections()
             k, v = self._by_head(packing.pad(key_value(x)), 2)
             x = packing.first(x)
             (q,) = self._by_head(query(x).unsqueeze(1), 1)
@@ -133,14 +132,12 @@ class Layer(nn.Module):
         return y
 
     def _by_head(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(batch, tokens, parts x hidden) to as many of (batch, heads, tokens, hidden of a head), in one
-        move.
-        """
+        """Splits (batch, tokens, parts x hidden) into `parts` of (batch, heads, tokens, head size)."""
         batch, tokens, _ = x.shape
         return x.reshape(batch, tokens, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def halves(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-        """What makes queries, and what makes keys and values."""
+    def projections(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """The functions that compute the queries, and the keys with the values."""
         if self.qkv is None:
             return self.query, self.key_value
         weight, bias = self.qkv.weight, self.qkv.bias
@@ -151,56 +148,59 @@ class Layer(nn.Module):
 
     @torch.no_grad()
     def split(self) -> None:
-        """Makes two matrices of the one, for good: the quantizer leaves a part of a matrix in fp32."""
+        """Replaces the single matrix by one for queries and one for keys and values.
+
+        The quantizer would leave a slice of a matrix in fp32, so the last layer needs separate matrices.
+        """
         assert self.qkv is not None
         hidden = self.qkv.weight.shape[1]
         self.query, self.key_value = nn.Linear(hidden, hidden), nn.Linear(hidden, 2 * hidden)
         for kind in ("weight", "bias"):
-            whole = getattr(self.qkv, kind)
-            getattr(self.query, kind).copy_(whole[:hidden])
-            getattr(self.key_value, kind).copy_(whole[hidden:])
+            combined = getattr(self.qkv, kind)
+            getattr(self.query, kind).copy_(combined[:hidden])
+            getattr(self.key_value, kind).copy_(combined[hidden:])
         self.qkv = None
 
 
 class Packing:
-    """Between the padded square (batch, tokens) and its real tokens in a row (Effective Transformer,
-    ByteDance 2020).
+    """Converts between a padded batch (batch, tokens) and its real tokens in one row.
 
-    Headlines that come as they come are half padding again: 1.55 tokens computed for each real one in batches
-    of 16.
+    The method is that of Effective Transformer (ByteDance 2020). Without it, a batch of 16 unsorted headlines
+    computes 1.55 tokens for each real token.
     """
 
     def __init__(self, attention_mask: Tensor, dtype: torch.dtype) -> None:
-        """attention_mask: int64 (batch, tokens), 1 where a token is."""
-        self.square = attention_mask.shape
+        """attention_mask is int64 (batch, tokens): 1 for a real token, 0 for padding."""
+        self.padded_shape = attention_mask.shape
         flat = attention_mask.flatten()
         self.rows = flat.nonzero().squeeze(1)
-        """Where in the square each real token stands, int64 (real tokens)."""
+        """Position of each real token in the flattened batch, int64 (real tokens)."""
         self.slots = (flat.cumsum(0) - 1).clamp(min=0)
-        """Which real token stands at each place of the square, int64 (batch x tokens); at padding the one
-        before it.
+        """Index of the real token at each position of the flattened batch, int64 (batch x tokens).
+
+        Padding has the index of the real token before it.
         """
-        self.bias = (1.0 - attention_mask.to(dtype))[:, None, None] * -1e4  # within bf16 and fp16
-        """For attention's scores: large and negative on padding, float (batch, 1, 1, tokens)."""
+        self.bias = (1.0 - attention_mask.to(dtype))[:, None, None] * -1e4  # in the range of bf16 and fp16
+        """Added to attention scores: large and negative for padding, float (batch, 1, 1, tokens)."""
 
     def pack(self, x: Tensor) -> Tensor:
-        """(batch, tokens, ...) to (real tokens, ...)."""
+        """Converts (batch, tokens, ...) to (real tokens, ...)."""
         return x.flatten(0, 1).index_select(0, self.rows)
 
     def pad(self, x: Tensor) -> Tensor:
-        """(real tokens, n) to (batch, tokens, n); padding repeats a neighbour, which `bias` hides."""
-        return x.index_select(0, self.slots).reshape(*self.square, -1)
+        """Converts (real tokens, n) to (batch, tokens, n). Padding repeats a real token; `bias` masks it."""
+        return x.index_select(0, self.slots).reshape(*self.padded_shape, -1)
 
     def first(self, x: Tensor) -> Tensor:
-        """(real tokens, n) to (batch, n): each headline's first."""
-        return x.index_select(0, self.slots.reshape(self.square)[:, 0])
+        """Selects the first token of each headline: (real tokens, n) to (batch, n)."""
+        return x.index_select(0, self.slots.reshape(self.padded_shape)[:, 0])
 
 
 class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: ignore[misc]  # transformers is untyped here
-    """Token and n-gram vectors, `layers` encoder layers, two logits.
+    """The classifier: token and n-gram vectors, `layers` encoder layers, two logits.
 
-    An encoder is read at its first token, as BERT is, so its last layer writes that one alone; a bag is
-    averaged; with both, both are read.
+    The head reads the first token of an encoder, as in BERT, so the last layer computes only that token. For
+    a bag, the head reads the mean of the vectors. If there are both, it reads both.
     """
 
     config_class = CompactConfig
@@ -231,11 +231,9 @@ class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: i
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding | nn.EmbeddingBag):
-            # A bag averages independent vectors: small ones would take epochs to grow.
-            nn.init.normal_(
-                module.weight,
-                std=INITIAL if self.config.layers or isinstance(module, nn.Linear) else 5 * INITIAL,
-            )
+            # The mean of a bag's independent vectors is small. Larger vectors save epochs of training.
+            scale = 1 if self.config.layers or isinstance(module, nn.Linear) else 5
+            nn.init.normal_(module.weight, std=scale * INITIAL_STD)
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.LayerNorm):
@@ -243,51 +241,49 @@ class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: i
             nn.init.zeros_(module.bias)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> SequenceClassifierOutput:
-        """input_ids and attention_mask int64 (batch, tokens); logits float (batch, 2)."""
+        """input_ids and attention_mask are int64 (batch, tokens). The logits are float (batch, 2)."""
         mask = attention_mask.to(self.tokens.weight.dtype)
         x = self.tokens(input_ids)
         if self.config.character_buckets:
-            spelled = self.spelling[input_ids].flatten(0, 1).long()
-            x = x + self.characters(spelled).view_as(x)
+            ngram_ids = self.spelling[input_ids].flatten(0, 1).long()
+            x = x + self.characters(ngram_ids).view_as(x)
         if self.config.buckets:
-            x = x + self._phrases(input_ids)
-        read = []
+            x = x + self._word_ngrams(input_ids)
+        features = []
         if self.config.buckets or not self.config.layers:
-            read.append((x * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True))
+            features.append((x * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True))
         if self.config.layers:
             packing = Packing(attention_mask, mask.dtype)
-            places = torch.arange(input_ids.shape[1], device=input_ids.device)
-            x = packing.pack(x) + self.positions(packing.pack(places.expand_as(input_ids)))
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+            x = packing.pack(x) + self.positions(packing.pack(positions.expand_as(input_ids)))
             x = self.dropout(self.norm(x))
             bias = packing.bias
             if self.config.relative:
-                bias = bias + self.distances(places - places[:, None] + self.config.max_tokens - 1).permute(
-                    2, 0, 1
-                )
+                distances = positions - positions[:, None] + self.config.max_tokens - 1
+                bias = bias + self.distances(distances).permute(2, 0, 1)
             for layer in self.encoder[:-1]:
                 x = layer(x, packing, bias)
             x = self.encoder[-1](x, packing, bias if not self.config.relative else bias[:, :, :1], first=True)
-            read.append(x)
-        pooled = torch.tanh(self.dense(self.dropout(torch.cat(read, -1))))
+            features.append(x)
+        pooled = torch.tanh(self.dense(self.dropout(torch.cat(features, -1))))
         return SequenceClassifierOutput(logits=self.classifier(self.dropout(pooled)))
 
-    def _phrases(self, input_ids: Tensor) -> Tensor:
-        """The sum of the vectors of the n-grams that end at each token; before the first token stands
-        padding.
-        """
+    def _word_ngrams(self, input_ids: Tensor) -> Tensor:
+        """Sum of the vectors of the n-grams that end at each token. Padding precedes the first token."""
         total = torch.zeros((), device=input_ids.device)
-        mixed = input_ids * _HASH[0]
+        hashes = input_ids * _HASH[0]
         earlier = input_ids
         for back in range(1, self.config.word_ngrams):
             earlier = F.pad(earlier[:, :-1], (1, 0))
-            mixed = mixed + earlier * _HASH[back]
-            total = total + self.ngrams(mixed % self.config.buckets)
+            hashes = hashes + earlier * _HASH[back]
+            total = total + self.ngrams(hashes % self.config.buckets)
         return total
 
     @torch.no_grad()
     def fold(self) -> None:
-        """For export: the same logits, and less to compute. Adds the character n-grams' vectors to the
-        tokens' and drops them.
+        """Simplifies the model for export, without a change of its logits.
+
+        Adds the vectors of character n-grams to the token vectors, and splits the last layer's matrix.
         """
         if self.config.layers:
             cast(Layer, self.encoder[-1]).split()
@@ -299,23 +295,24 @@ class CompactForSequenceClassification(transformers.PreTrainedModel):  # type: i
 
 
 def spelling(vocabulary: dict[str, int], buckets: int) -> np.ndarray:
-    """The character n-grams of every token as bucket numbers from 1, int32 (tokens, most), 0 where there are
-    no more.
+    """The hash buckets of every token's character n-grams, int32 (tokens, most n-grams of a token).
 
-    A word's start is marked `<`; a piece that goes on a word (`##ing`) has none. Special tokens (`[CLS]`)
-    have no spelling.
+    Buckets count from 1; 0 fills the rest of a row. The start of a word is marked by `<`. A piece that
+    continues a word (`##ing`) has no mark. Special tokens (`[CLS]`) have no n-grams.
     """
     rows: dict[int, list[int]] = {}
     for token, index in vocabulary.items():
         special = token.startswith("[") and token.endswith("]")
         text = "" if special else token.removeprefix("##") if token.startswith("##") else f"<{token}"
-        grams = {text[at : at + size] for size in CHARACTERS for at in range(len(text) - size + 1)}
+        ngrams = {
+            text[start : start + size] for size in CHARACTER_NGRAMS for start in range(len(text) - size + 1)
+        }
         rows[index] = sorted(
-            1 + zlib.crc32(gram.encode("utf-8", "surrogatepass")) % (buckets - 1) for gram in grams
+            1 + zlib.crc32(ngram.encode("utf-8", "surrogatepass")) % (buckets - 1) for ngram in ngrams
         )
     table = np.zeros((max(rows) + 1, max(map(len, rows.values()))), np.int32)
-    for index, grams_of in rows.items():
-        table[index, : len(grams_of)] = grams_of
+    for index, bucket_ids in rows.items():
+        table[index, : len(bucket_ids)] = bucket_ids
     return table
 
 

@@ -1,8 +1,7 @@
-"""The encoders: any Hugging Face one by hub name, by folder, or out of an installed package. Imports torch;
-only training does.
+"""Loads the model to train: a Hugging Face encoder (hub name, folder, package) or a compact model.
 
-Weights are safetensors, never a pickle, which `clickbait.pretrained.locate` checks before they are loaded;
-remote code is never run.
+Weights are safetensors, never a pickle: `clickbait.pretrained.locate` checks this before they are loaded.
+Remote code is never run. Only training imports this module, because it imports torch.
 """
 
 from __future__ import annotations
@@ -22,54 +21,52 @@ from clickbait.models import compact, weight_transfer
 from clickbait.pretrained.locate import NGRAMS, SCRATCH, check_folder, locate
 from clickbait.text import LABELS
 
-BUCKETS = 2**17  # 25,600 headlines have some 300,000 different bigrams and trigrams, most of them once
-CHARACTER_BUCKETS = 2**15  # 30,000 WordPieces have some 60,000 different n-grams of 3 to 5 characters
+BUCKETS = 2**17  # 25,600 headlines have about 300,000 different bigrams and trigrams; most occur once
+CHARACTER_BUCKETS = 2**15  # 30,000 WordPieces have about 60,000 different n-grams of 3 to 5 characters
 
 
 def load(config: TrainConfig, tokenizer: bytes, max_tokens: int) -> transformers.PreTrainedModel:
-    """The model to train, what is new in it drawn from the seed; fp32, on the CPU.
+    """Loads the model to train, in fp32 on the CPU. New weights are random and depend only on the seed.
 
     Args:
-        config: model, layers, hidden, intermediate, buckets, dropout and seed are read.
+        config: uses model, layers, hidden, intermediate, buckets, dropout and seed.
         tokenizer: the dataset's `tokenizer.json`.
-        max_tokens: the longest headline in tokens.
+        max_tokens: length of the longest headline in tokens.
 
     Raises:
-        ModelError: no such folder or package, no network, weights that are a pickle or not the known ones, a
-            model that cannot be cut down.
+        ModelError: the folder or package does not exist, there is no network, the weights are a pickle or
+            have the wrong SHA-256, or the model cannot be cut down.
     """
-    transformers.logging.disable_progress_bar()  # it also draws one for each checkpoint that is saved
+    transformers.logging.disable_progress_bar()  # otherwise there is a bar for every checkpoint that is saved
     seed_everything(config.seed)
     if config.model in SCRATCH:
         return _compact(config, tokenizer, max_tokens)
-    extra = {} if config.dropout is None else {"hidden_dropout_prob": config.dropout}
-    whole = _from_pretrained(config.model, locate(config.model), **extra)
+    overrides = {} if config.dropout is None else {"hidden_dropout_prob": config.dropout}
+    encoder = _from_pretrained(config.model, locate(config.model), **overrides)
     if config.layers is config.hidden is config.intermediate is config.buckets is None:
-        known, used = (
-            whole.config.vocab_size,
-            max(Tokenizer.from_str(tokenizer.decode()).get_vocab().values()) + 1,
-        )
-        if used > known:
+        model_tokens = encoder.config.vocab_size
+        dataset_tokens = max(Tokenizer.from_str(tokenizer.decode()).get_vocab().values()) + 1
+        if dataset_tokens > model_tokens:
             raise ModelError(
-                f'model "{config.model}" knows {known} tokens, the dataset has {used}: preprocess with this '
-                f"model"
+                f'model "{config.model}" has {model_tokens} tokens, but the dataset has {dataset_tokens}: '
+                f"preprocess with this model"
             )
-        return whole
-    if not weight_transfer.can_read(whole):
-        kind = whole.config.model_type
+        return encoder
+    if not weight_transfer.is_supported(encoder):
+        kind = encoder.config.model_type
         raise ModelError(
-            f'model "{config.model}" is a "{kind}", which cannot be cut down: give a BERT (MiniLM is one), '
+            f'model "{config.model}" is a "{kind}", which cannot be cut down: give a BERT (such as MiniLM), '
             f"an MPNet, or {SCRATCH[1]}"
         )
-    student = _compact(config, tokenizer, max_tokens, whole.config)
-    weight_transfer.inherit(student, whole)
-    return student
+    compact_model = _compact(config, tokenizer, max_tokens, encoder.config)
+    weight_transfer.initialise(compact_model, encoder)
+    return compact_model
 
 
 def _compact(
     config: TrainConfig, tokenizer: bytes, max_tokens: int, base: transformers.PretrainedConfig | None = None
 ) -> compact.CompactForSequenceClassification:
-    """A compact model with new weights, of `base`'s measures where the configuration names none."""
+    """A compact model with new weights. Sizes that the configuration does not set are those of `base`."""
     vocabulary = Tokenizer.from_str(tokenizer.decode()).get_vocab()
     bag = config.model == NGRAMS
     hidden = config.hidden or (base.hidden_size if base else 64 if bag else 128)
@@ -80,7 +77,7 @@ def _compact(
     heads, inner = (
         (base.num_attention_heads, base.intermediate_size)
         if base and same
-        else (max(hidden // compact.HEAD, 1), 4 * hidden)
+        else (max(hidden // compact.HEAD_SIZE, 1), 4 * hidden)
     )
     if bag and layers:
         raise ModelError(
@@ -88,10 +85,11 @@ def _compact(
         )
     if layers and hidden % heads:
         raise ModelError(
-            f"hidden: {hidden} cannot be shared by {heads} attention heads: take a multiple of {compact.HEAD}"
+            f"hidden: {hidden} cannot be divided by {heads} attention heads: take a multiple of "
+            f"{compact.HEAD_SIZE}"
         )
     spelling = compact.spelling(vocabulary, CHARACTER_BUCKETS) if bag else None
-    made = compact.CompactConfig(
+    compact_config = compact.CompactConfig(
         vocab_size=max(vocabulary.values()) + 1,
         pad_token_id=next((vocabulary[name] for name in ("[PAD]", "<pad>") if name in vocabulary), 0),
         hidden_size=hidden,
@@ -107,32 +105,32 @@ def _compact(
         dropout=0.1 if config.dropout is None else config.dropout,
         **_labels(),
     )
-    model = compact.CompactForSequenceClassification(made)
+    model = compact.CompactForSequenceClassification(compact_config)
     if spelling is not None:
         model.spelling.copy_(torch.from_numpy(spelling))
     return model
 
 
 def load_checkpoint(folder: Path) -> transformers.PreTrainedModel:
-    """A fine-tuned model out of a checkpoint's folder; fp32, on the CPU, in evaluation mode."""
+    """Loads the fine-tuned model of a checkpoint's folder, in fp32 on the CPU, in evaluation mode."""
     check_folder(folder)
     return _from_pretrained(str(folder), folder).eval()
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds python, numpy and torch: a library may draw from any of them."""
+    """Seeds python, numpy and torch, because a library may use any of them."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def parameters(model: torch.nn.Module) -> int:
-    """How many weights the model has."""
+    """The number of weights of the model."""
     return sum(weights.numel() for weights in model.parameters())
 
 
 def _labels() -> dict[str, Any]:
-    """What a configuration says of the classes."""
+    """The entries of a transformers configuration that describe the classes."""
     return {
         "num_labels": len(LABELS),
         "id2label": dict(enumerate(LABELS)),
@@ -141,7 +139,7 @@ def _labels() -> dict[str, Any]:
 
 
 def _from_pretrained(name: str, source: str | Path, **extra: Any) -> transformers.PreTrainedModel:
-    transformers.logging.set_verbosity_error()  # "newly initialized weights" is what fine-tuning means
+    transformers.logging.set_verbosity_error()  # hides the warning about new weights, which are intended
     transformers.logging.disable_progress_bar()
     try:
         return transformers.AutoModelForSequenceClassification.from_pretrained(

@@ -129,7 +129,7 @@ def to_onnx(model: transformers.PreTrainedModel, path: Path, max_tokens: int) ->
     """Writes the model as one ONNX file: input_ids and attention_mask int64 (batch, sequence) to logits
     float32 (batch, 2).
     """
-    model = weight_transfer.rewritten(model, max_tokens) or model
+    model = weight_transfer.convert(model, max_tokens) or model
     if isinstance(model, compact.CompactForSequenceClassification):
         model = copy.deepcopy(model)
         model.fold()

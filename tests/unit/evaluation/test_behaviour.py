@@ -139,7 +139,7 @@ CASE = "{kind: minimum_functionality, group: g, name: one, text: t, expect: news
             "cases: [{kind: invariance, group: g, name: one, text: t, variants: ['']}]",
             "variants.0: must be a headline",
         ),
-        ("cases: []", "cases: has none"),
+        ("cases: []", "cases: the list is empty"),
         ("case: []", 'did you mean "cases"'),
         ("[]", "must be a mapping of keys to values, not a list"),
         ("", "cases: Field required"),

@@ -161,11 +161,11 @@ def test_the_verdict_keeps_the_figures_of_both_comparisons() -> None:
     assert (floor["accuracy"], floor["candidate_accuracy"]) == (0.992, pytest.approx(0.990))
     notes = {item["name"]: item["note"] for item in verdict["checks"]}
     assert (
-        "only v1 judges 5 right, only the candidate 5; p 0.623; v1 was trained on 0123"
+        "5 are right only with v1 and 5 only with the candidate; p 0.623; v1 was trained on 0123"
         in notes["champion_p_value"]
     )
     assert "v3 is the best of 4" in notes["accuracy_vs_best"]
-    assert "only v3 judges 3 right, only the candidate 1; p 0.312" in notes["accuracy_vs_best"]
+    assert "3 are right only with v3 and 1 only with the candidate; p 0.312" in notes["accuracy_vs_best"]
     json.dumps(verdict, allow_nan=False)
 
 

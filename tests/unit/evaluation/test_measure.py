@@ -74,7 +74,7 @@ def test_the_cases_are_judged_by_their_own_scores_and_the_threshold() -> None:
 
 def test_a_model_whose_scores_are_no_numbers_is_one_line() -> None:
     with pytest.raises(
-        BundleError, match="scores 1 of 16 headlines as not a number: train it again with a smaller lr"
+        BundleError, match="score is not a number for 1 of 16 headlines: train it again with a smaller lr"
     ):
         measure.measure(
             lambda texts: np.array([np.nan, *np.zeros(len(texts) - 1)]),

@@ -118,10 +118,10 @@ def test_a_student_of_all_the_layers_reads_as_its_teacher(tmp_path: Path) -> Non
 @torch.no_grad()
 def test_a_fine_tuned_bert_is_written_anew_with_the_same_logits(tmp_path: Path) -> None:
     bert = teacher(tmp_path)
-    written = weight_transfer.rewritten(bert, max_tokens=8)
+    written = weight_transfer.convert(bert, max_tokens=8)
     assert written is not None
     torch.testing.assert_close(logits(written), logits(bert), rtol=1e-4, atol=1e-6)
-    assert weight_transfer.rewritten(teacher(tmp_path, hidden_act="relu"), max_tokens=8) is None, (
+    assert weight_transfer.convert(teacher(tmp_path, hidden_act="relu"), max_tokens=8) is None, (
         "another activation: not the same function"
     )
 
@@ -134,7 +134,7 @@ def test_a_fine_tuned_mpnet_is_written_anew_with_the_same_logits() -> None:
     )
     mpnet = MPNetForSequenceClassification(config).eval()
     mpnet.mpnet.encoder.relative_attention_bias.weight.mul_(50)  # grown large enough to be seen
-    written = weight_transfer.rewritten(mpnet, max_tokens=40)
+    written = weight_transfer.convert(mpnet, max_tokens=40)
     assert written is not None
     ids = torch.randint(4, 500, (3, 40))
     mask = torch.arange(40) < torch.tensor([[40], [7], [1]])
@@ -187,10 +187,10 @@ def test_what_cannot_be_cut_down_is_one_clear_line(tmp_path: Path) -> None:
     teacher(tmp_path / "words", vocab_size=100)
     for fields, told in [
         ({"model": str(tmp_path / "distilbert"), "layers": 1}, '"distilbert", which cannot be cut down'),
-        ({"model": str(tmp_path / "bert"), "layers": 9}, "the model has 3, 9 were asked for"),
+        ({"model": str(tmp_path / "bert"), "layers": 9}, "the model has only 3, but 9 are needed"),
         (
             {"model": str(tmp_path / "bert"), "layers": 1, "intermediate": 9000},
-            "the model has 3072, 9000 were asked for",
+            "the model has only 3072, but 9000 are needed",
         ),
         ({"model": str(tmp_path / "words"), "layers": 1}, "preprocess with this model"),
         ({"model": locate.NGRAMS, "layers": 1}, "has no layers"),
