@@ -4,8 +4,8 @@
 
     scratch:ngrams        layers 0: the mean of word, character and hashed word n-gram vectors
                           (fastText: Joulin et al. 2017)
-    scratch:ngrams        layers 0: the mean of word, character and hashed word n-gram vectors (fastText:
-                          Joulin et al. 2017)
+    scratch:transformer   layers > 0, buckets 0: a post-norm encoder like BERT (Devlin et al. 2019) with
+                          random weights
     both                  layers > 0, buckets > 0: an encoder whose input includes n-gram vectors
 
 A fine-tuned BERT (such as MiniLM) or MPNet can be converted to this architecture without a change of its
