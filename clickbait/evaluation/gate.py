@@ -172,7 +172,7 @@ def decide(
             agreement, note = export["int8"]["agreement"], ""
         else:
             agreement = None
-            note = f"measured at threshold {threshold:g}, not the bundle's: export again (ray_jobs.export)"
+            note = f"measured at threshold {threshold:g}, not at the bundle's: export again (ray_jobs.export)"
         check("int8_agreement", agreement, ">=", config.min_int8_agreement, note)
     check("latency_ms", metrics["latency"]["single_p50_ms"], "<=", config.max_latency_ms)
     compared = []

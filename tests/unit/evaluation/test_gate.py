@@ -203,7 +203,7 @@ def test_int8_agreement_counts_at_the_bundles_threshold_alone() -> None:
     (told,) = (
         item["note"] for item in decide(at, None, GateConfig())["checks"] if item["name"] == "int8_agreement"
     )
-    assert told == "measured at the threshold 0.5, not at the bundle's: export again (ray_jobs.export)"
+    assert told == "measured at threshold 0.5, not at the bundle's: export again (ray_jobs.export)"
     assert failed({**at, "export": {**GOOD["export"], "threshold": 0.9}}) == set()
     assert failed({**GOOD, "threshold": 0.5}) == set()
 

@@ -286,7 +286,7 @@ def test_a_best_version_that_is_torn_or_gone(
     outcome = submit(range(6))
     floor = check(outcome, "accuracy_vs_best")
     assert (outcome.decision, floor["bound"]) == ("refused", pytest.approx(0.995))
-    assert "its accuracy is its manifest's" in floor["note"]
+    assert "its accuracy is from its manifest" in floor["note"]
     shutil.rmtree(best)
     assert "v2 is the best of 2" in check(submit(range(6)), "accuracy_vs_best")["note"]
 
