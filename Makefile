@@ -42,8 +42,10 @@ demo: $(VENV)/.run
 serve: $(VENV)/.run
 	$(DEMO) --keep-serving
 
+# JOBS=0 runs the tests in one process (a debugger needs that).
+JOBS ?= 2
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 # What `make test` needs, without the tests: inv, the checks of the cluster, everything that docs name.
 .PHONY: install

@@ -332,6 +332,16 @@ def load(model: type[C], path: str | None) -> C:
     return validate(model, read_yaml(path, "give --config an existing YAML file"), path)
 
 
+def config_file(path: str) -> Path:
+    """The file at `path`, or the file of that name that is installed with the package.
+
+    So `configs/train.yaml` is there in any working folder; a file of that name in the working folder wins.
+    """
+    own, installed = Path(path), Path(__file__).parents[1] / path
+    is_config = not own.is_absolute() and own.parts[:1] == ("configs",)
+    return installed if is_config and not own.exists() and installed.is_file() else own
+
+
 def read_yaml(path: str, hint: str) -> Mapping[str, Any]:
     """Reads the mapping in the YAML file at `path`. An empty file gives an empty mapping.
 
@@ -343,7 +353,7 @@ def read_yaml(path: str, hint: str) -> Mapping[str, Any]:
         ConfigError: the file cannot be read, is not YAML, or is not a mapping.
     """
     try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        document = yaml.safe_load(config_file(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}): {hint}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

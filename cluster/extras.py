@@ -105,10 +105,12 @@ def programs(extra: str, environment: Environment) -> list[Program]:
                 "from clickbait.registry.registry import Registry; "
                 "Scorer(Registry(sys.argv[1]).fetch('v1')).score(['a'])"
             )
+            configs = "from clickbait.config import GateConfig, load; load(GateConfig, 'configs/gate.yaml')"
             return [
                 *helps,
                 Program([*python, "clickbait.registry", "--uri", registry, "list"], says="v1 .*production"),
                 Program(["python", "-c", scorer, registry]),
+                Program(["python", "-c", configs]),
             ]
         case "standalone":
             return [

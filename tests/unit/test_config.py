@@ -136,3 +136,13 @@ sys.exit(f"imported {sorted(heavy)}" if heavy else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_configs_are_there_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(TrainConfig, "configs/models/ngrams.yaml").model == "scratch:ngrams"
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(TrainConfig, "configs/nowhere.yaml")
+    (tmp_path / "configs" / "models").mkdir(parents=True)
+    (tmp_path / "configs" / "models" / "ngrams.yaml").write_text("epochs: 7\n")
+    assert load(TrainConfig, "configs/models/ngrams.yaml").epochs == 7
