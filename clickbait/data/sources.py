@@ -11,19 +11,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
 import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 
 from clickbait import sample, storage, telemetry, text
 from clickbait.config import PreprocessConfig
 from clickbait.data import formats, headlines
+from clickbait.data.lines import is_zipped, opened, read_lines, suffix
 from clickbait.errors import ClickbaitError, DataError, NotFound
 
 log = logging.getLogger("sources")
@@ -129,9 +129,8 @@ def read(piece: str, config: PreprocessConfig) -> Iterator[pa.Table]:
         if kind == ".parquet":
             yield from formats.blocks(formats.parquet(file, *columns, named))
             return
-        stream: Any = formats.Unzipped(file, name(piece)) if piece.lower().endswith(".gz") else file
-        # Buffered again: a reader of a bucket has no fast readline of its own.
-        lines = formats.lines(stack.enter_context(io.BufferedReader(stream, storage.BUFFER)), name(piece))
+        lines = stack.enter_context(read_lines(file, name(piece), zipped=is_zipped(piece)))
+        lines.check_not_empty()
         if kind in (".csv", ".tsv"):
             yield from formats.blocks(formats.delimited(lines, "\t" if kind == ".tsv" else ",", *columns))
         else:
@@ -159,25 +158,6 @@ def judged(batch: pa.Table, config: PreprocessConfig) -> Iterator[pa.Table]:
 
 def _is_virtual(piece: str) -> bool:
     return piece.startswith((f"{SAMPLE}:", HUB))
-
-
-def suffix(uri: str) -> str:
-    """What says of which kind a file is, `.gz` off: `.csv`."""
-    base = uri.lower().rsplit("/", 1)[-1].removesuffix(".gz")
-    return "." + base.rpartition(".")[2] if "." in base else ""
-
-
-def opened(uri: str) -> BinaryIO:
-    """The file's bytes as they are stored.
-
-    Raises:
-        DataError: it is not there.
-    """
-    folder, _, key = uri.rpartition("/")
-    try:
-        return storage.open_storage(folder or "/").open(key)
-    except NotFound as error:
-        raise DataError(f"source: {error}") from None
 
 
 def _digest(piece: str) -> str:

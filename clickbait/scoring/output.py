@@ -1,10 +1,9 @@
-"""What `ray_jobs.score` writes, one part at a time, each in one step, so that a run that was killed goes on
-where it was.
+"""What `ray_jobs.score` writes, part by part, so that a run that was killed goes on where it was.
 
-    <output>/plan.json                 what is scored, by what: another source, model or setting is refused here
+    <output>/plan.json                 source, model and settings: another of them is refused
     <output>/scores/part-<n>-<id>.parquet       the source's columns, and score, label, model
     <output>/quarantine/part-<n>-<id>.parquet   rows that cannot be scored: file, row, reason, raw
-    <output>/done/part-<n>-<id>.json   a part's counts and its files' SHA-256; written last, so where it is the part is whole
+    <output>/done/part-<n>-<id>.json   a part's counts and its files' SHA-256; written last: the part is whole
     <output>/manifest.json, _SUCCESS   the counts of all; written when every part is done
 
 `<id>` follows from the part's rows, the model and the settings alone. No Ray.

@@ -20,19 +20,9 @@ import pyarrow.parquet as pq
 
 from clickbait import storage
 from clickbait.data.headlines import UNDECODABLE
-from clickbait.data.sources import opened, suffix
+from clickbait.data.lines import explained, open_lines, opened, suffix
 from clickbait.errors import DataError
-from clickbait.scoring.lines import (
-    DELIMITERS,
-    PARQUET,
-    TEXT,
-    Row,
-    delimited,
-    explained,
-    lines,
-    objects,
-    texts,
-)
+from clickbait.scoring.lines import DELIMITERS, PARQUET, TEXT, Row, delimited, objects, texts
 
 # rows in memory at a time; counted from a part's first row, so that a part's blocks are always the same
 BLOCK_ROWS = 4096
@@ -120,7 +110,7 @@ class Reader:
 
     def _text(self, part: Part) -> Iterator[Block]:
         what = suffix(part.uri)
-        with lines(part.uri, part.file, part.offset, part.first - 1, part.count) as source:
+        with open_lines(part.uri, part.file, part.offset, part.first - 1, part.count) as source:
             if what in DELIMITERS:
                 rows = delimited(source, DELIMITERS[what], len(part.columns))
             else:

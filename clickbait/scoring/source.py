@@ -25,24 +25,11 @@ import pyarrow.parquet as pq
 
 from clickbait import storage
 from clickbait.config import did_you_mean
-from clickbait.data.formats import check_packed
-from clickbait.data.sources import Ticker, check_name, opened, suffix
+from clickbait.data.lines import Lines, Mark, check_packed, explained, is_zipped, open_lines, opened, suffix
+from clickbait.data.sources import Ticker, check_name
 from clickbait.errors import DataError, NotFound
 from clickbait.scoring.config import ScoreConfig
-from clickbait.scoring.lines import (
-    DELIMITERS,
-    KINDS,
-    OBJECTS,
-    PARQUET,
-    TEXT,
-    Lines,
-    Mark,
-    delimited,
-    explained,
-    is_unicode,
-    is_zipped,
-    lines,
-)
+from clickbait.scoring.lines import DELIMITERS, KINDS, OBJECTS, PARQUET, TEXT, delimited, is_unicode
 from clickbait.scoring.rows import Part
 
 log = logging.getLogger("score")
@@ -185,7 +172,7 @@ def _scan(uri: str, name: str, config: ScoreConfig) -> _Scan:
             ],
         )
     kinds = None
-    with lines(uri, name) as source:
+    with open_lines(uri, name) as source:
         if suffix(uri) in OBJECTS:
             kinds = _json_kinds(source, name)
             schema = _typed(kinds)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from clickbait import text
 from clickbait.config import PreprocessConfig
 from clickbait.data import formats, headlines, sources
+from clickbait.data import lines as line_reader
 from clickbait.data.headlines import SPLITS
 from clickbait.errors import DataError
 
@@ -178,7 +179,7 @@ def test_every_line_belongs_to_one_row_whatever_the_quotes(lines: list[str], wid
         looked_at += 1
         return line
 
-    records = list(formats.Records(iter(lines), decode, ",", width))
+    records = list(line_reader.Records(iter(lines), decode, ",", width))
     assert [line for taken, _ in records for line in taken] == lines
     assert all(fields is None or width is None or len(fields) in (0, width) for _, fields in records)
     assert looked_at <= 4 * len(
@@ -194,7 +195,7 @@ def test_lines_that_end_in_a_carriage_return_alone_are_told(tmp_path: Path, name
 
 
 def test_a_line_without_end_is_not_read_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "MAX_LINE", 100)
+    monkeypatch.setattr(line_reader, "MAX_LINE", 100)
     (tmp_path / "h.jsonl").write_bytes(
         b'{"headline": "' + b"x" * 1000 + b'", "clickbait": 1}\n{"headline": "good", "clickbait": 1}\n'
     )

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clickbait.config import PreprocessConfig
-from clickbait.data import formats, sources
+from clickbait.data import lines, sources
 from clickbait.errors import ClickbaitError, DataError, StorageError
 from clickbait.scoring.config import ScoreConfig
 from clickbait.scoring.rows import Reader
@@ -64,7 +64,7 @@ def test_only_regular_files_are_read(
 def test_a_gzip_that_unpacks_to_far_more_than_headlines_do_is_refused(
     tmp_path: Path, read: Read, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "FREE_BYTES", 100_000)
+    monkeypatch.setattr(lines, "FREE_BYTES", 100_000)
     good = (
         "headline,clickbait\nthe market,0\n"
         if "csv" in name
@@ -82,7 +82,7 @@ def test_a_gzip_that_unpacks_to_far_more_than_headlines_do_is_refused(
 def test_a_parquet_file_that_unpacks_to_far_more_than_headlines_do_is_refused(
     tmp_path: Path, read: Read, headline: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "FREE_BYTES", 100_000)
+    monkeypatch.setattr(lines, "FREE_BYTES", 100_000)
     rows = 300_000 if len(headline) < 100 else 1
     table = pa.table(
         {"headline": pa.repeat(pa.scalar(headline), rows), "clickbait": pa.repeat(pa.scalar(1), rows)}
