@@ -57,7 +57,7 @@ _ROUTE_S = 60  # how long the proxy may take to learn of a route; usually well u
     max_constructor_retry_count=3,  # a version that does not load thrice does not load
     logging_config=LoggingConfig(
         enable_access_log=False, log_level="WARNING"
-    ),  # Ray makes a line a request, even one that it drops
+    ),  # at INFO Ray logs one line per request, even for one that it drops
 )
 @ray_serve.ingress()
 class Classifier:
@@ -90,12 +90,10 @@ class Classifier:
 
 
 def build(args: dict[str, str] | None) -> ray_serve.Application:
-    """The application. It is an error here, before a replica is started for nothing, if there is no version
-    to serve.
+    """Builds the application; fails here, before a replica starts, if there is no version to serve.
 
     Raises:
-        ClickbaitError: an argument, a variable or the version does not fit. Under `serve run` its line is all
-            that is printed.
+        ClickbaitError: an argument, a variable or the version is not valid. `serve run` prints only its line.
     """
     context = click.get_current_context(silent=True)
     if context is None:  # not the command line
@@ -115,15 +113,17 @@ def build(args: dict[str, str] | None) -> ray_serve.Application:
 
 
 def serve_on_ray(chosen: Settings, port: int) -> str:
-    """Starts Ray Serve's HTTP server on `port` (0: a free one) and the application on it; returns the base
-    URL once it is ready.
+    """Starts Ray Serve's HTTP server and the application; returns the base URL once it is ready.
 
-    Ray is initialised already. One server a Ray session: call `stop` before the next.
+    Ray is initialised already. A Ray session has one server: call `stop` before you start the next one.
+
+    Args:
+        chosen: the settings.
+        port: the port; 0 takes a free one.
 
     Raises:
-        PortInUse: somebody listens there.
-        ClickbaitError: the version cannot be served, or Ray Serve runs already, with a server on another
-            port.
+        PortInUse: another process listens on the port.
+        ClickbaitError: the version cannot be served, or Ray Serve runs already on another port.
     """
     app = _bound(chosen)
     with ports.bind(chosen.host, port) as probe:
@@ -142,7 +142,7 @@ def serve_on_ray(chosen: Settings, port: int) -> str:
         },
         logging_config=LoggingConfig(
             enable_access_log=False, log_level="WARNING"
-        ),  # what it starts and stops is nobody's news here
+        ),  # Ray Serve's start and stop messages are not useful here
         controller_options={"runtime_env": {"env_vars": variables}},
     )
     try:
@@ -165,8 +165,9 @@ def stop() -> None:
 
 
 def _delete(name: str) -> None:
-    """Ends an application before Ray Serve: a shutdown kills HAProxy at once, with the requests that replicas
-    still compute.
+    """Deletes an application before Ray Serve shuts down.
+
+    A shutdown kills HAProxy at once, with the requests that replicas still compute.
     """
     # No Ray Serve runs; its controller died; or a replica hangs, and is ended with the rest.
     with contextlib.suppress(RayServeException, RayError, TimeoutError):
@@ -175,8 +176,9 @@ def _delete(name: str) -> None:
 
 
 def _answer_before_the_end(name: str) -> None:
-    """Ctrl-C of `serve run`: the application's replicas answer what they have, then Ray Serve goes. A second
-    Ctrl-C waits for nothing.
+    """On Ctrl-C of `serve run`, lets the replicas answer accepted requests before Ray Serve stops.
+
+    A second Ctrl-C stops at once.
     """
     if threading.current_thread() is not threading.main_thread():
         return

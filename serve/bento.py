@@ -50,9 +50,7 @@ class Clickbait:
     """A worker: one model, computed on one thread."""
 
     def __init__(self) -> None:
-        """Where the version cannot be served, or keys are set, the worker ends with one line, and BentoML
-        starts another one.
-        """
+        """Loads the model; if that fails, the worker ends with one line and BentoML starts another."""
         if code := cli.exit_code(self._load):
             os._exit(code)  # raised, it would be two tracebacks each time
 
@@ -84,8 +82,9 @@ class Clickbait:
 
     @bentoml.api(route="/adaptive", batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=MAX_LATENCY_MS)
     def adaptive(self, texts: list[str]) -> list[dict[str, Any]]:
-        """What several requests sent, together. A text that cannot be taken refuses all of them: BentoML has
-        no other way.
+        """Scores the texts of several requests together.
+
+        One text that is not valid refuses all of them: BentoML has no other way.
         """
         return self._results(texts)
 

@@ -1,11 +1,10 @@
-"""A page that asks the api: one headline or many, the verdict, the words that pushed it, and the version that
-computed it.
+r"""A web page for the API: headlines, their verdicts, the words behind a score, and the version.
 
-    CLICKBAIT_API_URL=http://127.0.0.1:8000 STREAMLIT_BROWSER_GATHER_USAGE_STATS=false streamlit run
+    CLICKBAIT_API_URL=http://127.0.0.1:8000 STREAMLIT_BROWSER_GATHER_USAGE_STATS=false streamlit run \
     serve/frontend.py
 
-It speaks HTTP only, so it needs neither model nor registry. `CLICKBAIT_API_KEY` is sent where it is set, and
-never shown. What can go wrong is told as the api tells it: away, full (429), a text that it does not take
+It only speaks HTTP, so it needs neither a model nor a registry. If `CLICKBAIT_API_KEY` is set, it is sent,
+and never shown. Errors are shown as the API reports them: not reachable, full (429), a text that is not valid
 (422), a wrong key (401).
 """
 

@@ -9,12 +9,13 @@ from clickbait.errors import ConfigError, PortInUse
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to `host` and `port`, 0 for a free one; it does not listen yet, so clients are refused
-    until the server is up.
+    """A socket bound to `host` and `port`; 0 takes a free port.
+
+    It does not listen yet, so clients are refused until the server is up.
 
     Raises:
-        PortInUse: somebody listens there.
-        ConfigError: no such interface, or a port that this user may not take.
+        PortInUse: another process listens there.
+        ConfigError: there is no such interface, or this user may not use the port.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

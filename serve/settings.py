@@ -1,7 +1,8 @@
-"""The settings of the server: flags or `serve run` arguments, then the environment (`CLICKBAIT_<NAME>`), then
-these defaults.
+"""The settings of the server: arguments, then environment (`CLICKBAIT_<NAME>`), then the defaults.
 
-CLICKBAIT_MODEL=staging CLICKBAIT_THREADS=2 python -m serve.standalone
+    CLICKBAIT_MODEL=staging CLICKBAIT_THREADS=2 python -m serve.standalone
+
+Arguments are the flags of `serve.standalone`, or those of `serve run`.
 """
 
 from __future__ import annotations
@@ -115,8 +116,9 @@ class Settings(BaseSettings):
     @field_validator("port", "shared_port", mode="before")
     @classmethod
     def _is_no_service_link(cls, value: Any, info: ValidationInfo) -> Any:
-        """Kubernetes sets CLICKBAIT_PORT=tcp://10.0.0.1:8000 in every pod beside a Service of that name: an
-        address, not our setting.
+        """Ignores the address that Kubernetes sets in every pod beside a Service of this name.
+
+        For example, CLICKBAIT_PORT=tcp://10.0.0.1:8000.
         """
         if isinstance(value, str) and value.startswith(SERVICE_LINK):
             return cls.model_fields[info.field_name or ""].default
@@ -154,10 +156,9 @@ class Settings(BaseSettings):
         return frozenset(given | set(filter(None, self.api_key_digests.split(","))))
 
     def for_replica(self) -> dict[str, Any]:
-        """The settings as a replica on another machine gets them: with digests for keys, and with the fact
-        that there are keys.
+        """The settings for a replica on another machine, with digests in place of keys.
 
-        Where there are keys, a replica takes no other from its own machine's environment.
+        If there are keys, a replica accepts no others from its own machine's environment.
         """
         chosen = self.model_dump()
         if self.keyed:
@@ -199,8 +200,9 @@ def load(**given: Any) -> Settings:
 
 
 def _check_key_variables() -> None:
-    """Raises ConfigError for a variable that is nearly one about keys: the server would be open, and its
-    owner would not know.
+    """Raises ConfigError for a variable whose name is almost one of those about keys.
+
+    Otherwise the server would be open, and its owner would not know.
     """
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {CLIENT_KEY}
     for name in os.environ:

@@ -59,8 +59,9 @@ def parse(args: Sequence[str]) -> Settings:
 
 
 def run(chosen: Settings, bound: socket.socket) -> None:
-    """Loads the model, then serves on the bound socket until SIGTERM or Ctrl-C; requests under way are
-    answered first.
+    """Loads the model and serves on the bound socket until SIGTERM or Ctrl-C.
+
+    Accepted requests are answered before it ends.
 
     Raises:
         ClickbaitError: the version cannot be served.
@@ -78,8 +79,8 @@ def run(chosen: Settings, bound: socket.socket) -> None:
     config = uvicorn.Config(
         create_app(service, chosen),
         http=http_protocol(),
-        proxy_headers=False,  # nothing here asks who the client is
-        access_log=False,  # a line a request costs more than parsing it
+        proxy_headers=False,  # nothing here needs the client's address
+        access_log=False,  # one log line per request costs more than parsing the request
         log_level="warning",
         server_header=False,
         ws="none",

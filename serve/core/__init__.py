@@ -1,3 +1,1 @@
-"""The server without HTTP and without Ray: the batcher, the engine, the service, following an alias,
-metrics.
-"""
+"""The server without HTTP and Ray: batcher, engine, service, following an alias, metrics."""

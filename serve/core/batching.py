@@ -78,8 +78,9 @@ class Batch:
 
 
 class _Line(Generic[T]):
-    """Requests that wait, first come first. `tokens` are those that are not computed yet, of the request in
-    the engine too.
+    """A queue of requests, first come, first served.
+
+    `tokens` counts what is not computed yet, including the request that is in the engine.
     """
 
     __slots__ = ("queue", "tokens")
@@ -136,13 +137,13 @@ _Part = tuple[_Request[T], Sequence[int]]  # a request, and which of its items
 
 
 class Batcher(Generic[T]):
-    """Calls `score` with lists of items worth at most `max_tokens`, or with one that is longer, one call at a
-    time.
+    """Collects items into batches and calls `score` with one batch at a time.
 
-    `score` gives as many floats as it gets items. It runs on a thread of its own, or on the event loop where
-    the batch is expected to take less than `inline_s` seconds, which saves a hop to the thread and back.
-    Where it raises, each request of the batch is tried alone, so only those that cause it fail. `observe` is
-    told of every batch. `token_s` is the seconds that a token takes, until it is measured.
+    A batch has at most `max_tokens` tokens, or one item that is longer. `score` returns one float per item.
+    It runs on its own thread, or on the event loop if the batch is expected to take less than `inline_s`
+    seconds, which saves the way to the thread and back. If it raises an exception, each request of the batch
+    is tried alone, so only the requests that cause it fail. `observe` is called with every batch. `token_s`
+    is the time per token in seconds, until it is measured.
     """
 
     def __init__(
@@ -190,13 +191,17 @@ class Batcher(Generic[T]):
         return self._closing
 
     async def submit(self, items: Sequence[T], lengths: Sequence[int], deadline: float) -> Outcome:
-        """The scores of `items`, in their order. `lengths` are their tokens, `deadline` is a time of the
-        running loop's clock.
+        """Returns the scores of `items`, in their order.
+
+        Args:
+            items: what is scored.
+            lengths: the tokens of each item.
+            deadline: a time of the running loop's clock.
 
         Raises:
-            Overloaded: `max_waiting` requests wait already, or the work that waits leaves too little time
-                before the deadline.
-            DeadlineExceeded: the deadline passed; what was not computed yet is not computed any more.
+            Overloaded: `max_waiting` requests wait already, or the waiting work leaves too little time before the
+                deadline.
+            DeadlineExceeded: the deadline passed; the rest of the request is not computed.
             NotReady: `close` was called.
         """
         self._came += 1
@@ -313,14 +318,13 @@ class Batcher(Generic[T]):
         return total * self._full_token_s
 
     def _share(self) -> float:
-        """What short requests take of the engine these seconds, at most what they may take while long ones
-        wait.
-        """
+        """The share of the engine's time that short requests took recently, at most `_HALF`."""
         return min(self._short_share * math.exp((self._measured - time.perf_counter()) / _RECENT_S), _HALF)
 
     def _take(self) -> list[_Part[T]]:
-        """The next batch. A batch of short requests is not filled up with long ones, which would make a
-        headline wait for them.
+        """Takes the next batch.
+
+        A batch of short requests is not filled up with long ones: a headline would have to wait for them.
         """
         batch: list[_Part[T]] = []
         if self._long_is_next or not self._short.queue:
@@ -335,9 +339,7 @@ class Batcher(Generic[T]):
         return batch
 
     def _fill(self, batch: list[_Part[T]], line: _Line[T], longest: int) -> int:
-        """Adds to `batch`, whose longest item is given, what fits in of the front of `line`; returns the
-        longest item then.
-        """
+        """Moves requests from `line` to `batch` while they fit; returns the longest item's length."""
         queue = line.queue
         if not queue:
             return longest
@@ -376,8 +378,9 @@ class Batcher(Generic[T]):
         return longest
 
     def _late_by(self, request: _Request[T], now: float) -> float:
-        """Seconds by which a request would miss its deadline if it began now, estimated; its last slice may
-        wait for a batch more.
+        """Estimates by how many seconds a request would miss its deadline if it began now.
+
+        Its last slice may have to wait for one more batch.
         """
         return (
             now
@@ -487,7 +490,10 @@ def _shuts_down() -> NotReady:
 
 
 def _full(retry_after_s: int) -> Overloaded:
-    wait = "the work that waits leaves too little time for this request: try again after Retry-After seconds, or send fewer texts"
+    wait = (
+        "the work that waits leaves too little time for this request: try again after Retry-After seconds, "
+        "or send fewer texts"
+    )
     return Overloaded(wait, retry_after_s=retry_after_s)
 
 

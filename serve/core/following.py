@@ -1,12 +1,11 @@
-"""One role of a server (main, canary, shadow) and the version that has it: it follows an alias without a
-restart.
+"""Follows an alias without a restart, for one role of a server (main, canary, shadow).
 
-Every `poll_s` seconds, give or take a fifth, the alias is read. Where it moved, the new version is loaded and
-warmed beside the old one, then new requests go to it, and the old one answers what it had accepted. A version
-that cannot be loaded is refused: the old one goes on, and the reason is in /readyz, the metrics and the log
-until the alias moves on. It is loaded again, less and less often, because a bucket that did not answer may
-answer later; the alias itself is read as often as ever. A registry that does not answer changes nothing but
-the metrics.
+The alias is read every `poll_s` seconds, give or take a fifth. When it has moved, the new version is loaded
+and warmed beside the old one. Then new requests go to the new version, and the old one answers what it has
+accepted. A version that cannot be loaded is refused: the old one continues, and the reason is in /readyz, the
+metrics and the log until the alias moves again. The refused version is tried again with growing pauses,
+because a bucket that did not answer may answer later; the alias is still read at the same rate. A registry
+that does not answer changes only the metrics.
 """
 
 from __future__ import annotations
@@ -54,11 +53,10 @@ class Follower:
         self._unread = ""  # why the alias could not be read the last time; said once, not at every look
 
     def load(self) -> None:
-        """Loads what the alias names; where that cannot be served and the alias named another version before,
-        that one. Blocks.
+        """Loads the version that the alias names, or else the alias's previous version. Blocks.
 
         Raises:
-            ClickbaitError: no version of the two can be served, or there is none.
+            ClickbaitError: neither version can be served, or there is none.
         """
         version = self._registry.resolve(self.ref)
         if self._settings.poll_s:  # else nobody reads it again, and its age says nothing

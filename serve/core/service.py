@@ -60,9 +60,7 @@ class Service:
 
     @property
     def work_s(self) -> float:
-        """Seconds of work that was accepted and is not computed yet, estimated: of the main version and the
-        canary.
-        """
+        """Estimated seconds of accepted work that is not computed yet, of the main version and the canary."""
         return sum(
             follower.engine.work_s for follower in (self._main, self._canary) if follower and follower.engine
         )
@@ -90,12 +88,15 @@ class Service:
             self._background.keep("beside", partial(self._beside, self.metrics))
 
     async def score(self, texts: list[str], deadline: float, *, version: str | None = None) -> Answer:
-        """The texts' scores. `deadline` is a time of the running loop's clock. With `version` no other one
-        computes them, and no canary.
+        """Returns the scores of the texts.
+
+        Args:
+            texts: the texts.
+            deadline: a time of the running loop's clock.
+            version: if given, only this version computes them, and no canary.
 
         Raises:
-            UnknownModel: `version` is not the one that is served, or not any more: another took its place
-                before this was computed.
+            UnknownModel: `version` is not served, or was replaced before this was computed.
             NotReady, Overloaded, DeadlineExceeded: as `Batcher.submit`.
         """
         follower = self._main

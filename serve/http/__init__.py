@@ -1,3 +1,1 @@
-"""From the bytes of a request to the bytes of an answer: routes, parsing, the protocols, pages, keys. No
-Ray.
-"""
+"""HTTP without Ray: routes, parsing, the protocols, pages and keys."""

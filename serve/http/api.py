@@ -1,11 +1,12 @@
-"""The HTTP api: which request goes where, and one table from exception to status. The same under uvicorn and
-in a Ray Serve replica.
+"""The HTTP API: it dispatches requests, and one table maps exceptions to statuses.
 
-    GET /  /healthz  /readyz  /model  /metrics  /docs      POST /classify {"text"}  /classify/batch {"texts"}  /predict {"inputs"}
-    GET /v2  /v2/health/live  /v2/health/ready  /v2/models/...      POST /explain {"text"}  /v2/models/NAME/infer
+    GET /  /healthz  /readyz  /model  /metrics  /docs
+    GET /v2  /v2/health/live  /v2/health/ready  /v2/models/...
+    POST /classify {"text"}  /classify/batch {"texts"}  /predict {"inputs"}  /explain {"text"}
+    POST /v2/models/NAME/infer
 
-The POST routes (`serve.http.routes`) are dispatched before FastAPI sees them, and everything else is
-FastAPI's (`serve.http.pages`). `serve.http.openapi` documents both.
+It is the same under uvicorn and in a Ray Serve replica. The POST routes (`serve.http.routes`) do not pass
+through FastAPI; everything else does (`serve.http.pages`). `serve.http.openapi` documents both.
 """
 
 from __future__ import annotations
@@ -71,22 +72,25 @@ _INTERNAL = (500, "InternalError", "the server failed: report it with the reques
 
 
 def create_app(service: Service, settings: Settings, *, under_ray: bool = False) -> Api:
-    """The application. `service` may still be loading: until it is ready, /readyz and the POST routes answer
-    503.
+    """Creates the application.
 
-    Its lifespan starts the service's polling and closes the service. `under_ray`: Ray Serve itself returns
-    the x-request-id header, but for what `serve.on_ray.ingress` takes past it.
+    `service` may still be loading: until it is ready, /readyz and the POST routes answer 503. The
+    application's lifespan starts the service's polling and closes the service.
+
+    Args:
+        service: the model and its metrics.
+        settings: the limits and the keys.
+        under_ray: Ray Serve returns the x-request-id header itself, except on the direct path of
+            `serve.on_ray.ingress`.
 
     Raises:
-        ConfigError: the keys that clients must send cannot be had.
+        ConfigError: the keys that clients must send cannot be read.
     """
     return Api(service, settings, under_ray=under_ray)
 
 
 class Api:
-    """The ASGI application: gives each request its id, asks for its key, finds its route, makes an answer of
-    every exception, counts it.
-    """
+    """The ASGI application: request id, key, route, answer or error, metrics."""
 
     def __init__(self, service: Service, settings: Settings, *, under_ray: bool) -> None:
         self._keys = Keys(settings)

@@ -1,9 +1,9 @@
-"""`POST /explain`: which words pushed the score, by occlusion: the text is scored whole and once without each
-of its words, all at once.
+"""`POST /explain`: which words pushed the score, by occlusion.
 
-A word's weight is the score of the text less that of the text without it (Zeiler and Fergus 2014, on words):
-above 0 it pushed towards clickbait. Two words that only act together both get it all, and two that stand in
-for each other get none.
+The text is scored once as it is, and once without each of its words, all in one batch. A word's weight is the
+score of the text minus the score of the text without the word (Zeiler and Fergus 2014, applied to words):
+above 0 it pushed towards clickbait. Two words that only work together both get the full weight. Two words
+that can replace each other get none.
 """
 
 from __future__ import annotations

@@ -80,8 +80,9 @@ class _File:
         self._look_at = monotonic() + _LOOK_S
 
     def digests(self) -> frozenset[str]:
-        """Of the keys as they were at most a second ago. Where the file is missing or bad, of the last good
-        ones; the log says so.
+        """The digests of the keys, at most a second old.
+
+        If the file is missing or not valid, these are the last valid ones, and the log says so.
         """
         now = monotonic()
         if now >= self._look_at:
@@ -98,8 +99,9 @@ class _File:
         return self._keys
 
     def _state(self) -> tuple[int, ...] | None:
-        """What changes with the file; None where there is none. Kubernetes changes a mounted secret by
-        pointing a link elsewhere.
+        """What changes when the file changes; None if there is no file.
+
+        Kubernetes changes a mounted secret by pointing a link to another folder.
         """
         try:
             status = self._path.stat()

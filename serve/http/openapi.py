@@ -1,6 +1,4 @@
-"""The OpenAPI page: FastAPI's document of its own routes, and what `serve.http.routes` takes, gives, and
-every status that it answers.
-"""
+"""The OpenAPI page: FastAPI's document of its routes, plus the POST routes and all their statuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What FastAPI serves: health, the model, metrics, the inference protocol's metadata, the docs.
+"""The routes that FastAPI serves: health, model, metrics, the inference protocol's metadata, docs.
+
 `serve.http.api` stands in front of it.
 """
 
@@ -109,8 +110,9 @@ class _Keep:
 
 def _add_health(app: FastAPI, service: Service, keys: Keys) -> None:
     def health(request: Request, **instead: str) -> Health:
-        """The state; who has a key learns the rest too. The reason of a refusal names the registry's bucket,
-        which is nobody else's.
+        """The state of the server; a client with a key gets all fields.
+
+        The reason of a refusal names the registry's bucket, so it is not shown to everybody.
         """
         message = "Clickbait detector: POST a headline to /classify; /docs shows how"
         found = service.health()

@@ -1,5 +1,6 @@
-"""From the bytes of a request to texts, by hand: what the hot path takes, within its limits. Nothing of the
-input is ever in a message.
+"""Parses requests into texts by hand, within the limits; it is on the hot path.
+
+No message contains any part of the input.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ TOLD = "clickbait.told"
 
 
 class Told:
-    """What the server wants to know of a request once it is over. `full`: there are as many as may be, and
-    this one is to be refused.
+    """The route and status of a request, for the server's own metrics.
+
+    `full` says that the replica has as many requests as it may have, so this one must be refused.
     """
 
     __slots__ = ("full", "route", "status")
@@ -104,8 +106,9 @@ def check_headers(
 
 
 def media_type(kind: bytes) -> bytes | None:
-    """The type in a content-type header, in lower case, whatever its other parameters. None where it is none,
-    or not in UTF-8.
+    """The media type of a content-type header, in lower case, without parameters.
+
+    None if it has no type, or is not UTF-8.
     """
     return _media_type(kind) if len(kind) <= _MAX_TYPE else None
 

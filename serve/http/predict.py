@@ -1,13 +1,12 @@
-"""`POST /predict` as text-embeddings-inference has it, and `POST /` as Hugging Face's inference API has it,
-for the clients made for those.
+"""`POST /predict` of text-embeddings-inference and `POST /` of Hugging Face's inference API.
 
 {"inputs": "a text"} at /predict             [{"label": "news", "score": 0.9}, {"label": "clickbait", "score": 0.1}]
-{"inputs": "a text"} at /                    a list of one such list: what @huggingface/inference reads
+{"inputs": "a text"} at /                    a list of one such list (read by @huggingface/inference)
 {"inputs": ["a text"] or [["a text"]]}       a list of such lists
-{"inputs": ..., "parameters": {"top_k": 1}}  a list of such lists, of one text too: what huggingface_hub sends, and reads
+{"inputs": ..., "parameters": {"top_k": 1}}  a list of such lists, also for one text (huggingface_hub)
 
-Unlike text-embeddings-inference, ["one", "two"] is two texts: a headline has no pair. The labels are sorted
-by score, whatever the model's threshold says.
+Unlike in text-embeddings-inference, ["one", "two"] is two texts: a headline has no pair. The labels are
+sorted by score, not by the model's threshold.
 """
 
 from __future__ import annotations

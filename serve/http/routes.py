@@ -1,8 +1,7 @@
-"""The POST routes, from bytes to bytes, without FastAPI: its layers and Starlette's cost more than all of
-this (docs/http.md: a table).
+"""The POST routes, from bytes to bytes, without FastAPI, whose layers cost more (docs/http.md).
 
-Each route is a `Post`: headers, body, `read` (the texts, and how to answer), the engine, two messages to the
-server. What goes wrong is raised, and `serve.http.api` answers it.
+A route is a `Post`: check the headers, read the body, parse the texts, score them, send two messages. Errors
+are raised, and `serve.http.api` answers them.
 """
 
 from __future__ import annotations
@@ -49,8 +48,9 @@ class Post:
         self._types = types
 
     async def __call__(self, request: Incoming, receive: Receive, send: Send, echoed: list[Header]) -> None:
-        """Answers `request` with 200 and the headers `echoed` among its own, or raises what `serve.http.api`
-        has a status for.
+        """Answers `request` with 200, or raises an exception that `serve.http.api` has a status for.
+
+        The answer has the headers `echoed` among its own.
         """
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         check_headers(request.headers, self._limit, self._types)
@@ -73,9 +73,7 @@ class Post:
 
 
 async def _unless_gone(work: Coroutine[Any, Any, Answer], receive: Receive) -> Answer:
-    """What `work` gives; where the client goes first, `work` is cancelled, so that nobody computes for
-    him.
-    """
+    """Awaits `work`, and cancels it if the client leaves first."""
     watch = _Watch(receive)
     try:
         return await work
@@ -88,8 +86,9 @@ async def _unless_gone(work: Coroutine[Any, Any, Answer], receive: Receive) -> A
 
 
 class _Watch:
-    """Cancels the task that made it once the client has gone. It begins after a while: a task a request costs
-    more than parsing it.
+    """Cancels the task that created it once the client has left.
+
+    It starts after a delay, because one task per request costs more than parsing it.
     """
 
     def __init__(self, receive: Receive) -> None:

@@ -1,5 +1,6 @@
-"""What the answers look like, for the OpenAPI page. The POST routes do not build these: they are held against
-them in tests.
+"""The shapes of the answers, for the OpenAPI page.
+
+The POST routes do not build these objects; tests compare their answers with them.
 """
 
 from __future__ import annotations

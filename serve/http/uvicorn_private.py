@@ -4,9 +4,9 @@ This is the only module that uses private parts of uvicorn. Import it through `s
 checks the version first.
 
 Faster: uvicorn checks each header of an answer with two regular expressions, and writes head and body
-separately. Here a complete answer is composed, checked and written in one step. Limits: uvicorn limits neither
-the size of a request's head nor the time for it. Here both are limited, so half-open connections end by
-themselves. Requests that are not HTTP get the api's own error body.
+separately. Here a complete answer is composed, checked and written in one step. Limits: uvicorn limits
+neither the size of a request's head nor the time for it. Here both are limited, so half-open connections end
+by themselves. Requests that are not HTTP get the api's own error body.
 
 HTTP/1.1 is the only protocol. A request that asks to change to WebSocket or HTTP/2 (`Upgrade`) is answered by
 HTTP/1.1, with its body, as RFC 9110 section 7.8 allows.
@@ -103,8 +103,9 @@ class Protocol(HttpToolsProtocol):
         self._hurry()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """No timer outlives it, and no request: uvicorn tells only the last one, and others may be in front
-        of it.
+        """Cancels the timer, and tells the running request that its client has left.
+
+        uvicorn tells only the last request, and others may be in front of it.
         """
         self._patient()
         if self._running is not None and not self._running.response_complete:
@@ -145,10 +146,9 @@ class Protocol(HttpToolsProtocol):
                 self._hurry()
 
     def _without_upgrade(self) -> bytes:
-        """The head that was just parsed without its `Upgrade`, for a new parser: the old one would take no
-        body behind it.
+        """Writes the parsed head again without its `Upgrade`, and makes a new parser for it.
 
-        The old one has taken the head as whole and well-formed, and it is written as it was read.
+        The old parser accepted the head as complete and well-formed, but it would not read a body after it.
         """
         headers = [(name, value) for name, value in self.headers if name not in _UPGRADE]
         options = [
@@ -236,9 +236,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def on_response_complete(self) -> None:
-        """Starts the next request in the queue, or sends the refusal behind the last one, or waits for
-        more.
-        """
+        """Starts the next queued request, or sends a refusal, or waits for more."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -254,9 +252,7 @@ class Protocol(HttpToolsProtocol):
             )
 
     def _refuse(self, status: int, kind: str, told: str) -> None:
-        """Ends the connection with an error's answer, behind the answers to the requests that came whole
-        before it.
-        """
+        """Ends the connection with an error, after the answers to the complete requests before it."""
         if self._ended:  # its last answer is out
             self.transport.close()
             return
@@ -290,8 +286,9 @@ class Protocol(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def end(self, more_body: bool) -> None:
-        """Closes the connection behind an answer; `more_body`: the client has not sent all of that
-        request.
+        """Closes the connection after an answer.
+
+        `more_body`: the client has not sent all of that request.
         """
         if more_body:
             self._linger()
@@ -299,8 +296,9 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _linger(self) -> None:
-        """Closes, but not before the client has had a moment to send its rest: a reset could take the answer
-        with it.
+        """Closes after a moment, so that the client can send the rest of its request.
+
+        Without the delay, a reset could destroy the answer.
         """
         self._patient()
         if self.transport.can_write_eof():
@@ -391,8 +389,9 @@ class _Cycle(RequestResponseCycle):
         await self.send({"type": "http.response.body", "body": body})
 
     def _whole(self, start: Any, length: int) -> bytes | None:
-        """The head of an answer whose body is there; None leaves it to uvicorn, and so does a line end where
-        none may be.
+        """The head of an answer whose body is complete; None leaves it to uvicorn.
+
+        A head with a line end inside a header is left to uvicorn too.
         """
         lines = [STATUS_LINE[start["status"]]]
         headers = [*self.default_headers, *start.get("headers", ())]

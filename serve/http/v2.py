@@ -1,10 +1,9 @@
-"""The Open Inference Protocol v2, which Triton, KServe and their clients speak: health, metadata and infer
-over HTTP.
+"""The Open Inference Protocol v2, for the clients of Triton and KServe: health, metadata and infer.
 
-One model, named as the bundle's manifest names it. Its input is "text", BYTES of shape [n] or [n, 1]; its
-outputs are "score", FP32 of shape [n], the probability of clickbait, and "label", BYTES of shape [n]. Tensors
-are JSON or, by Triton's extension, binary: the body then is a JSON object of
-`inference-header-content-length` bytes and behind it the tensors, each text with its length in four bytes.
+There is one model, with the name in the bundle's manifest. Its input is "text", BYTES of shape [n] or [n, 1].
+Its outputs are "score", FP32 of shape [n], the probability of clickbait, and "label", BYTES of shape [n].
+Tensors are JSON or, by Triton's extension, binary: then the body is a JSON object of
+`inference-header-content-length` bytes, followed by the tensors, each text after its length in four bytes.
 
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md

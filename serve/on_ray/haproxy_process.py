@@ -61,8 +61,9 @@ _ERRORS = {
 
 
 def _refusal(status: int, kind: str, message: str, more: str = "") -> str:
-    """A status and a JSON body for `http-error` and `http-request return`. %[...] is a variable of the
-    request, quotes are escaped.
+    """A status and a JSON body for `http-error` and `http-request return`.
+
+    %[...] is a variable of the request; quotes are escaped.
     """
     body = f'{{\\"error\\":\\"{message}\\",\\"error_type\\":\\"{kind}\\",\\"request_id\\":\\"%[var(txn.request_id)]\\"}}'
     return f'status {status} content-type application/json lf-string "{body}" hdr x-request-id %[var(txn.request_id)]{more}'
@@ -147,8 +148,9 @@ def edit(text: str) -> str:
 
 
 def serves(text: str) -> bool:
-    """Whether a configuration has an application. The backend `http-` is Ray's own proxy, for when there is
-    none.
+    """Whether a configuration has an application.
+
+    The backend `http-` is Ray's own proxy, for the time without an application.
     """
     return re.search(r"^    use_backend (?!http- )", text, re.MULTILINE) is not None
 
@@ -367,8 +369,9 @@ def _start_watcher(place: Place, binary: str) -> None:
 
 
 def _ray() -> str | None:
-    """The version of the Ray that started this process; its site-packages join the path, for it may run under
-    another Python.
+    """The version of the Ray that started this process; adds its site-packages to the path.
+
+    This process may run under another Python.
     """
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{os.getppid()}/maps").read_text(encoding="utf-8").splitlines():

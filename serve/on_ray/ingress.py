@@ -3,8 +3,8 @@
 Ray loads this middleware in every replica (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH). The direct path
 (`serve.on_ray.ray_private`) saves what Ray Serve does per request and this application does not need, but it
 uses private parts of Ray. With another version of Ray, after any surprise, or with
-CLICKBAIT_PUBLIC_APIS_ONLY=1, every request takes Ray's public way. That is slower, and there is no shared port:
-Ray has no public way to count its requests, or to learn that the replica stops.
+CLICKBAIT_PUBLIC_APIS_ONLY=1, every request takes Ray's public way. That is slower, and there is no shared
+port: Ray has no public way to count its requests, or to learn that the replica stops.
 """
 
 from __future__ import annotations

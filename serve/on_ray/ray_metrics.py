@@ -1,8 +1,8 @@
-"""Hands a replica's figures to Ray, whose agent on each machine Prometheus scrapes: a replica's own port is
-random.
+"""Passes a replica's metrics to Ray, because a replica's own port is random.
 
-Every sample of `serve.core.metrics` becomes a gauge of the same name (Ray puts `ray_` before it) with the
-replica's id among its tags; counters keep their `_total` and may be given to rate().
+Prometheus scrapes Ray's agent on each machine. Every sample of `serve.core.metrics` becomes a gauge of the
+same name (Ray adds the prefix `ray_`) with the replica's id among its tags. Counters keep their `_total`, and
+rate() works on them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How many replicas Ray Serve runs: by the seconds of work that wait, not by the number of requests, which
-may be 1 text or 256.
+"""Decides how many replicas Ray Serve runs, by the seconds of waiting work.
 
-Each replica tells Ray its `WORK_S` (`serve.app.Classifier.record_autoscaling_stats`). Ray's controller
-averages it over `look_back_period_s`, asks `QueuedWork`, and applies the delays and bounds of
-`autoscaling_config`. The controller gets this module by value, so it imports nothing of ours.
+The number of requests would not do: a request has 1 to 256 texts. Each replica reports its `WORK_S` to Ray
+(`serve.app.Classifier.record_autoscaling_stats`). Ray's controller averages it over `look_back_period_s`, asks
+`QueuedWork`, and applies the delays and bounds of `autoscaling_config`. The controller gets this module by
+value, so it imports nothing of ours.
 https://docs.ray.io/en/latest/serve/advanced-guides/advanced-autoscaling.html
 """
 

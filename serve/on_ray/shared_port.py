@@ -1,9 +1,8 @@
-"""A port that the replicas of a machine share, past HAProxy: the kernel gives each new connection to one of
-them (SO_REUSEPORT, Linux).
+"""A port that the replicas of a machine share, without HAProxy (SO_REUSEPORT, Linux).
 
-It saves what a proxy costs, and with it what a proxy does: nothing sends a request again whose replica died,
-and the port answers only on machines that have a replica. So it is for whoever has a balancer in front
-already, or one machine; HAProxy's port stays what it is.
+The kernel gives each new connection to one of the replicas. This saves the cost of a proxy, but also loses
+what a proxy does: a request to a replica that died is not sent again, and the port answers only on machines
+that have a replica. Use it on one machine, or behind a load balancer. HAProxy's port works beside it.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ async def serve(
 ) -> None:
     """Listens until `leaving` says that the replica goes, then answers what was accepted, and returns.
 
-    A port that cannot be had is a warning, not an error: the replica is served by HAProxy all the same.
+    If the port is not available, a warning is logged: HAProxy still serves the replica.
 
     Args:
         app: the application.
@@ -129,8 +128,9 @@ def _listen(host: str, port: int, owner: str) -> tuple[IO[str], socket.socket]:
 
 
 def _claim(host: str, port: int, owner: str) -> IO[str]:
-    """A file, locked for as long as it is open, by which replicas know each other: without it those of two
-    Rays would answer in turns.
+    """Locks a file that says which replicas own the port.
+
+    Without it, replicas of two Rays would answer in turns.
 
     Raises:
         PortInUse: as `_listen`.
