@@ -1,6 +1,6 @@
 """Evaluate a bundle as it is served.
 
-    python -m ray_jobs.evaluate --config configs/evaluate.yaml --transfer ../shared/data/peterldowns/headlines.csv
+    python -m ray_jobs.evaluate --config configs/evaluate.yaml --transfer headlines.csv
 
 Measures the test split and its slices, invariances, behavioural cases, the transfer set and the latency.
 Writes the results into the bundle: metrics.json, report.html and the model card.

@@ -2,7 +2,7 @@
 
     python -m ray_jobs.export --config configs/export.yaml --run artifacts/runs/clickbait
 
-The bundle holds ONNX graphs in fp32 and int8, each compared with the torch model, a manifest and a model card.
+The bundle holds ONNX graphs in fp32 and int8 (each compared with torch), a manifest and a model card.
 """
 
 from __future__ import annotations

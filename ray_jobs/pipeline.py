@@ -1,7 +1,7 @@
 """Run every step in one Ray session, from raw headlines to a served model (`make demo`).
 
     python -m ray_jobs.pipeline --config configs/demo.yaml
-    python -m ray_jobs.pipeline --config configs/demo.yaml --data headlines.csv --transfer others.csv --keep-serving
+    python -m ray_jobs.pipeline --config configs/demo.yaml --data headlines.csv --keep-serving
 
 The steps are preprocess, train, export, evaluate, gate and publish, serve, score over HTTP. Writes
 <work>/summary.json. An existing dataset or training run is used again; remove <work> to start from nothing.

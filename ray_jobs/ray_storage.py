@@ -1,8 +1,8 @@
 """Storage for the state of Ray Train and Ray Tune: a folder or a bucket.
 
 Ray creates a directory before it writes. On a bucket, pyarrow then checks first that the bucket exists. That
-needs `storage.buckets.get`, a permission that roles/storage.objectUser does not include. Object stores have no
-directories, so `ObjectStore` skips the call.
+needs `storage.buckets.get`, a permission that roles/storage.objectUser does not include. Object stores have
+no directories, so `ObjectStore` skips the call.
 """
 
 from __future__ import annotations

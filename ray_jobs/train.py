@@ -3,8 +3,8 @@
     python -m ray_jobs.train --config configs/train.yaml --epochs 3 --lr 5e-5
 
 Ray Train's TorchTrainer (Train V2) starts one DDP worker per core or GPU; `--num-workers 0` trains in this
-process. If the job was killed, the same command resumes from the newest complete checkpoint. The training loop
-is in `clickbait.training.loop`.
+process. If the job was killed, the same command resumes from the newest complete checkpoint. The training
+loop is in `clickbait.training.loop`.
 """
 
 from __future__ import annotations

@@ -1,17 +1,16 @@
-"""A teacher's knowledge in a smaller model: the teacher scores headlines once, a student is trained on the
-scores.
+"""Knowledge distillation: a teacher scores headlines once, and a smaller student is trained on the scores.
 
     python -m tuning.distil --config configs/distil.yaml --teachers artifacts/bundle
 
-1. Headlines: the dataset's training split, variants of it that nobody labelled (crossed, cut), and unlabelled
-   ones of your own.
-2. Soft labels: Ray Data actors score them with every teacher's bundle; the mean margin is stored under a name
-   of its content (`clickbait.data.soft_labels`), so a second student, or the same command after a kill, does
-   not score again.
-3. The student: `ray_jobs.train` on those scores and the labels (Hinton et al. 2015). The run is like any
-   other: export, evaluate, promote.
+1. Headlines: the dataset's training split, unlabelled variants of it (crossed, cut), and your own unlabelled
+   headlines.
+2. Soft labels: Ray Data actors score the headlines with every teacher's bundle. The mean margin is stored
+   under a name made of its content (`clickbait.data.soft_labels`). A second student, or the same command
+   after a kill, uses the stored margins.
+3. The student: `ray_jobs.train` on the margins and the labels (Hinton et al. 2015). The run is then exported,
+   evaluated and promoted like any other.
 
-Teachers are bundles of any encoder, each with its own tokenizer.
+A teacher is a bundle of any encoder, with its own tokenizer.
 """
 
 from __future__ import annotations
@@ -40,62 +39,63 @@ from clickbait.training import augment, tracking
 from ray_jobs import train
 from ray_jobs.scoring import score_texts
 
-# the largest margin kept: a float32 probability says no more than 1 - 6e-8, and the student learns nothing of
-# more
+# The largest margin kept. A float32 probability cannot be closer to 1 than 6e-8, and a larger margin would
+# teach the student nothing.
 CERTAIN = 12.0
 
 
 class DistilConfig(Config):
-    """Teachers and headlines in, a student's run out: `tuning.distil`."""
+    """The settings of `tuning.distil`: teachers, headlines and the student."""
 
     teachers: tuple[Uri, ...] = Field(("artifacts/bundle",), min_length=1)
-    """Bundles; with several the mean of their margins is the target."""
+    """The teachers' bundles. With several teachers, the target is the mean of their margins."""
     crossed: int = Field(2, ge=0, le=100)
-    """New headlines for each one trained on: its beginning and another one's end."""
+    """New headlines for each training headline: its beginning and the end of another one."""
     cut: int = Field(1, ge=0, le=100)
-    """New headlines for each one trained on: words masked or dropped, or a part of it."""
+    """New headlines for each training headline: with words masked or dropped, or a part of it."""
     generated: int = Field(0, ge=0, le=10_000_000)
-    """Headlines of the synthetic generator added, without their labels."""
+    """Headlines to add from the synthetic generator, without their labels."""
     unlabelled: str | None = None
-    """More headlines: a path, URI, folder or glob as preprocess reads them; labels are not looked at."""
+    """More headlines: a path, URI, folder or glob, read as preprocess reads it; labels are ignored."""
     headline_column: str = "headline"
-    """Their column."""
+    """The column of the unlabelled headlines."""
     output: Uri = "artifacts/soft"
-    """Soft labels are kept below."""
+    """Folder for the soft labels."""
     seed: int = Field(0, ge=0, lt=2**31)
-    """Seeds the variants."""
+    """Seed of the variants."""
     scorers: int = Field(2, ge=0, le=10_000)
-    """Ray Data actors that score; 0 scores in the driver's own process."""
+    """Ray Data actors that score; 0 scores in the driver's process."""
     threads: int = Field(1, ge=1, le=256)
-    """Threads of each."""
+    """Threads of each scoring actor."""
     train: TrainConfig = TrainConfig(name="student", layers=2, hidden=128, epochs=20, lr=1e-3, batch_size=64)
-    """The student and how it learns; its `soft_labels` are set here."""
+    """The student and its training. `soft_labels` is set by this command."""
 
 
 def distil(config: DistilConfig) -> str:
-    """Scores what is not scored yet, trains the student, returns its run's URI.
+    """Scores the headlines if necessary, trains the student, and returns the URI of its run.
 
     Raises:
-        BundleError: a teacher is no whole bundle.
-        DataError: no dataset there, a teacher with other labels, unlabelled headlines that cannot be read.
-        ModelError: the student's tokenizer is not the one that cut the dataset.
+        BundleError: a teacher's bundle is missing or incomplete.
+        DataError: the dataset is missing, a teacher has other labels, or the unlabelled headlines cannot be
+            read.
+        ModelError: the dataset was made with another tokenizer than the student's.
     """
     dataset = open_dataset(config.train.dataset)
-    dataset.check_model(config.train.model)  # before the teachers score
+    dataset.check_model(config.train.model)  # fail before the teachers score
     tracking.check()
     soft = soft_labels(config, dataset)
     return train.train(config.train.model_copy(update={"dataset": dataset.uri, "soft_labels": soft}))
 
 
 def soft_labels(config: DistilConfig, dataset: Dataset) -> str:
-    """The URI of the scored headlines, made now or before."""
+    """The URI of the soft labels, computed now or by an earlier command."""
     manifests = [_manifest(uri) for uri in config.teachers]
-    given = _source(config)
+    unlabelled = _source(config)
     about = {
         "dataset": dataset.fingerprint,
         "teachers": [_identity(manifest) for manifest in manifests],
         "recipe": config.model_dump(mode="json", include={"crossed", "cut", "generated", "seed"}),
-        "unlabelled": [] if given is None else sources.digests(sources.pieces(given)),
+        "unlabelled": [] if unlabelled is None else sources.digests(sources.pieces(unlabelled)),
     }
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     uri = storage.join(config.output, name)
@@ -115,25 +115,26 @@ def soft_labels(config: DistilConfig, dataset: Dataset) -> str:
 
 
 def margins_of(scores: np.ndarray) -> np.ndarray:
-    """The margins (n,) behind the probabilities (n,)."""
-    least = 1.0 / (1.0 + np.exp(CERTAIN))
-    scores = np.clip(scores.astype(np.float64), least, 1.0 - least)
+    """The margins (log odds) of probabilities; both have shape (n,)."""
+    lowest = 1.0 / (1.0 + np.exp(CERTAIN))
+    scores = np.clip(scores.astype(np.float64), lowest, 1.0 - lowest)
     margins: np.ndarray = np.log(scores) - np.log1p(-scores)
     return margins
 
 
 def headlines(config: DistilConfig, dataset: Dataset) -> pa.Table:
-    """What the teachers score, each headline once: columns headline, label (-1: none), origin. No held-out
-    headline is among them.
+    """The headlines that the teachers score, each once: columns headline, label (-1: none), origin.
+
+    Headlines of the validation and the test split are left out.
     """
     split = dataset.table("train", ["headline", "label"])
     texts: list[str] = split["headline"].to_pylist()
     kept = dict(zip(texts, zip(split["label"].to_pylist(), ["train"] * len(texts), strict=True), strict=True))
-    taken = {one for name in SPLITS for one in dataset.table(name, ["key"])["key"].to_pylist()}
+    known_keys = {value for name in SPLITS for value in dataset.table(name, ["key"])["key"].to_pylist()}
     for origin, text in _unlabelled(config, texts, _mask(dataset)):
         text = clean(text)
-        if text and (name := key(text)) not in taken:
-            taken.add(name)
+        if text and (text_key := key(text)) not in known_keys:
+            known_keys.add(text_key)
             kept[text] = (-1, origin)
     labels, origins = zip(*kept.values(), strict=True)
     return pa.table(
@@ -146,7 +147,7 @@ def headlines(config: DistilConfig, dataset: Dataset) -> pa.Table:
 
 
 def _unlabelled(config: DistilConfig, texts: Sequence[str], mask: str) -> Iterator[tuple[str, str]]:
-    """(origin, headline) of all that has no label; a function of config and texts alone."""
+    """(origin, headline) of every unlabelled headline. Depends on `config` and `texts` alone."""
     rng = np.random.default_rng(config.seed)
     for _ in range(config.crossed):
         for text, other in zip(texts, rng.permutation(len(texts)).tolist(), strict=True):
@@ -156,10 +157,10 @@ def _unlabelled(config: DistilConfig, texts: Sequence[str], mask: str) -> Iterat
             yield "cut", augment.drop(text, rng, mask)
     if config.generated:
         yield from (("generated", text) for text, _ in sample.generate(config.generated, config.seed))
-    given = _source(config)
-    if given is not None:
-        for piece in sources.pieces(given):
-            for raw in sources.read(piece, given):
+    unlabelled = _source(config)
+    if unlabelled is not None:
+        for piece in sources.pieces(unlabelled):
+            for raw in sources.read(piece, unlabelled):
                 yield from (
                     ("unlabelled", text.decode(errors="replace"))
                     for text in raw["headline"].to_pylist()
@@ -168,9 +169,7 @@ def _unlabelled(config: DistilConfig, texts: Sequence[str], mask: str) -> Iterat
 
 
 def _source(config: DistilConfig) -> PreprocessConfig | None:
-    """How the unlabelled headlines are read: the headline stands for the label too, so that no label column
-    is asked for.
-    """
+    """How to read the unlabelled headlines. Their column is the label column too, so none is required."""
     if config.unlabelled is None:
         return None
     column = config.headline_column
@@ -178,13 +177,13 @@ def _source(config: DistilConfig) -> PreprocessConfig | None:
 
 
 def _mask(dataset: Dataset) -> str:
-    """The tokenizer's mask, where it has one."""
-    known = tokenizer.load(dataset.tokenizer, dataset.max_tokens)
-    return next((name for name in ("[MASK]", "<mask>") if known.token_to_id(name) is not None), "")
+    """The tokenizer's mask token; empty if it has none."""
+    loaded = tokenizer.load(dataset.tokenizer, dataset.max_tokens)
+    return next((token for token in ("[MASK]", "<mask>") if loaded.token_to_id(token) is not None), "")
 
 
 def _manifest(uri: str) -> Manifest:
-    """The teacher's manifest, once its labels are found to be ours."""
+    """The teacher's manifest. Raises DataError if its labels differ from the dataset's."""
     with workspace.existing(uri) as folder:
         manifest = Scorer(folder).manifest
     if manifest.labels != LABELS:
@@ -197,7 +196,7 @@ def _manifest(uri: str) -> Manifest:
 
 
 def _identity(manifest: Manifest) -> list[str]:
-    """What a teacher's scores hang on: exported anew, the same model is the same teacher."""
+    """What a teacher's scores depend on. The same model, exported again, is the same teacher."""
     return [
         manifest.files[name].sha256
         for name in (manifest.runtimes[manifest.default_runtime], "tokenizer.json")
@@ -205,7 +204,7 @@ def _identity(manifest: Manifest) -> list[str]:
 
 
 def main(config: DistilConfig) -> None:
-    """Distil and say where the student is."""
+    """Distils and prints where the student is."""
     print(f"student: {distil(config)}")
 
 

@@ -205,11 +205,11 @@ def test_more_than_the_cluster_has_is_refused_before_anything_starts(
     ray_cluster: Cluster, tmp_path: Path, small_dataset: str
 ) -> None:
     greedy = settings(tmp_path, small_dataset)
-    with pytest.raises(DataError, match="ask for 64 CPU, the cluster has 4"):
+    with pytest.raises(DataError, match="need 64 CPU, the cluster has 4"):
         sweep(greedy.model_copy(update={"train": greedy.train.model_copy(update={"cpus_per_worker": 64.0})}))
     with pytest.raises(
         DataError,
-        match="9 trials at a time ask for 9 CPU, the cluster has 4 CPU: lower --max-concurrent to 4",
+        match="9 trials at a time need 9 CPU, the cluster has 4 CPU: lower --max-concurrent to 4",
     ):
         sweep(settings(tmp_path, small_dataset, max_concurrent=9, name="wide", trials=9))
     assert not list(tmp_path.glob("*/run.json"))  # neither holds its name

@@ -1,1 +1,1 @@
-"""Models side by side: `python -m tuning.compare`."""
+"""Comparison of models: `python -m tuning.compare`."""

@@ -1,12 +1,11 @@
-"""Compare models: one table and one HTML page of what `ray_jobs.evaluate` measures, the speed side by side,
-and two shallow references.
+"""Compare models in one table and one HTML page.
 
     python -m tuning.compare --config configs/compare.yaml --transfer ../shared/data/peterldowns/headlines.csv
 
-Every bundle, and two TF-IDF references trained here (`tuning.compare.references`), are measured by the same
-code on the same headlines and judged by the same gate. Speeds are medians of rounds in which the models take
-turns, so that a noisy machine troubles all alike. Writes compare.json, compare.md and index.html. It runs in
-this process, without Ray.
+Every bundle is measured as `ray_jobs.evaluate` does it, beside two TF-IDF references that are trained here
+(`tuning.compare.references`). All are measured by the same code on the same headlines and judged by the same
+gate. A speed is the median of several rounds. In each round all models take turns, so a noisy machine affects
+them equally. Writes compare.json, compare.md and index.html. Runs in this process, without Ray.
 """
 
 from __future__ import annotations
@@ -33,40 +32,40 @@ from tuning.compare import page, references
 from tuning.compare.config import CompareConfig, Entry
 
 ROUNDS = 5
-HEADLINES = 2048  # a round of a model
-# headlines a second: a slower model gets fewer, so that its round takes no longer than one of these
+HEADLINES = 2048  # per model and round
+# Headlines per second. A slower model gets fewer headlines, so its round takes no longer.
 SLOW = 500.0
 
 
 @dataclass(frozen=True)
 class Contender:
-    """What is compared: a way to score, and what is known of it."""
+    """A model of the comparison: its scoring function and its properties."""
 
     name: str
     score: Score
-    """On as many threads as speeds are told for."""
+    """Scores on as many threads as the speeds are measured with."""
     threshold: float
     """A score at or above it is clickbait."""
     reference: bool
     size: int
-    """Bytes of what is served."""
+    """Bytes of the served model."""
     parameters: int | None = None
     seconds: float | None = None
-    """Training."""
+    """Training time."""
     quick: Score | None = None
-    """The same on all cores: for what is no timing."""
+    """Scores on all cores, for measurements other than speed."""
     export: dict[str, Any] = field(default_factory=dict)
-    """The metrics document's `export`: the gate reads how far the served form agrees with torch."""
+    """`export` of the metrics document, where the gate reads how far the served model agrees with torch."""
 
 
 def compare(config: CompareConfig) -> list[dict[str, Any]]:
-    """Measures everybody, writes the table and the page to `config.output`, returns the rows (`measure` says
-    what is in them).
+    """Measures every model, writes the table and the page, and returns the rows of `measure`.
 
     Raises:
-        BundleError: no whole bundle at one of the addresses.
-        ConfigError: the gate's or the behavioural file does not fit.
-        DataError: no whole dataset there, a bundle of another test split, a transfer set that cannot be read.
+        BundleError: a bundle is missing or incomplete.
+        ConfigError: the gate's file or the file of behavioural cases is not valid.
+        DataError: the dataset is missing or incomplete, a bundle has another test split, or the transfer set
+            cannot be read.
     """
     bounds, cases = load(GateConfig, config.gate_file), behaviour.load(config.behaviour_file)
     dataset = open_dataset(config.dataset)
@@ -97,22 +96,22 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
 
 
 def bundle(entry: Entry, dataset: Dataset, threads: int) -> Contender:
-    """The bundle of `entry`, loaded, once its test split is found to be the one of `dataset`."""
+    """Loads the bundle of `entry`. Raises DataError if its test split is not that of `dataset`."""
     with workspace.existing(entry.bundle) as folder:
         scorer = Scorer(folder, threads=threads)
         quick = Scorer(folder, threads=cores.available(), verified=True)
         document = model_card.read_metrics(folder)
     manifest = scorer.manifest
-    own = open_dataset(entry.dataset) if entry.dataset else dataset
-    if manifest.dataset != own.fingerprint:
+    trained_on = open_dataset(entry.dataset) if entry.dataset else dataset
+    if manifest.dataset != trained_on.fingerprint:
         raise DataError(
-            f"{entry.name}: was trained on {manifest.dataset}, not on {own.fingerprint}: give its own "
+            f"{entry.name}: was trained on {manifest.dataset}, not on {trained_on.fingerprint}: give its own "
             f"dataset in the entry"
         )
-    if own.fingerprint != dataset.fingerprint and _keys(own) != _keys(dataset):
+    if trained_on.fingerprint != dataset.fingerprint and _keys(trained_on) != _keys(dataset):
         raise DataError(
-            f"{entry.name}: {own.uri} and {dataset.uri} have not the same test split: compare models of one "
-            f"source's split"
+            f"{entry.name}: {trained_on.uri} and {dataset.uri} have different test splits: compare models "
+            f"whose datasets come from the same source"
         )
     seconds = sum(epoch["seconds"] for epoch in document["history"]) if document.get("history") else None
     return Contender(
@@ -129,7 +128,7 @@ def bundle(entry: Entry, dataset: Dataset, threads: int) -> Contender:
 
 
 def reference(trained: references.Reference) -> Contender:
-    """A trained reference as a contender."""
+    """The contender of a trained reference."""
     return Contender(
         name=trained.name,
         score=trained.score,
@@ -149,47 +148,50 @@ def measure(
     bounds: GateConfig,
     threads: int = 1,
 ) -> list[dict[str, Any]]:
-    """A row a contender, in their order. What was not measured is None.
+    """One row per contender, in their order. None means not measured.
 
     Keys: name, reference, parameters, size_mb, accuracy, flips (kind to share), transfer_auc,
     transfer_accuracy, transfer_lower (accuracy in lower case), ece, behaviour ({"cases", "passed"}),
     per_second (batches of 16, text to score), latency_ms (median of one headline), seconds (training),
-    beside_best (None for the most accurate, else {"best", "only_best_right", "only_this_right", "p_value"}:
-    the test headlines that only one of the two judges right, and the exact two-sided McNemar test), verdict
-    (`gate.decide`, against no champion) and failed (the names of its checks that did not pass).
+    beside_best (None for the most accurate model, else {"best", "only_best_right", "only_this_right",
+    "p_value"}: how many test headlines only one of the two models gets right, and the exact two-sided McNemar
+    test), verdict (`gate.decide` without a champion) and failed (the names of the checks that did not pass).
     """
     rows: list[dict[str, Any]] = []
     speeds, verdicts = {}, {}
-    for one in contenders:
-        score = _Keeping(one.quick or one.score, len(test.texts))
-        found = evaluation.measure(
-            score, test, transfer=transfer, cases=cases, threshold=one.threshold, worst=0
+    for contender in contenders:
+        score = _RecordingScore(contender.quick or contender.score, len(test.texts))
+        metrics_document = evaluation.measure(
+            score, test, transfer=transfer, cases=cases, threshold=contender.threshold, worst=0
         )
-        verdicts[one.name] = score.kept >= one.threshold
-        speeds[one.name] = latency = evaluation.speed(one.score, test.texts, threads)
-        verdict = gate.decide({**found, "export": one.export, "latency": latency}, None, bounds)
-        moved = found["transfer"] or {}
+        verdicts[contender.name] = score.recorded >= contender.threshold
+        speeds[contender.name] = latency = evaluation.speed(contender.score, test.texts, threads)
+        verdict = gate.decide(
+            {**metrics_document, "export": contender.export, "latency": latency}, None, bounds
+        )
+        on_transfer = metrics_document["transfer"] or {}
         rows.append(
             {
-                "name": one.name,
-                "reference": one.reference,
-                "parameters": one.parameters,
-                "size_mb": one.size / 1e6,
-                "accuracy": found["test"]["accuracy"],
-                "flips": found["flips"],
-                "transfer_auc": moved.get("auc"),
-                "transfer_accuracy": moved.get("accuracy"),
-                "transfer_lower": moved.get("lower", {}).get("accuracy"),
-                "ece": found["test"]["ece"],
-                "behaviour": {name: found["behaviour"][name] for name in ("cases", "passed")},
+                "name": contender.name,
+                "reference": contender.reference,
+                "parameters": contender.parameters,
+                "size_mb": contender.size / 1e6,
+                "accuracy": metrics_document["test"]["accuracy"],
+                "flips": metrics_document["flips"],
+                "transfer_auc": on_transfer.get("auc"),
+                "transfer_accuracy": on_transfer.get("accuracy"),
+                "transfer_lower": on_transfer.get("lower", {}).get("accuracy"),
+                "ece": metrics_document["test"]["ece"],
+                "behaviour": {name: metrics_document["behaviour"][name] for name in ("cases", "passed")},
                 "latency_ms": latency["single_p50_ms"],
-                "seconds": one.seconds,
+                "seconds": contender.seconds,
                 "verdict": verdict,
                 "failed": [check["name"] for check in verdict["checks"] if not check["passed"]],
             }
         )
     expected = {name: speed["batch16_per_second"] for name, speed in speeds.items()}
-    throughput = interleaved({one.name: one.score for one in contenders}, test.texts, expected)
+    scores = {contender.name: contender.score for contender in contenders}
+    throughput = interleaved(scores, test.texts, expected)
     best = max(rows, key=lambda row: row["accuracy"])["name"]
     return [
         {
@@ -201,24 +203,24 @@ def measure(
     ]
 
 
-class _Keeping:
-    """A way to score that keeps the scores of the first headlines."""
+class _RecordingScore:
+    """A scoring function that records the scores of the first `count` headlines."""
 
-    def __init__(self, score: Score, first: int) -> None:
+    def __init__(self, score: Score, count: int) -> None:
         self._score = score
-        self._first = first
-        self.kept = np.empty(0)
+        self._count = count
+        self.recorded = np.empty(0)
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         scores = np.asarray(self._score(texts))
-        self.kept = scores[: self._first]
+        self.recorded = scores[: self._count]
         return scores
 
 
 def _beside(
     best: str, name: str, verdicts: dict[str, metrics.Verdicts], labels: np.ndarray
 ) -> dict[str, Any] | None:
-    """A model beside the most accurate one, on the same test headlines; None for that one itself."""
+    """A model compared with the most accurate one on the same test headlines; None for that one."""
     if name == best:
         return None
     pair = metrics.discordant(labels, verdicts[best], verdicts[name])
@@ -233,15 +235,16 @@ def _beside(
 def interleaved(
     scores: dict[str, Score], texts: Sequence[str], expected: dict[str, float]
 ) -> dict[str, float]:
-    """Headlines a second of each way to score, in batches of 16: median of rounds in which all take turns;
-    `expected` is a first guess.
+    """Headlines per second of each model in batches of 16: the median of rounds in which all take turns.
+
+    `expected` holds a first estimate of each speed.
     """
     batches = {}
     for name, score in scores.items():
         count = max(int(HEADLINES * min(expected[name] / SLOW, 1.0)) // BATCH, 1) * BATCH
         sample = [texts[row] for row in np.linspace(0, len(texts) - 1, count, dtype=np.int64)]
         batches[name] = [sample[at : at + BATCH] for at in range(0, count, BATCH)]
-        score(batches[name][0])  # warm
+        score(batches[name][0])  # warm up
     timed: dict[str, list[float]] = {name: [] for name in scores}
     for _ in range(ROUNDS):
         for name, score in scores.items():
@@ -262,7 +265,7 @@ def _keys(dataset: Dataset) -> set[bytes]:
 
 
 def main(config: CompareConfig) -> None:
-    """Compare, and print the table and what each refused model failed by."""
+    """Compares, and prints the table and the checks that each refused model failed."""
     rows = compare(config)
     print(page.terminal(rows))
     for row in rows:

@@ -1,4 +1,4 @@
-"""The configuration of `tuning.compare`: `configs/compare.yaml`."""
+"""The settings of `tuning.compare` (`configs/compare.yaml`)."""
 
 from __future__ import annotations
 
@@ -14,24 +14,22 @@ class Entry(Config):
     """A bundle to compare."""
 
     name: str = Field(max_length=80, pattern=r"^\P{C}+$")
-    """What it is called in the table: unique, without control characters."""
+    """The model's name in the table: unique, without control characters."""
     bundle: Uri
     """The bundle's folder."""
     dataset: Uri | None = None
-    """The dataset that it was trained on, where that is another one than the comparison's: same source, other
-    tokenizer.
-    """
+    """The bundle's dataset, if it is not the comparison's: same source, other tokenizer."""
     seconds: float | None = Field(None, ge=0.0)
-    """How long its training took; None: the sum over the epochs of its metrics.json."""
+    """Seconds of training; None: the sum over the epochs in its metrics.json."""
 
 
 class CompareConfig(TransferConfig):
-    """Bundles in, one table and one page out: `tuning.compare`."""
+    """The settings of `tuning.compare`: the bundles and what they are measured on."""
 
     models: tuple[Entry, ...] = (Entry(name="candidate", bundle="artifacts/bundle"),)
-    """The bundles, in the table's order."""
+    """The bundles, in the order of the table."""
     dataset: Uri = "artifacts/datasets/latest"
-    """Its training split trains the references, its test split measures everybody."""
+    """Its training split trains the references. Its test split measures every model."""
     references: bool = True
     """Train the two TF-IDF references too."""
     behaviour_file: str = "configs/behaviour.yaml"
@@ -39,7 +37,7 @@ class CompareConfig(TransferConfig):
     gate_file: str = "configs/gate.yaml"
     """YAML with the bounds (`GateConfig`)."""
     threads: int = Field(1, ge=1, le=256)
-    """Compute threads of a bundle's scorer. The references have one."""
+    """Compute threads of a bundle's scorer. The references use one thread."""
     output: Uri = "artifacts/compare"
     """Folder for compare.json, compare.md and index.html."""
 
@@ -48,6 +46,6 @@ class CompareConfig(TransferConfig):
         names = [entry.name for entry in self.models] + (list(references.NAMES) if self.references else [])
         if not names:
             raise ValueError("nothing to compare: name a bundle in models, or leave references on")
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f'models: two are named "{twice}": give each a name of its own')
+        if duplicate := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f'models: two are named "{duplicate}": give each another name')
         return self

@@ -1,1 +1,1 @@
-"""The search over hyperparameters: `python -m tuning.sweep`."""
+"""Hyperparameter search: `python -m tuning.sweep`."""

@@ -1,15 +1,15 @@
-"""Search hyperparameters: trials of `ray_jobs.train` under Ray Tune, the best one's configuration, and a
-report.
+"""Search hyperparameters: every trial is a `ray_jobs.train` run under Ray Tune.
 
     python -m tuning.sweep --config configs/sweep.yaml --trials 16
 
-The same command after a kill goes on; finished trials are not trained again. Writes below <output>/<name>:
+After a kill, the same command resumes the sweep; finished trials are not trained again. Writes to
+<output>/<name>:
 
-    best.yaml      python -m ray_jobs.train --config <output>/<name>/best.yaml
-    report.html    the trials in pictures
-    trials.json    the same as data
-    trials/        the training runs; wandb sync <output>/<name>/trials/wandb/offline-run-* sends them all
-    tune/          Ray Tune's own state
+    best.yaml      the best trial: python -m ray_jobs.train --config <output>/<name>/best.yaml
+    report.html    plots of the trials
+    trials.json    the same data as JSON
+    trials/        the training runs; wandb sync <output>/<name>/trials/wandb/offline-run-* uploads them
+    tune/          Ray Tune's state
 """
 
 from __future__ import annotations
@@ -48,25 +48,23 @@ from tuning.sweep.config import SweepConfig
 from tuning.sweep.progress import Progress
 from tuning.sweep.results import collect
 
-# of a trial whose training has workers of its own: more, and the waiting drivers would hold every CPU
+# CPUs of a trial that trains on separate workers. With more, the waiting drivers would hold every CPU.
 DRIVER_CPUS = 0.1
-# Keys of `description` that change no trial: where things lie, what is shown, how often something is saved or
-# tried.
+# Keys that do not change a trial's result: paths, output on the terminal, saving and retries.
 IGNORED = frozenset(
     f"train.{name}"
     for name in ("dataset", "output", "name", "progress", "profile", "wandb_project", "max_failures")
 )
-SAVE_S = "3"  # seconds between two savings of Tune's state: what a killed driver forgets
+SAVE_S = "3"  # seconds between two saves of Tune's state: a killed driver loses at most this much
 
 
 def sweep(config: SweepConfig) -> dict[str, Any]:
-    """Runs or resumes the sweep and returns the document of trials.json; at once where the sweep is done
-    already.
+    """Runs or resumes the sweep and returns the document of trials.json; at once if the sweep is finished.
 
     Raises:
-        DataError: no whole dataset there, another sweep under this name, more asked for than the cluster has,
-            no trial finished.
-        ModelError: a base model is not available, or its tokenizer is not the one that cut the dataset.
+        DataError: the dataset is missing or incomplete, another sweep has this name, the trials need more than
+            the cluster has, or no trial finished.
+        ModelError: a base model is not available, or the dataset was made with another tokenizer.
         RunInUse: another process runs this sweep.
     """
     tracking.check()
@@ -85,23 +83,20 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     done = home.read_json("trials.json")
     if done is not None:
         return done
-    with home.hold():  # two drivers of a sweep would write over Tune's state
-        return home.read_json("trials.json") or _search(
-            config, dataset, home, described
-        )  # done while this process waited for the lease
+    with home.hold():  # two drivers of one sweep would overwrite each other's Tune state
+        # The sweep may have finished while this process waited for the lease.
+        return home.read_json("trials.json") or _search(config, dataset, home, described)
 
 
 def _search(config: SweepConfig, dataset: Dataset, home: Run, described: dict[str, Any]) -> dict[str, Any]:
-    """Runs or resumes the trials, and writes what they found."""
+    """Runs or resumes the trials, and writes the results."""
     connect()
     concurrent = places(config)
-    home.claim(
-        described, defaults(), IGNORED
-    )  # no earlier: one that asks for too much is mended under the same name
+    # Claimed after the check above, so that a sweep that needs too much can be corrected under the same name.
+    home.claim(described, defaults(), IGNORED)
     with _stoppable(), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Consider boosting PBT performance"
-        )  # by actors that are used again: a run each is worth more
+        # The warning suggests reusing actors, but each trial has to end its run.
+        warnings.filterwarnings("ignore", "Consider boosting PBT performance")
         results = tuner(config, home.uri, concurrent).fit()
     document = collect(config, dataset, results)
     finished = [entry for entry in document["trials"] if entry["status"] == "finished"]
@@ -110,7 +105,7 @@ def _search(config: SweepConfig, dataset: Dataset, home: Run, described: dict[st
         if len(errors) == len(document["trials"]):
             raise DataError(
                 f"{home.uri}: all {len(errors)} trials failed, the first with: "
-                f"{errors[0] if errors else 'nothing said'}"
+                f"{errors[0] if errors else 'no message'}"
             )
         raise DataError(
             f"{home.uri}: no trial finished: raise time_budget_s, or lower train.epochs, under another --name"
@@ -118,12 +113,12 @@ def _search(config: SweepConfig, dataset: Dataset, home: Run, described: dict[st
     best = next(entry for entry in finished if entry["name"] == document["best"])
     home.storage.write("best.yaml", best_yaml(config, best).encode())
     home.storage.write("report.html", report.render(document).encode(errors="replace"))
-    home.write_json("trials.json", document)  # last: it says that the sweep is over
+    home.write_json("trials.json", document)  # last: it marks the sweep as finished
     return document
 
 
 def description(config: SweepConfig, fingerprint: str) -> dict[str, Any]:
-    """What a sweep is, in one layer, so that a difference is named by its key: resuming asks for the same."""
+    """The sweep's settings as a flat dict. Resuming requires the same ones, and an error names the key."""
     flat: dict[str, Any] = {"dataset": fingerprint}
     for key, value in config.model_dump(mode="json", exclude={"output", "name"}).items():
         flat |= (
@@ -135,9 +130,7 @@ def description(config: SweepConfig, fingerprint: str) -> dict[str, Any]:
 
 
 def defaults() -> dict[str, Any]:
-    """What `description` says of a setting that is not set: a run.json that was written before a setting
-    existed lacks it.
-    """
+    """The default values in `description`, for a run.json that was written before a setting existed."""
     return {
         key: value
         for key, value in description(SweepConfig(), "").items()
@@ -146,7 +139,7 @@ def defaults() -> dict[str, Any]:
 
 
 def needs(config: SweepConfig) -> dict[str, float]:
-    """What one trial holds, workers and all."""
+    """The resources of one trial, including its workers."""
     train, workers = config.train, max(config.train.num_workers, 1)
     driver = DRIVER_CPUS if train.num_workers else 0.0
     return {
@@ -156,42 +149,44 @@ def needs(config: SweepConfig) -> dict[str, float]:
 
 
 def places(config: SweepConfig) -> int:
-    """How many trials run at a time.
+    """How many trials run at the same time.
 
     Raises:
-        DataError: one trial, or `max_concurrent` of them, ask for more than the cluster has.
+        DataError: one trial, or `max_concurrent` trials, need more than the cluster has.
     """
     check_resources(config.train.model_copy(update={"num_workers": max(config.train.num_workers, 1)}))
-    there = ray.cluster_resources()
-    fits = max(int(min(there.get(name, 0) / asked for name, asked in needs(config).items())), 1)
+    available = ray.cluster_resources()
+    fits = max(int(min(available.get(name, 0) / required for name, required in needs(config).items())), 1)
     if (
         config.max_concurrent is None
         or config.max_concurrent <= fits
         or os.environ.get("CLICKBAIT_AUTOSCALES") == "1"
     ):
         return min(config.max_concurrent or fits, config.trials)
-    asked = " and ".join(f"{config.max_concurrent * one:g} {name}" for name, one in needs(config).items())
-    has = " and ".join(f"{there.get(name, 0):g} {name}" for name in needs(config))
+    required = " and ".join(
+        f"{config.max_concurrent * each:g} {name}" for name, each in needs(config).items()
+    )
+    has = " and ".join(f"{available.get(name, 0):g} {name}" for name in needs(config))
     raise DataError(
-        f"{config.max_concurrent} trials at a time ask for {asked}, the cluster has {has}: lower "
+        f"{config.max_concurrent} trials at a time need {required}, the cluster has {has}: lower "
         f"--max-concurrent to {fits}"
     )
 
 
 def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
-    """A new Tuner, or the one that was cut off.
+    """A new Tuner, or the restored one of an interrupted sweep.
 
     Raises:
-        DataError: Tune's state is there and cannot be read.
+        DataError: Tune's state exists but cannot be read.
     """
-    # Off: Ray Tune's own tables, files, log and signal handler. Ours are `Progress`, the runs' own history,
-    # and `main`.
+    # Turn off Ray Tune's tables, files, log and signal handler: `Progress`, the runs' histories and `main`
+    # replace them.
     os.environ |= {
         "RAY_AIR_NEW_OUTPUT": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
     }
-    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # objectives that only a trial's end knows
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # some objectives are known only at a trial's end
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SAVE_S)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     state = storage.join(home, "tune")
@@ -206,15 +201,13 @@ def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
                 resume_errored=True,
                 storage_filesystem=filesystem,
             )
-        except (
-            Exception
-        ) as error:  # Tune's state is pickles and JSON of its own: what is torn raises anything
+        except Exception as error:  # Tune's state holds pickles, and a damaged pickle can raise any error
             raise DataError(
                 f"{state}: cannot be read ({' '.join(str(error).split())[:200]}): remove {home} and start "
                 f"again"
             ) from None
     pbt = config.scheduler.kind == "pbt"
-    random.seed(config.seed)  # Tune's schedulers draw from both
+    random.seed(config.seed)  # Tune's schedulers use both generators
     np.random.seed(config.seed)
     return tune.Tuner(
         trainable(config),
@@ -229,14 +222,14 @@ def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
             time_budget_s=config.time_budget_s,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
-            # An actor's start takes longer than a small trial. A trial that is to be paused, or has workers,
-            # ends by its actor's end.
+            # Starting an actor takes longer than a small trial. But a trial that may be paused, or that has
+            # workers, has to end with its actor.
             reuse_actors=config.scheduler.kind in ("asha", "none") and not config.train.num_workers,
         ),
         run_config=tune.RunConfig(
             name="tune",
             **run_storage(home),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),  # a pointer each
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),  # each holds only a URI
             failure_config=tune.FailureConfig(max_failures=config.max_failures),
             callbacks=[Progress(config.trials, config.train.epochs)],
             verbose=0,
@@ -245,7 +238,7 @@ def tuner(config: SweepConfig, home: str, concurrent: int) -> tune.Tuner:
 
 
 def trainable(config: SweepConfig) -> Any:
-    """What Tune makes a trial of."""
+    """The trainable class and its resources."""
 
     class Trial(trial.Trial):
         sweep = config
@@ -255,13 +248,15 @@ def trainable(config: SweepConfig) -> Any:
     workers = config.train.num_workers
     return tune.with_resources(
         Trial,
-        {"cpu": DRIVER_CPUS} if workers else {name.lower(): asked for name, asked in needs(config).items()},
+        {"cpu": DRIVER_CPUS} if workers else {name.lower(): count for name, count in needs(config).items()},
     )
 
 
 class Searcher(OptunaSearch):  # type: ignore[misc]
-    """Ray's OptunaSearch, for several objectives told of a trial without all of them as of one that failed:
-    Optuna learns nothing from it, where it would otherwise wait for it for ever."""
+    """Ray's OptunaSearch, but a trial without all objectives counts as failed.
+
+    Optuna then ignores the trial. Otherwise it would wait for the missing objectives forever.
+    """
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -272,16 +267,17 @@ class Searcher(OptunaSearch):  # type: ignore[misc]
 
 
 def searcher(config: SweepConfig) -> Searcher:
-    """TPE (Bergstra et al. 2011) or random draws. A list of metrics goes by trials' ends, one metric by their
-    epochs too.
+    """TPE (Bergstra et al. 2011) or random draws.
+
+    With one metric, the searcher also learns from the epochs of a trial; with several, only from its end.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if config.searcher == "random":
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=config.seed)
-    # one draw more than there are dimensions before the model is asked, as in BOHB: Optuna's ten would be all
-    # of a small sweep
+    # As in BOHB, the number of random draws before TPE starts is the number of dimensions plus one. Optuna's
+    # default of ten would use up a small sweep.
     else:
         sampler = optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=len(config.space) + 1)
     alone = config.objectives == ("log_loss",)
@@ -292,7 +288,7 @@ def searcher(config: SweepConfig) -> Searcher:
 
 
 def scheduler(config: SweepConfig) -> Any:
-    """It goes by the log loss, whatever the objectives: the others are known at a trial's end only."""
+    """The scheduler. It always uses the log loss: the other objectives are known only at a trial's end."""
     from ray.tune import schedulers
 
     chosen = config.scheduler
@@ -309,7 +305,7 @@ def scheduler(config: SweepConfig) -> Any:
     if chosen.kind == "pbt":
         searched = config.space
         return schedulers.PopulationBasedTraining(
-            **{**common, "metric": "current"},  # the lowest so far would be the donor's
+            **{**common, "metric": "current"},  # `log_loss`, the lowest so far, may come from the donor
             perturbation_interval=chosen.perturb_epochs,
             hyperparam_mutations=space.mutations(searched),
             quantile_fraction=chosen.quantile,
@@ -320,25 +316,28 @@ def scheduler(config: SweepConfig) -> Any:
 
 
 def best_yaml(config: SweepConfig, best: dict[str, Any]) -> str:
-    """The best trial as a file for `ray_jobs.train`."""
+    """The best trial's settings as YAML for `ray_jobs.train`."""
     values = TrainConfig.model_validate(
         {**config.train.model_dump(), **best["config"], "name": f"{config.name}-best"}
     ).model_dump(mode="json")
     figures = ", ".join(f"{name} {value:.5g}" for name, value in best["metrics"].items() if value is not None)
-    told = f"# {best['name']} of the sweep {config.name}: {figures} on validation.\n"
+    comment = f"# {best['name']} of the sweep {config.name}: {figures} on validation.\n"
     if config.scheduler.kind == "pbt":
-        told += "# Population based training changed values on the way: these are the last, not the whole course.\n"
-    return told + yaml.safe_dump(TrainConfig.model_validate(values).model_dump(mode="json"), sort_keys=False)
+        comment += "# Population based training changed values during training: these are the last ones.\n"
+    return comment + yaml.safe_dump(
+        TrainConfig.model_validate(values).model_dump(mode="json"), sort_keys=False
+    )
 
 
-def _trial_name(one: Any) -> str:
-    return f"trial-{one.trial_id}"
+def _trial_name(trial: Any) -> str:
+    return f"trial-{trial.trial_id}"
 
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM as Ctrl-C: Tune's state is on the disk, and its trials end with this process. Once Ray is
-    there, which sets its own.
+    """Treats SIGTERM like Ctrl-C. Use it after Ray has started, because Ray sets its own handler.
+
+    Tune's state is on the disk by then, and the trials end with this process.
     """
 
     def stop(*_: Any) -> None:
@@ -352,12 +351,12 @@ def _stoppable() -> Iterator[None]:
 
 
 def main(config: SweepConfig) -> int | None:
-    """Sweep, and say what was best and where the report is."""
+    """Runs the sweep, and prints the best trial and where the report is."""
     home = storage.join(config.output, config.name)
     try:
         document = sweep(config)
     except KeyboardInterrupt:
-        print(f"stopped; the same command goes on with what is in {home}", file=sys.stderr)
+        print(f"stopped; the same command resumes the sweep in {home}", file=sys.stderr)
         return 130
     counts = [entry["status"] for entry in document["trials"]]
     print(", ".join(f"{counts.count(status)} {status}" for status in ("finished", "stopped early", "failed")))

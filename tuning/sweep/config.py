@@ -1,4 +1,4 @@
-"""The configuration of `tuning.sweep`: `configs/sweep.yaml`."""
+"""The settings of `tuning.sweep` (`configs/sweep.yaml`)."""
 
 from __future__ import annotations
 
@@ -14,56 +14,56 @@ Objective = Literal["log_loss", "flip_rate", "latency_ms"]
 
 
 class SchedulerConfig(Config):
-    """How trials that promise little are ended before their last epoch."""
+    """How unpromising trials are stopped before their last epoch."""
 
     kind: Literal["asha", "hyperband", "pbt", "none"] = "asha"
-    """`asha`: successive halving without waiting (Li et al. 2020); `hyperband`: with rounds that wait for
-    each other (Li et al. 2018); `pbt`: the worst go on from the best ones' checkpoints with other values
-    (Jaderberg et al. 2017); `none`: every trial ends."""
+    """`asha`: asynchronous successive halving (Li et al. 2020); `hyperband`: synchronous rounds (Li et al.
+    2018); `pbt`: the worst trials continue from the best trials' checkpoints with other values (Jaderberg et
+    al. 2017); `none`: every trial runs to its last epoch."""
     grace_epochs: int = Field(1, ge=1)
-    """asha: epochs that every trial has."""
+    """asha: epochs before a trial may be stopped."""
     reduction_factor: int = Field(3, ge=2, le=16)
-    """asha, hyperband: one in so many trials goes on at each rung."""
+    """asha, hyperband: one in this many trials continues at each rung."""
     perturb_epochs: int = Field(2, ge=1)
     """pbt: epochs between two comparisons."""
     quantile: float = Field(0.25, gt=0.0, le=0.5)
-    """pbt: the share of trials that is replaced, and the share that it is replaced by."""
+    """pbt: the share of the worst trials that is replaced, and of the best trials that replaces it."""
 
 
 class SweepConfig(Config):
-    """A search space in, trials, a report and the best configuration out: `tuning.sweep`."""
+    """The settings of `tuning.sweep`: the search space and how it is searched."""
 
     train: TrainConfig = TrainConfig(model="scratch:ngrams", epochs=9, lr=3e-3, batch_size=64, num_workers=0)
-    """What every trial trains with but for what is searched. `num_workers` 0 trains in the trial's own
-    process, 1 and more under a TorchTrainer of its own, which takes half a minute to start. `output` and
-    `name` are the sweep's; best.yaml keeps `output`."""
+    """The training settings of every trial, except those that are searched. `num_workers` 0 trains in the
+    trial's process, 1 or more under its own TorchTrainer, which takes half a minute to start. The sweep sets
+    `output` and `name`; best.yaml keeps `output`."""
     space: Annotated[dict[str, spaces.Domain], tyro.conf.Suppress] = Field(
         {"lr": spaces.LogUniform(type="log_uniform", low=1e-4, high=1e-2)}
     )
-    """What is searched (`tuning.sweep.space`): through the YAML file only."""
+    """The search space (`tuning.sweep.space`); it can be set in the YAML file only."""
     trials: int = Field(8, ge=1, le=10_000)
-    """How many configurations are tried."""
+    """The number of configurations to try."""
     max_concurrent: int | None = Field(None, ge=1)
-    """Trials at a time; None: as many as the cluster's CPUs and GPUs take."""
+    """Trials that run at the same time; None: as many as the cluster's CPUs and GPUs allow."""
     scheduler: SchedulerConfig = SchedulerConfig()
-    """What ends a trial early."""
+    """What stops a trial early."""
     searcher: Literal["optuna", "random"] = "optuna"
-    """`optuna`: its TPE sampler; with asha or hyperband that is the idea of BOHB (Falkner et al. 2018). pbt
-    draws at random.
+    """`optuna`: the TPE sampler; with asha or hyperband this is the idea of BOHB (Falkner et al. 2018). pbt
+    always draws at random.
     """
     seed: int = Field(0, ge=0, lt=2**31)
-    """Seeds the searcher; `train.seed` seeds the trainings."""
+    """Seed of the searcher; `train.seed` is the seed of the trainings."""
     objectives: tuple[Objective, ...] = ("log_loss",)
-    """What is made small: calibrated validation log loss, largest flip rate, milliseconds of a headline.
-    Several: a Pareto front, and best.yaml is the one of it that is best by the first."""
+    """What to minimise: calibrated validation log loss, largest flip rate, milliseconds per headline. Several
+    objectives give a Pareto front, and best.yaml is the trial on it that is best by the first objective."""
     flip_headlines: int = Field(500, ge=1, le=1_000_000)
-    """Validation headlines that flip_rate is measured on, at most."""
+    """The largest number of validation headlines that flip_rate is measured on."""
     max_failures: int = Field(1, ge=0, le=100)
-    """Times a failed trial is started again."""
+    """How often a failed trial is restarted."""
     time_budget_s: float | None = Field(None, gt=0.0)
-    """Seconds after which no trial goes on."""
+    """Seconds after which all trials stop."""
     output: Uri = "artifacts/sweeps"
-    """Where sweeps are kept. The same output and name go on with a sweep that was cut off."""
+    """Folder of the sweeps. The same output and name resume an interrupted sweep."""
     name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     """The sweep's name, and the W&B group of its trials."""
 
@@ -80,9 +80,9 @@ class SweepConfig(Config):
         if self.scheduler.kind == "pbt":
             if self.trials < 2:
                 raise ValueError("trials: population based training compares trials: 2 or more")
-            if stuck := next((name for name in self.space if name not in spaces.MUTABLE), None):
+            if fixed := next((name for name in self.space if name not in spaces.MUTABLE), None):
                 raise ValueError(
-                    f"space.{stuck}: pbt cannot change it in mid-training; it can: "
+                    f"space.{fixed}: pbt cannot change it in mid-training; it can change: "
                     f"{', '.join(sorted(spaces.MUTABLE))}"
                 )
         return self

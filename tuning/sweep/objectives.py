@@ -1,7 +1,7 @@
-"""What a trial is worth beside its log loss: how easily its verdicts flip, and how long a headline takes, of
-the form that would be served.
+"""The objectives beside the log loss: how easily a trial's verdicts flip, and its latency.
 
-Both are of the trial's best checkpoint, exported to int8 ONNX in a temporary folder.
+Both are measured on the trial's best checkpoint, exported to int8 ONNX in a temporary folder, as it would be
+served.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ LATENCY_HEADLINES = 100  # enough for a median
 
 
 def measure(run: str, dataset: Dataset, objectives: Sequence[str], headlines: int) -> dict[str, float]:
-    """Those of `flip_rate` and `latency_ms` that `objectives` names, of the run's best checkpoint.
+    """Measures `flip_rate` and `latency_ms` of the run's best checkpoint, if `objectives` names them.
 
     Args:
         run: the run's URI.
-        dataset: whose validation split is written otherwise.
-        objectives: names; log_loss is known without this.
-        headlines: at most so many are scored, evenly spread over the split.
+        dataset: its validation split is scored.
+        objectives: the names; log_loss is measured during training.
+        headlines: the largest number of headlines to score, evenly spread over the split.
     """
     if not {"flip_rate", "latency_ms"} & set(objectives):
         return {}
     table = dataset.table("validation", ["headline", "label"])
     table = table.take(np.linspace(0, table.num_rows - 1, min(headlines, table.num_rows), dtype=np.int64))
     texts: list[str] = table["headline"].to_pylist()
-    found = {}
+    values = {}
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
         scorer = exported(run, dataset, Path(folder))
         if "flip_rate" in objectives:
-            found["flip_rate"] = flip_rate(scorer, texts, table["label"].to_numpy().astype(np.int64))
+            values["flip_rate"] = flip_rate(scorer, texts, table["label"].to_numpy().astype(np.int64))
         if "latency_ms" in objectives:
-            evaluation.latency(scorer.score, texts[:10])  # warm
-            found["latency_ms"] = statistics.median(
+            evaluation.latency(scorer.score, texts[:10])  # warm up
+            values["latency_ms"] = statistics.median(
                 evaluation.latency(scorer.score, texts[:LATENCY_HEADLINES])
             )
-    return found
+    return values
 
 
 def flip_rate(scorer: Scorer, texts: Sequence[str], labels: np.ndarray) -> float:
-    """The largest share of verdicts that flip under one of `PERTURBATIONS`, at the threshold that an
-    export would choose.
+    """The largest share of verdicts that flip under one of `PERTURBATIONS`.
 
-    An export chooses it on the whole validation split, this on the `texts` with the `labels`, int64 (n,).
+    The threshold is chosen as an export does it, but on `texts` and `labels`, int64 (n,), instead of the
+    whole validation split.
     """
     before = scorer.score(texts)
     threshold = metrics.best_threshold(labels, before)
@@ -66,11 +66,13 @@ def flip_rate(scorer: Scorer, texts: Sequence[str], labels: np.ndarray) -> float
 
 
 def exported(run: str, dataset: Dataset, folder: Path) -> Scorer:
-    """The best checkpoint's int8 form on one thread: `exporting.build` without what only a published bundle
-    needs.
+    """Exports the best checkpoint to int8 and loads it on one thread.
+
+    This is `clickbait.training.export.build` without the parts that only a published bundle needs.
     """
+    # These import torch, which a sweep without these objectives does not need.
     from clickbait.models import load
-    from clickbait.training import export  # torch, which a sweep that asks for no form never loads here
+    from clickbait.training import export
 
     with open_run(run).fetch(str(open_run(run).best())) as checkpoint:
         model = load.load_checkpoint(checkpoint)
@@ -85,7 +87,7 @@ def exported(run: str, dataset: Dataset, folder: Path) -> Scorer:
         synthetic=dataset.synthetic,
         max_tokens=dataset.max_tokens,
         max_characters=int(dataset.manifest["config"]["max_characters"]),
-        temperature=1.0,  # changes no verdict: the threshold is chosen on these scores
+        temperature=1.0,  # does not change a verdict: the threshold is chosen on these scores
         runtimes={"int8": export.INT8, "fp32": export.FP32},
         default_runtime="int8",
         config={},

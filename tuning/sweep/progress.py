@@ -1,4 +1,4 @@
-"""A sweep's progress: one line a report, in place of Ray Tune's tables."""
+"""A sweep's progress: one line per report, instead of Ray Tune's tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ray import tune
 
 
 class Progress(tune.Callback):  # type: ignore[misc]  # ray is untyped
-    """Prints what each trial reports and how it ends. Its state is saved with the sweep's."""
+    """Prints each trial's reports and how it ends. Its state is saved with the sweep's."""
 
     def __init__(self, trials: int, epochs: int) -> None:
         self.trials, self.epochs = trials, epochs
@@ -16,7 +16,7 @@ class Progress(tune.Callback):  # type: ignore[misc]  # ray is untyped
 
     def on_trial_result(self, *, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         if result["final"]:
-            return  # told when it is complete
+            return  # printed by `on_trial_complete`
         if self.best is None or result["log_loss"] < self.best[0]:
             self.best = result["log_loss"], str(trial)
         self._say(trial, f"epoch {result['epoch']}/{self.epochs}, log loss {result['current']:.4f}", trials)
@@ -39,8 +39,8 @@ class Progress(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self._say(trial, "failed, starts again", trials)
 
     def on_trial_error(self, *, trials: list[Any], trial: Any, **_: Any) -> None:
-        told = (str(trial.get_error() or "").strip() or "no word").splitlines()[-1]
-        self._say(trial, f"failed: {told}", trials, trial)
+        message = (str(trial.get_error() or "").strip() or "no message").splitlines()[-1]
+        self._say(trial, f"failed: {message}", trials, trial)
 
     def get_state(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -48,9 +48,9 @@ class Progress(tune.Callback):  # type: ignore[misc]  # ray is untyped
     def set_state(self, state: dict[str, Any]) -> None:
         self.best = state["best"]
 
-    def _say(self, trial: Any, what: str, trials: list[Any], ending: Any = None) -> None:
-        """`ending`: the trial that is about to end, of which Tune says so a moment later."""
+    def _say(self, trial: Any, event: str, trials: list[Any], ending: Any = None) -> None:
+        """Prints one line. `ending` is a trial that ends now, but that Tune does not yet count as ended."""
         best = f"best {self.best[0]:.4f} ({self.best[1]})" if self.best else "no best yet"
-        ended = sum(one.is_finished() or one is ending for one in trials)
-        running = sum(one.status == "RUNNING" and one is not ending for one in trials)
-        print(f"{trial}: {what}; {best}; {running} running, {ended} of {self.trials} ended", flush=True)
+        ended = sum(each.is_finished() or each is ending for each in trials)
+        running = sum(each.status == "RUNNING" and each is not ending for each in trials)
+        print(f"{trial}: {event}; {best}; {running} running, {ended} of {self.trials} ended", flush=True)

@@ -1,6 +1,4 @@
-"""What a sweep found: the document of trials.json, from Ray Tune's results and the training runs' own
-histories.
-"""
+"""A sweep's results: builds trials.json from Ray Tune's results and the histories of the training runs."""
 
 from __future__ import annotations
 
@@ -16,13 +14,13 @@ from tuning.sweep.config import SweepConfig
 
 
 def collect(config: SweepConfig, dataset: Dataset, results: Any) -> dict[str, Any]:
-    """The document.
+    """The document of trials.json.
 
     Keys: name, dataset, synthetic, objectives, scheduler, searcher, epochs, space, best (a trial's name, or
-    None) and trials, in the order in which they started: name, runs (names of its training runs: more than
-    one under pbt), config (what was searched), metrics (log_loss and the other objectives; None: not
-    measured), status (finished, stopped early, failed), epochs, seconds, pareto, error, history (epoch and
-    log_loss of each).
+    None) and trials, in the order in which they started. A trial's keys: name, runs (the names of its
+    training runs; several under pbt), config (the values of the searched settings), metrics (log_loss and the other
+    objectives; None: not measured), status (finished, stopped early, failed), epochs, seconds, pareto, error,
+    history (epoch and log_loss of each epoch).
     """
     trials = [_entry(config, result) for result in results]
     trials.sort(key=lambda entry: (entry["started"] is None, entry["started"]))
@@ -50,15 +48,17 @@ def collect(config: SweepConfig, dataset: Dataset, results: Any) -> dict[str, An
 
 
 def _entry(config: SweepConfig, result: Any) -> dict[str, Any]:
-    """A trial. What Tune says of it may be nothing at all, where it failed or was stopped before its first
-    report.
+    """The entry of one trial.
+
+    Tune has no metrics of a trial that failed or was stopped before its first report.
     """
     name = PurePosixPath(str(result.path)).name
-    told: Mapping[str, Any] = result.metrics or {}
+    reported: Mapping[str, Any] = result.metrics or {}
     runs = trial.generations(trial.folder(config), name)
     history = _history(config, runs)
-    status = "failed" if result.error is not None else "finished" if told.get("final") else "stopped early"
-    # A trial under pbt has the figures of its last run: what went before led elsewhere.
+    finished = "finished" if reported.get("final") else "stopped early"
+    status = "failed" if result.error is not None else finished
+    # Under pbt only the last run counts: the earlier runs ended in a model that was given up.
     last = _history(config, runs[-1:])
     return {
         "name": name,
@@ -66,14 +66,13 @@ def _entry(config: SweepConfig, result: Any) -> dict[str, Any]:
         "config": _values(config, runs[-1]),
         "metrics": {
             "log_loss": min((entry["log_loss"] for entry in last), default=None),
-            **{key: told.get(key) for key in config.objectives if key != "log_loss"},
+            **{key: reported.get(key) for key in config.objectives if key != "log_loss"},
         },
         "status": status,
         "epochs": int(max((entry["epoch"] for entry in history), default=0)),
-        "seconds": told.get("time_total_s"),
-        "started": told["timestamp"] - told["time_total_s"]
-        if "time_total_s" in told
-        else None,  # not in a failed one's
+        "seconds": reported.get("time_total_s"),
+        # a failed trial may have no time
+        "started": reported["timestamp"] - reported["time_total_s"] if "time_total_s" in reported else None,
         "pareto": False,
         "error": None if result.error is None else first_line(result.error),
         "history": history,
@@ -81,38 +80,35 @@ def _entry(config: SweepConfig, result: Any) -> dict[str, Any]:
 
 
 def _values(config: SweepConfig, name: str) -> dict[str, Any]:
-    """What a run was given of what is searched: the run knows it from its start on, Tune only of a trial that
-    reported.
+    """A run's values of the searched settings.
+
+    They are read from run.json, which exists from the start. Tune knows them only after the first report.
     """
-    found = Run(storage.join(trial.folder(config), name)).read_json("run.json")
-    return {} if found is None else {key: found["config"][key] for key in config.space}
+    document = Run(storage.join(trial.folder(config), name)).read_json("run.json")
+    return {} if document is None else {key: document["config"][key] for key in config.space}
 
 
 def _history(config: SweepConfig, runs: Sequence[str]) -> list[dict[str, float]]:
-    """Epoch and log loss of each epoch of the runs, one after the other."""
-    found = []
+    """The number and the log loss of each epoch of the runs, in order."""
+    history = []
     for name in runs:
         run = Run(storage.join(trial.folder(config), name))
-        whole = run.complete()
-        entries = run.state(whole[-1]).history if whole else []
-        found += [{"epoch": entry["epoch"], "log_loss": entry[SELECTED_BY]} for entry in entries]
-    return found
+        checkpoints = run.complete()
+        entries = run.state(checkpoints[-1]).history if checkpoints else []
+        history += [{"epoch": entry["epoch"], "log_loss": entry[SELECTED_BY]} for entry in entries]
+    return history
 
 
 def front(points: Sequence[Sequence[float]]) -> list[bool]:
-    """For each point whether it is on the Pareto front: no other is at least as low in all and lower in
-    one.
-    """
+    """Whether each point is on the Pareto front, where lower values are better."""
 
-    def beats(one: Sequence[float], other: Sequence[float]) -> bool:
-        return all(a <= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)
+    def dominates(point: Sequence[float], other: Sequence[float]) -> bool:
+        return all(a <= b for a, b in zip(point, other, strict=True)) and list(point) != list(other)
 
-    return [not any(beats(one, other) for one in points) for other in points]
+    return [not any(dominates(point, other) for point in points) for other in points]
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong, out of an error of Ray's that carries the worker's traceback: the last line, which
-    names it.
-    """
+    """The last line of an error of Ray. The lines before it are the worker's traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

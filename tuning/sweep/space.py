@@ -1,5 +1,4 @@
-"""A sweep's search space: what of a `TrainConfig` is tried, and between which bounds. Read from YAML, checked
-before anything starts.
+"""A sweep's search space: which settings of a `TrainConfig` are searched, and their bounds.
 
     space:
       lr: {type: log_uniform, low: 1.0e-4, high: 1.0e-2}
@@ -7,7 +6,7 @@ before anything starts.
       hidden: {type: int, low: 32, high: 128, step: 32}
       dropout: {type: uniform, low: 0.0, high: 0.3}
 
-Both ends of a range are in it.
+A range includes both ends. The space is read from YAML and checked before anything starts.
 """
 
 from __future__ import annotations
@@ -39,8 +38,7 @@ FIXED = {
 }
 """Keys of TrainConfig that are the same for all trials, and why."""
 
-# What another value may take over in mid-training: neither a weight's shape nor the steps of an epoch hang on
-# it.
+# Settings that may change in mid-training: neither a weight's shape nor the steps of an epoch depend on them.
 MUTABLE = frozenset(
     {
         "lr",
@@ -54,8 +52,7 @@ MUTABLE = frozenset(
     }
 )
 MUTABLE |= {"soft_weight", "soft_temperature"}
-# values of an integer range that are each tried against TrainConfig; of a longer one its ends and their
-# neighbours
+# Integer ranges up to this length are checked value by value; of longer ones, the two values at each end.
 MANY = 4096
 
 
@@ -69,7 +66,7 @@ class _Range(Config):
 
 
 class Uniform(_Range):
-    """A number from `low` to `high`, each as likely."""
+    """A number from `low` to `high`, uniformly distributed."""
 
     type: Literal["uniform"]
     low: float
@@ -77,7 +74,7 @@ class Uniform(_Range):
 
 
 class LogUniform(_Range):
-    """A number from `low` to `high` whose logarithm is uniform: for what differs by orders of magnitude."""
+    """A number from `low` to `high` whose logarithm is uniformly distributed."""
 
     type: Literal["log_uniform"]
     low: float = Field(gt=0.0)
@@ -112,11 +109,10 @@ Space = Mapping[str, Domain]
 
 
 def check(space: Space, base: TrainConfig) -> None:
-    """Refuses what no trial could be trained with.
+    """Checks that a trial can be trained with every value of the space.
 
     Raises:
-        ValueError: an unknown or fixed key, or a bound that `TrainConfig` refuses; one line that names the
-            key.
+        ValueError: a key is unknown or fixed, or `TrainConfig` refuses a bound. The message names the key.
     """
     if not space:
         raise ValueError(
@@ -132,18 +128,18 @@ def check(space: Space, base: TrainConfig) -> None:
         if name not in ("batch_size", "accumulation"):
             for value in extremes(domain):
                 _check(base, {name: value})
-    together = {name: extremes(space[name]) for name in ("batch_size", "accumulation") if name in space}
-    for values in itertools.product(*together.values()):  # one must be a multiple of the other
-        _check(base, dict(zip(together, values, strict=True)))
+    pair = {name: extremes(space[name]) for name in ("batch_size", "accumulation") if name in space}
+    for values in itertools.product(*pair.values()):  # batch_size must be a multiple of accumulation
+        _check(base, dict(zip(pair, values, strict=True)))
 
 
 def _check(base: TrainConfig, values: dict[str, Any]) -> None:
-    told = ", ".join(f"{name} {value}" for name, value in values.items())
-    validate(TrainConfig, {**base.model_dump(), **values}, f"space ({told})")
+    named = ", ".join(f"{name} {value}" for name, value in values.items())
+    validate(TrainConfig, {**base.model_dump(), **values}, f"space ({named})")
 
 
 def extremes(domain: Domain) -> list[Any]:
-    """The values that bounds are checked with."""
+    """The values of a domain that `check` tries."""
     if isinstance(domain, Choice):
         return list(domain.values)
     if isinstance(domain, Int):
@@ -156,38 +152,36 @@ def to_optuna(space: Space) -> dict[str, Any]:
     """The space as Optuna's distributions."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    found: dict[str, Any] = {}
+    distributions: dict[str, Any] = {}
     for name, domain in space.items():
         if isinstance(domain, Choice):
-            found[name] = CategoricalDistribution(domain.values)
+            distributions[name] = CategoricalDistribution(domain.values)
         elif isinstance(domain, Int):
-            # Optuna warns of an end that no step meets
+            # Optuna warns if no step ends exactly at `high`.
             high = domain.high - (domain.high - domain.low) % domain.step
-            found[name] = IntDistribution(domain.low, high, log=domain.log, step=domain.step)
+            distributions[name] = IntDistribution(domain.low, high, log=domain.log, step=domain.step)
         else:
-            found[name] = FloatDistribution(domain.low, domain.high, log=isinstance(domain, LogUniform))
-    return found
+            log = isinstance(domain, LogUniform)
+            distributions[name] = FloatDistribution(domain.low, domain.high, log=log)
+    return distributions
 
 
 def to_tune(space: Space) -> dict[str, Any]:
-    """The space as Ray Tune's, for population based training, which draws and changes values itself."""
+    """The space in Ray Tune's form, for population based training, which draws the values itself."""
     from ray import tune
 
-    found: dict[str, Any] = {}
+    domains: dict[str, Any] = {}
     for name, domain in space.items():
         if isinstance(domain, Choice | Int):
-            found[name] = tune.choice(values_of(domain))
+            domains[name] = tune.choice(values_of(domain))
         else:
-            found[name] = (tune.loguniform if isinstance(domain, LogUniform) else tune.uniform)(
-                domain.low, domain.high
-            )
-    return found
+            draw = tune.loguniform if isinstance(domain, LogUniform) else tune.uniform
+            domains[name] = draw(domain.low, domain.high)
+    return domains
 
 
 def mutations(space: Space) -> dict[str, Any]:
-    """`to_tune`, with lists for what has neighbours and no arithmetic: those are stepped through, never
-    multiplied.
-    """
+    """`to_tune`, but with lists for choices and integers: Tune then steps to a neighbour in the list."""
     return {
         name: values_of(domain) if isinstance(domain := space[name], Choice | Int) else drawn
         for name, drawn in to_tune(space).items()
@@ -195,7 +189,7 @@ def mutations(space: Space) -> dict[str, Any]:
 
 
 def clamp(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with each number within its range: a mutation multiplies and asks nobody."""
+    """`values` with each number moved into its range: Tune's mutation multiplies without checking."""
     ranges = {name: domain for name, domain in space.items() if isinstance(domain, Uniform | LogUniform)}
     return {
         **values,

@@ -1,10 +1,9 @@
-"""One trial of a sweep, as it runs in Ray Tune's actor: train, tell Tune of every epoch, measure, tell it of
-the end.
+"""One trial of a sweep, as it runs in a Ray Tune actor: train, report every epoch, measure, report the end.
 
-A trial is a training run like any other (`<sweep>/trials/trial-<id>`): it resumes itself after a kill, and
-logs to W&B itself. Tune's checkpoint is a pointer to the run's newest one. Under population based training a
-trial that goes on from another's checkpoint is a run of its own, `trial-<id>-g1` and so on, that starts with
-a copy of it.
+A trial is a normal training run (`<sweep>/trials/trial-<id>`): it resumes after a kill and logs to W&B.
+Tune's checkpoint holds only the URI of the run's newest checkpoint. Under population based training, a trial that
+continues from another trial's checkpoint becomes a new run (`trial-<id>-g1`, `-g2`, ...), which starts with a
+copy of that checkpoint.
 """
 
 from __future__ import annotations
@@ -32,41 +31,39 @@ from clickbait.training.runs import SELECTED_BY, Run
 from tuning.sweep import objectives
 from tuning.sweep.config import SweepConfig
 
-POLL_S = 0.5  # between two looks for a report of the workers
-CLEANUP_S = 30.0  # for a W&B run to end
+POLL_S = 0.5  # how often to check whether the workers have reported
+CLEANUP_S = 30.0  # how long a W&B run may take to end
 POINTER = "pointer.json"
 
 
 def folder(config: SweepConfig) -> str:
-    """Where the sweep's training runs are; their W&B runs are in `wandb` below it."""
+    """The folder of the sweep's training runs. Their W&B runs are in `wandb` below it."""
     return storage.join(config.output, config.name, "trials")
 
 
 def train_config(config: SweepConfig, values: Mapping[str, Any], name: str) -> TrainConfig:
-    """What a trial trains with."""
-    own: dict[str, Any] = {"output": folder(config), "name": name, "progress": False}
-    # Trials share the machine: the default of all its cores would be for one alone.
-    own["threads"] = config.train.threads or max(int(config.train.cpus_per_worker), 1)
-    if (
-        config.scheduler.kind == "pbt"
-    ):  # another trial may start from any of them, when this one is long past it
-        own["keep_checkpoints"] = min(config.train.epochs, 100)
-    return TrainConfig.model_validate({**config.train.model_dump(), **values, **own})
+    """The training settings of a trial."""
+    overrides: dict[str, Any] = {"output": folder(config), "name": name, "progress": False}
+    # The default is all cores, but trials share the machine.
+    overrides["threads"] = config.train.threads or max(int(config.train.cpus_per_worker), 1)
+    if config.scheduler.kind == "pbt":  # another trial may start from any of the checkpoints later
+        overrides["keep_checkpoints"] = min(config.train.epochs, 100)
+    return TrainConfig.model_validate({**config.train.model_dump(), **values, **overrides})
 
 
 class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
-    """Trains in a thread of its own, which waits at the end of each epoch until Tune asks for the next.
+    """Trains in a separate thread, which waits at the end of each epoch until Tune asks for the next one.
 
-    A class and not a function: Tune waits for its `cleanup`, so that a trial that is stopped ends its W&B run
-    too. An actor may run one trial after the other (`reset_config`), and loads torch once.
+    It is a class trainable because Tune waits for its `cleanup`, so a stopped trial ends its W&B run too. One
+    actor may run several trials in turn (`reset_config`), so torch is loaded once.
     """
 
     sweep: SweepConfig
-    """Set by a child (`tuning.sweep.trainable`), as is the next."""
+    """Set by a subclass (`tuning.sweep.__main__.trainable`), like the next two."""
     wandb_mode: str | None = None
-    """The driver's WANDB_MODE: an actor has the environment of its node."""
+    """The driver's WANDB_MODE. An actor would otherwise use that of its node."""
     driver: str | None = None
-    """The sweep's command: an actor that Tune starts again for a trial takes its lease over at once
+    """The id of the sweep's command. A restarted actor with this id takes the run's lease over at once
     (`clickbait.storage.lease`).
     """
 
@@ -78,29 +75,29 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
         self._prepare(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._end()  # for as long as it takes: a process has one W&B run at a time
+        self._end()  # without a timeout: a process can have one W&B run at a time
         self._prepare(new_config)
         return True
 
     def _prepare(self, config: dict[str, Any]) -> None:
         self._values = {name: config[name] for name in self.sweep.space}
         self._pointer: str | None = None
-        self._told: queue.Queue[dict[str, Any] | BaseException] = queue.Queue()
+        self._reports: queue.Queue[dict[str, Any] | BaseException] = queue.Queue()
         self._next = threading.Semaphore(0)
         self._stopping = False
-        # A daemon, as the one that waits for workers: neither must hold a process that is to end.
+        # A daemon thread does not keep a process alive that should end.
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def step(self) -> dict[str, Any]:
-        """An epoch, or the trial's end."""
+        """Trains one epoch, or ends the trial, and returns the report."""
         if self._thread.ident is None:
             self._thread.start()
         else:
             self._next.release()
-        told = self._told.get()
-        if isinstance(told, BaseException):
-            raise told
-        return told
+        report = self._reports.get()
+        if isinstance(report, BaseException):
+            raise report
+        return report
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         (Path(checkpoint_dir) / POINTER).write_text(json.dumps({"uri": self._pointer}), encoding="utf-8")
@@ -110,9 +107,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
 
     def cleanup(self) -> None:
         self._end(CLEANUP_S)
-        if (
-            "wandb" in sys.modules
-        ):  # its service is a child process, which Ray ends before Python's own exit would
+        # W&B's service is a child process. Ray would kill it before W&B's exit handler runs.
+        if "wandb" in sys.modules:
             sys.modules["wandb"].teardown()
 
     def _end(self, timeout: float | None = None) -> None:
@@ -127,35 +123,34 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
         except _Stopped:
             pass
         except BaseException as error:
-            self._told.put(error)
+            self._reports.put(error)
 
     def _train(self) -> None:
         base = train_config(self.sweep, self._values, f"trial-{self.trial_id}")
         config = generation(base, self._pointer)
-        own = Run(storage.join(config.output, config.name))
-        names = own.complete()
+        run = Run(storage.join(config.output, config.name))
+        names = run.complete()
         self._best = min(
-            (entry[SELECTED_BY] for entry in (own.state(names[-1]).history if names else [])),
+            (entry[SELECTED_BY] for entry in (run.state(names[-1]).history if names else [])),
             default=math.inf,
         )
         dataset = open_dataset(config.dataset)
-        if (
-            own.read_json("done.json") is None
-        ):  # else it is trained, and the driver was killed before Tune had saved that
-            self._fit(config, own, dataset)
-        # Once, of the best checkpoint, and after the last epoch only: the scheduler goes by the log loss, an
-        # export takes as long as an epoch of a small model, and how a half-trained model flips says nothing
-        # of the one that it would become. A trial that was stopped early has none of these figures, and is on
-        # no Pareto front.
-        figures = objectives.measure(own.uri, dataset, self.sweep.objectives, self.sweep.flip_headlines)
-        done = own.read_json("done.json")
-        assert done is not None, "fit returned, and the run is not over"
-        self._told.put({**self._result(own, done["history"][-1]), **figures, "final": True, "done": True})
+        # The run may be finished already, if the driver was killed before Tune saved that.
+        if run.read_json("done.json") is None:
+            self._fit(config, run, dataset)
+        # These objectives are measured once, on the best checkpoint, after the last epoch. The scheduler uses
+        # the log loss, an export takes as long as an epoch of a small model, and the flips of a half-trained
+        # model do not predict those of the trained one. So a trial that was stopped early has no such figures
+        # and is never on the Pareto front.
+        figures = objectives.measure(run.uri, dataset, self.sweep.objectives, self.sweep.flip_headlines)
+        done = run.read_json("done.json")
+        assert done is not None, "fit returned before the run was finished"
+        self._reports.put({**self._result(run, done["history"][-1]), **figures, "final": True, "done": True})
 
-    def _fit(self, config: TrainConfig, own: Run, dataset: Dataset) -> None:
+    def _fit(self, config: TrainConfig, run: Run, dataset: Dataset) -> None:
         if config.num_workers:
             for metrics in _on_workers(config, self.sweep.name, self.driver):
-                self._epoch(config, own, metrics)
+                self._epoch(config, run, metrics)
             return
         # Importing torch takes 10 s, so an actor whose trial trains on workers does not import it.
         from clickbait.training.loop import Place, fit
@@ -165,29 +160,29 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
             config,
             dataset,
             place,
-            lambda metrics, _: self._epoch(config, own, metrics),
+            lambda metrics, _: self._epoch(config, run, metrics),
             group=self.sweep.name,
             driver=self.driver,
         )
 
-    def _epoch(self, config: TrainConfig, own: Run, metrics: Mapping[str, float]) -> None:
-        """Hands an epoch to `step`, and waits to be asked for the next.
+    def _epoch(self, config: TrainConfig, run: Run, metrics: Mapping[str, float]) -> None:
+        """Passes an epoch's report to `step`, and waits until Tune asks for the next epoch.
 
-        The last one is told with the trial's end: a scheduler may stop a trial at any report, and there is
-        nothing left to save then.
+        The last epoch is reported with the trial's end: a scheduler may stop a trial at any report, and
+        stopping after the last epoch saves nothing.
         """
         if metrics["epoch"] >= config.epochs or (config.max_steps and metrics["step"] >= config.max_steps):
             return
-        self._told.put(self._result(own, metrics))
+        self._reports.put(self._result(run, metrics))
         self._next.acquire()
         if self._stopping:
             raise _Stopped
 
-    def _result(self, own: Run, metrics: Mapping[str, float]) -> dict[str, Any]:
-        # log_loss is the lowest so far, since the best checkpoint is what a run is exported from; `current`
-        # is this epoch's.
+    def _result(self, run: Run, metrics: Mapping[str, float]) -> dict[str, Any]:
+        # `log_loss` is the lowest so far, because a run is exported from its best checkpoint. `current` is
+        # this epoch's.
         self._best = min(self._best, metrics[SELECTED_BY])
-        self._pointer = own.checkpoint_uri(f"step-{int(metrics['step']):08d}")
+        self._pointer = run.checkpoint_uri(f"step-{int(metrics['step']):08d}")
         return {
             "epoch": int(metrics["epoch"]),
             "log_loss": self._best,
@@ -197,14 +192,15 @@ class Trial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
 
 
 class _Stopped(BaseException):
-    """Tune wants no more of this trial. Not an Exception: nothing on the way out is to take it for a
-    failure.
-    """
+    """Tune stopped this trial. It is not an Exception, so no handler mistakes it for a failure."""
 
 
 class Forward(UserCallback):  # type: ignore[misc]
-    """Puts what the workers report into a queue. Ray's TuneReportCallback asks for a function trainable, and
-    hands Tune no checkpoint, which HyperBand and population based training cannot do without."""
+    """Puts the workers' reports into a queue.
+
+    Ray's TuneReportCallback works only in a function trainable, and gives Tune no checkpoint. HyperBand and
+    population based training need one.
+    """
 
     def __init__(self, reports: Queue) -> None:
         self.reports = reports
@@ -214,7 +210,7 @@ class Forward(UserCallback):  # type: ignore[misc]
 
 
 def _on_workers(config: TrainConfig, group: str, driver: str | None) -> Iterator[dict[str, float]]:
-    """Trains under a TorchTrainer and yields what rank 0 reports."""
+    """Trains under a TorchTrainer and yields the reports of rank 0."""
     from ray_jobs.trainer import fit
 
     reports = Queue(actor_options={"num_cpus": 0})
@@ -233,14 +229,12 @@ def _on_workers(config: TrainConfig, group: str, driver: str | None) -> Iterator
             yield reports.get(timeout=POLL_S)
         except Empty:
             continue
-    if raised:  # by the worker's own error where there is one: Ray's message cuts it short
+    if raised:  # prefer the worker's error: Ray's message truncates it
         raise next(iter(getattr(raised[0], "worker_failures", {}).values()), raised[0])
 
 
 def generations(output: str, name: str) -> list[str]:
-    """The names of the runs that a trial consists of, oldest first: one, but for population based
-    training.
-    """
+    """The names of a trial's runs, oldest first. Only population based training makes more than one."""
     names = [name]
     while Run(storage.join(output, successor := f"{name}-g{len(names)}")).read_json("run.json") is not None:
         names.append(successor)
@@ -248,8 +242,9 @@ def generations(output: str, name: str) -> list[str]:
 
 
 def generation(config: TrainConfig, pointer: str | None) -> TrainConfig:
-    """The trial's newest run; a new one that starts with a copy of the checkpoint at `pointer` where that is
-    another trial's.
+    """The settings of the trial's newest run.
+
+    If `pointer` is a checkpoint of another trial, this is a new run that starts with a copy of it.
     """
     names = generations(config.output, config.name)
     current = config.model_copy(update={"name": names[-1]})
@@ -260,20 +255,21 @@ def generation(config: TrainConfig, pointer: str | None) -> TrainConfig:
     return new
 
 
-def adopt(pointer: str, own: Run) -> None:
-    """Copies the checkpoint at the URI `pointer` into the run.
+def adopt(pointer: str, run: Run) -> None:
+    """Copies the checkpoint at the URI `pointer` into `run`.
 
     Raises:
-        DataError: it is not there any more.
+        DataError: the checkpoint no longer exists.
     """
     uri, name = pointer.rsplit("/checkpoints/", 1)
     donor = Run(uri)
     if name not in donor.complete():
         raise DataError(
-            f"{pointer}: the checkpoint to go on from is gone: remove the sweep's folder and start again"
+            f"{pointer}: the checkpoint to continue from no longer exists: remove the sweep's folder and "
+            f"start again"
         )
     state = donor.state(name)
     with donor.fetch(name) as files:
-        # Of the epochs only the last: the others' checkpoints stay with the donor, and the best of a run must
-        # be one of its own.
-        own.save(files, state.model_copy(update={"history": state.history[-1:]}))
+        # Keep only the last epoch's history: the best checkpoint of a run must be in the run, and the
+        # checkpoints of the other epochs stay with the donor.
+        run.save(files, state.model_copy(update={"history": state.history[-1:]}))

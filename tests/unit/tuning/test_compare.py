@@ -240,7 +240,7 @@ def test_models_take_turns_and_a_slow_one_gets_fewer_headlines(monkeypatch: pyte
         ),
         ([], {"references": False}, ConfigError, "nothing to compare"),
         ([{"name": "x", "bundle": "cut"}], {}, DataError, "give its own dataset"),
-        ([{"name": "x", "bundle": "split", "dataset": "split"}], {}, DataError, "not the same test split"),
+        ([{"name": "x", "bundle": "split", "dataset": "split"}], {}, DataError, "have different test splits"),
         ([{"name": "x", "bundle": "own"}], {"gate_file": "nowhere.yaml"}, ConfigError, "cannot be read"),
     ],
 )

@@ -222,7 +222,7 @@ def test_an_exploiting_trial_goes_on_from_a_copy_of_the_donors_checkpoint(tmp_pa
         "trial-a",
         "trial-a-g1",
     ]  # until the loop claims the new one
-    with pytest.raises(DataError, match="the checkpoint to go on from is gone"):
+    with pytest.raises(DataError, match="the checkpoint to continue from no longer exists"):
         trial.generation(own, donor.checkpoint_uri("step-00000001"))
 
 
