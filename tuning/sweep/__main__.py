@@ -62,8 +62,8 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     """Runs or resumes the sweep and returns the document of trials.json; at once if the sweep is finished.
 
     Raises:
-        DataError: the dataset is missing or incomplete, another sweep has this name, the trials need more than
-            the cluster has, or no trial finished.
+        DataError: the dataset is missing or incomplete, another sweep has this name, the trials need more
+            than the cluster has, or no trial finished.
         ModelError: a base model is not available, or the dataset was made with another tokenizer.
         RunInUse: another process runs this sweep.
     """

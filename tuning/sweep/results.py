@@ -18,9 +18,9 @@ def collect(config: SweepConfig, dataset: Dataset, results: Any) -> dict[str, An
 
     Keys: name, dataset, synthetic, objectives, scheduler, searcher, epochs, space, best (a trial's name, or
     None) and trials, in the order in which they started. A trial's keys: name, runs (the names of its
-    training runs; several under pbt), config (the values of the searched settings), metrics (log_loss and the other
-    objectives; None: not measured), status (finished, stopped early, failed), epochs, seconds, pareto, error,
-    history (epoch and log_loss of each epoch).
+    training runs; several under pbt), config (the values of the searched settings), metrics (log_loss and
+    the other objectives; None: not measured), status (finished, stopped early, failed), epochs, seconds,
+    pareto, error, history (epoch and log_loss of each epoch).
     """
     trials = [_entry(config, result) for result in results]
     trials.sort(key=lambda entry: (entry["started"] is None, entry["started"]))

@@ -1,9 +1,9 @@
 """One trial of a sweep, as it runs in a Ray Tune actor: train, report every epoch, measure, report the end.
 
 A trial is a normal training run (`<sweep>/trials/trial-<id>`): it resumes after a kill and logs to W&B.
-Tune's checkpoint holds only the URI of the run's newest checkpoint. Under population based training, a trial that
-continues from another trial's checkpoint becomes a new run (`trial-<id>-g1`, `-g2`, ...), which starts with a
-copy of that checkpoint.
+Tune's checkpoint holds only the URI of the run's newest checkpoint. Under population based training, a trial
+that continues from another trial's checkpoint becomes a new run (`trial-<id>-g1`, `-g2`, ...), which starts
+with a copy of that checkpoint.
 """
 
 from __future__ import annotations
