@@ -47,16 +47,17 @@ JOBS ?= 2
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
-# What `make test` needs, without the tests: inv, the checks of the cluster, everything that docs name.
+# Installs what `make test` needs, without running the tests: inv, the cluster's checks, everything that docs name.
 .PHONY: install
 install: $(VENV)/.dev
 
-# Each extra alone in a fresh environment, and each image's start command: its programs start. ARGS=names for some.
+# Installs each extra alone in a fresh environment and checks that its programs start, and each image's start command.
+# ARGS=names checks only those.
 .PHONY: check-extras
 check-extras: $(VENV)/.dev
 	$(BIN)/python -m cluster.extras $(ARGS)
 
-# The manifests, images, workflows and Terraform alone, without the rest of the tests.
+# Checks only the manifests, images, workflows and Terraform.
 check-cluster: $(VENV)/.dev
 	$(BIN)/python -m cluster.manifests --project example-project --tag check
 	$(BIN)/python -m pytest tests/cluster $(ARGS)
@@ -78,7 +79,7 @@ bench-train: $(VENV)/.run
 bench-size: $(VENV)/.run
 	$(BIN)/python -m tests.performance.bench_size $(ARGS)
 
-# The worst texts that a headline may be, in seconds per KiB.
+# The slowest texts to clean, in seconds per KiB.
 bench-clean: $(VENV)/.run
 	$(BIN)/python -m tests.performance.bench_clean $(ARGS)
 
@@ -109,11 +110,11 @@ bench-score: $(VENV)/.run
 bench-cluster: $(VENV)/.dev
 	$(BIN)/python -m tests.performance.bench_cluster $(ARGS)
 
-# A head that is killed and started again, with its state in Redis and without (the same, and redis-server).
+# A head that is killed and restarted, with and without its state in Redis (Linux, root, iproute2, redis-server).
 bench-head: $(VENV)/.dev
 	$(BIN)/python -m tests.performance.bench_head $(ARGS)
 
-# Ours and its peers side by side; needs wrk, and the bundles of make bench-models (or ARGS='--bundle folder --fast-bundle folder').
+# Our server beside other servers; needs wrk, and the bundles of make bench-models (or ARGS='--bundle folder --fast-bundle folder').
 .PHONY: bench-serve
 bench-serve: $(VENV)/.peers
 	$(BIN)/python -m tests.performance.bench_serve $(ARGS)

