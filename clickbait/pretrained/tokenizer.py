@@ -1,6 +1,6 @@
-"""The base model's tokenizer, from `tokenizer.json` alone: neither torch nor transformers.
+"""The base model's tokenizer, read from `tokenizer.json` without torch or transformers.
 
-A tokenizer is its file's bytes: a dataset and a bundle keep them, and the dataset's name hashes them.
+A dataset and a bundle store the bytes of this file. They are part of the dataset's fingerprint.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ FILE = "tokenizer.json"
 
 
 def tokenizer_bytes(model: str) -> bytes:
-    """The `tokenizer.json` of `package:<module>` (`<module>/model`), of a folder, or of a model on the
-    Hugging Face hub.
+    """Reads the `tokenizer.json` of a model: a package, a folder or a name on the Hugging Face hub.
 
     Raises:
-        ModelError: no such package or folder, no tokenizer.json in it, no network.
+        ModelError: the model does not exist or has no tokenizer.json, or there is no network.
     """
     path = locate.file(model, FILE)
     if not path.exists():
@@ -32,40 +31,40 @@ def tokenizer_bytes(model: str) -> bytes:
 
 
 def check_model(model: str, dataset: str, cut_by: str, sha256: str) -> None:
-    """Refuses a base model whose tokenizer is not the one that cut the dataset: it would read token ids that
-    mean other words to it.
+    """Checks that a base model has the dataset's tokenizer. With another one, token ids mean other words.
 
-    A model without a tokenizer of its own (`scratch:`, a folder without tokenizer.json) takes the dataset's.
+    A model without a tokenizer (`scratch:`, or a folder without tokenizer.json) uses the dataset's.
 
     Args:
         model: the base model.
-        dataset: the dataset's URI, for the message.
-        cut_by: the model whose tokenizer cut the dataset.
-        sha256: of that tokenizer's tokenizer.json.
+        dataset: URI of the dataset, for the message.
+        cut_by: the model whose tokenizer the dataset was made with.
+        sha256: SHA-256 of that model's tokenizer.json.
 
     Raises:
-        ModelError: it is another tokenizer.
+        ModelError: the model has another tokenizer.
     """
     if model in locate.SCRATCH:
         return
     path = locate.file(model, FILE)
     if not path.exists():
         return
-    own = hashlib.sha256(locate.document(path)).hexdigest()
-    if own != sha256:
+    model_sha256 = hashlib.sha256(locate.document(path)).hexdigest()
+    if model_sha256 != sha256:
         raise ModelError(
             f'model "{model}": {dataset} was cut by the tokenizer of "{cut_by}" (SHA-256 {sha256[:12]}), the '
             f"model has another one "
-            f"({own[:12]}): preprocess again with --model {model}"
+            f"({model_sha256[:12]}): preprocess again with --model {model}"
         )
 
 
 def load(data: bytes, max_tokens: int) -> Tokenizer:
-    """The tokenizer, cutting at `max_tokens` (special ones counted) and never padding, whatever its file
-    says.
+    """Loads a tokenizer that truncates at `max_tokens`, special tokens included, and never pads.
+
+    Settings of the file for truncation and padding are ignored.
 
     Raises:
-        ModelError: not a tokenizer.json.
+        ModelError: the bytes are not a tokenizer.json.
     """
     try:
         tokenizer = Tokenizer.from_str(data.decode())

@@ -1,3 +1,1 @@
-"""Model versions: the bundle on disk, the workspace of one in the making, versions and aliases, the model
-card.
-"""
+"""Model versions: bundles, the workspace of a new bundle, the registry, and model cards."""

@@ -1,6 +1,4 @@
-"""The registry's command line: `python -m clickbait.registry --help` (`clickbait.registry` shows the
-commands).
-"""
+"""The registry's command line: `python -m clickbait.registry --help`."""
 
 from __future__ import annotations
 
@@ -18,27 +16,28 @@ def _run(args: Sequence[str]) -> None:
     commands.add_parser("list", help="versions and the aliases that point at them")
     for command, text in (
         ("show", "print a version's manifest"),
-        ("verify", "fetch a version and check every byte"),
+        ("verify", "fetch a version and check the SHA-256 of every file"),
     ):
         commands.add_parser(command, help=text).add_argument("ref", help="v3, latest or an alias")
     move = commands.add_parser("set-alias", help="point an alias at a version")
     move.add_argument("version", help="v3")
     move.add_argument("alias", help="production")
-    commands.add_parser("rollback", help="point an alias at the version before").add_argument(
+    commands.add_parser("rollback", help="point an alias at its previous version").add_argument(
         "alias", help="production"
     )
-    told = parser.parse_args(args)
-    registry = Registry(told.uri)
-    if told.command == "list":
+    arguments = parser.parse_args(args)
+    registry = Registry(arguments.uri)
+    if arguments.command == "list":
         _list(registry)
-    elif told.command == "show":
-        print(registry.manifest(registry.resolve(told.ref)).model_dump_json(indent=2))
-    elif told.command == "verify":
-        print(f"{told.ref} is whole: {registry.fetch(told.ref)}")
-    elif told.command == "set-alias":
-        print(f"{told.alias} points at {registry.set_alias(told.version, told.alias).version}")
+    elif arguments.command == "show":
+        print(registry.manifest(registry.resolve(arguments.ref)).model_dump_json(indent=2))
+    elif arguments.command == "verify":
+        print(f"{arguments.ref} is whole: {registry.fetch(arguments.ref)}")
+    elif arguments.command == "set-alias":
+        alias = registry.set_alias(arguments.version, arguments.alias)
+        print(f"{arguments.alias} points at {alias.version}")
     else:
-        print(f"{told.alias} points at {registry.rollback(told.alias)}")
+        print(f"{arguments.alias} points at {registry.rollback(arguments.alias)}")
 
 
 def _list(registry: Registry) -> None:
@@ -50,5 +49,5 @@ def _list(registry: Registry) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """The command line; its exit code is `clickbait.cli.Code`."""
+    """Runs the command line. The exit code is a `clickbait.cli.Code`."""
     return cli.exit_code(lambda: _run(sys.argv[1:] if args is None else args))

@@ -1,6 +1,4 @@
-"""The model card: what a person should know of a version before using it, as the bundle's README.md. Writes
-the metrics beside it.
-"""
+"""Writes the model card, which is the bundle's README.md, and the metrics document beside it."""
 
 from __future__ import annotations
 
@@ -17,16 +15,14 @@ SUMMARY = ("accuracy", "precision", "recall", "f1", "auc", "log_loss", "ece")
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """The bundle's metrics document, empty where there is none."""
+    """Reads the bundle's metrics document. Empty if there is none."""
     path = folder / METRICS
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return document
 
 
 def write(folder: Path, document: Mapping[str, Any], **changes: Any) -> Manifest:
-    """Writes the metrics document and README.md into a draft and seals it again, with `changes` in its
-    manifest.
-    """
+    """Writes the metrics document and the model card into a draft, and updates its manifest by `changes`."""
     manifest = bundle.read_manifest(folder).model_copy(update=changes)
     (folder / METRICS).write_text(json.dumps(document, indent=2), encoding="utf-8")
     (folder / "README.md").write_text(render(manifest, document), encoding="utf-8")
@@ -34,7 +30,7 @@ def write(folder: Path, document: Mapping[str, Any], **changes: Any) -> Manifest
 
 
 def render(manifest: Manifest, metrics: Mapping[str, Any]) -> str:
-    """The card as Markdown with the front matter that the Hugging Face hub reads."""
+    """The card as Markdown, with the front matter that the Hugging Face hub reads."""
     test, flips, export = metrics.get("test", {}), metrics.get("flips", {}), metrics.get("export", {})
     transfer, latency = metrics.get("transfer") or {}, metrics.get("latency", {})
     lines = [
@@ -77,8 +73,11 @@ def render(manifest: Manifest, metrics: Mapping[str, Any]) -> str:
         lines.append(f"| transfer AUC ({transfer['rows']:,} headlines) | {transfer['auc']:.4f} |")
     for form in ("fp32", "int8"):
         if form in export:
-            same = f"{export[form]['agreement']:.2%} of verdicts as torch, largest difference {export[form]['max_difference']:.2g}"
-            lines.append(f"| {form} | {same}, {export[form]['per_second']:.0f} headlines a second |")
+            figures = export[form]
+            lines.append(
+                f"| {form} | {figures['agreement']:.2%} of verdicts as torch, largest difference "
+                f"{figures['max_difference']:.2g}, {figures['per_second']:.0f} headlines a second |"
+            )
     lines.append(f"| temperature | {manifest.temperature:.3f} |")
     if latency:
         lines.append(

@@ -1,5 +1,4 @@
-"""Versions and aliases of a model at a storage URI: written once, moved by compare-and-swap, readable while
-others write.
+"""The registry: versions of a model, which are written once, and aliases, which move by compare-and-swap.
 
     python -m clickbait.registry --uri artifacts/registry list
     python -m clickbait.registry --uri gs://bucket/registry show production
@@ -7,10 +6,14 @@ others write.
     python -m clickbait.registry --uri gs://bucket/registry rollback production
     python -m clickbait.registry --uri gs://bucket/registry verify v3
 
-    <uri>/<name>/versions/v3/   .claim (first: the number is taken), the bundle's files, manifest.json (last: readers see it now)
-    <uri>/<name>/aliases/production.json      {"version": "v3", "previous": "v2", "at": ..., "by": ..., "history": ["v1", "v2"]}
+    <uri>/<name>/versions/v3/   .claim          written first: reserves the number
+                                the bundle's files
+                                manifest.json   written last: readers see the version from now on
+    <uri>/<name>/aliases/production.json
+        {"version": "v3", "previous": "v2", "at": ..., "by": ..., "history": ["v1", "v2"]}
 
-A publisher that dies leaves a number without a manifest: no reader sees it and no other publisher takes it.
+Readers and writers can work at the same time. A publisher that dies leaves a number without a manifest: no
+reader sees it, and no other publisher uses it.
 """
 
 from __future__ import annotations
@@ -49,39 +52,38 @@ _VERSION = re.compile(r"v([1-9][0-9]*)")
 _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,63}")
 LATEST = "latest"
 CACHE, CACHE_VERSIONS = "CLICKBAIT_CACHE", "CLICKBAIT_CACHE_VERSIONS"
-# versions of remote registries on this machine: production, the one before it for a rollback, a canary and a
-# shadow
+# Versions of remote registries that the cache keeps: production, its previous version, a canary and a shadow.
 _KEPT = 4
 _CACHED = re.compile(r"[0-9a-f]{16}/v[1-9][0-9]*(-[0-9a-f]{16})?")
-_leases: dict[Path, list[Lease]] = {}  # of this process
-# bytes of an alias's file: it lists every version that it named, with some 12 bytes for each
+_leases: dict[Path, list[Lease]] = {}  # leases of this process
+# Bytes. An alias file lists all its versions, about 12 bytes each.
 _ALIAS_LARGEST = 1 << 20
 
 
 class Unset(enum.Enum):
-    """Tells "not given" from None, which means that the alias must not be there yet."""
+    """Stands for an argument that was not passed. None means that the alias must not exist yet."""
 
     UNSET = enum.auto()
 
 
 class Alias(BaseModel):
-    """Where a name points, and where it pointed before."""
+    """The version that an alias points at, and its earlier versions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     version: str
-    """The version it names."""
+    """The version that the alias points at."""
     previous: str | None
-    """The version it named before; `rollback` goes there."""
+    """The version that it pointed at before. `rollback` returns to it."""
     at: str
-    """When it was moved: ISO 8601, UTC."""
+    """Time of the last move: ISO 8601, UTC."""
     by: str
     """Who moved it."""
     history: tuple[str, ...] = ()
-    """Every version it named before, each once, the last one last. Empty in a file of before this field."""
+    """Earlier versions without duplicates, latest last. Empty in files written before this field existed."""
 
     def named(self) -> tuple[str, ...]:
-        """Every version that it names or has named, each once, the present one last."""
+        """All versions that the alias points at or pointed at, without duplicates, the current one last."""
         earlier = [*self.history, *([self.previous] if self.previous else [])]
         return (*dict.fromkeys(version for version in earlier if version != self.version), self.version)
 
@@ -89,11 +91,11 @@ class Alias(BaseModel):
 class Registry:
     """The versions and aliases of the model `name` at `uri`.
 
-    `cache` is where versions of a remote registry are kept on this machine: CLICKBAIT_CACHE or
-    `~/.cache/clickbait` if not given.
+    `cache` is the local folder for versions of a remote registry. The default is CLICKBAIT_CACHE or
+    `~/.cache/clickbait`.
 
     Raises:
-        ConfigError: CLICKBAIT_CACHE_VERSIONS is no number of versions.
+        ConfigError: CLICKBAIT_CACHE_VERSIONS is not a number of versions.
     """
 
     def __init__(self, uri: str, name: str = MODEL_NAME, cache: Path | None = None) -> None:
@@ -104,11 +106,11 @@ class Registry:
         self._cache = Cache(root, keep=_kept(), names=_CACHED, variable=CACHE)
 
     def publish(self, folder: Path) -> str:
-        """Makes the draft in `folder` the next version, and returns its name.
+        """Publishes the draft in `folder` as the next version, and returns the version's name.
 
         Raises:
-            BundleError: the draft is not whole.
-            RegistryError: it is a published version, not a draft.
+            BundleError: the draft is not intact.
+            RegistryError: the folder holds a published version, not a draft.
         """
         draft = bundle.verify(folder)
         if draft.version is not None:
@@ -123,23 +125,23 @@ class Registry:
         return version
 
     def versions(self) -> list[str]:
-        """The whole versions, oldest first."""
-        whole = [version for version, name in self._files() if name == MANIFEST]
-        return sorted(whole, key=_number)
+        """The complete versions, oldest first."""
+        complete = [version for version, name in self._files() if name == MANIFEST]
+        return sorted(complete, key=_number)
 
     def manifest(self, version: str) -> Manifest:
-        """The manifest of `version`.
+        """Reads the manifest of `version`.
 
         Raises:
-            RegistryError: there is no such version.
+            RegistryError: the version does not exist.
         """
         return self._manifest(version)[0]
 
     def resolve(self, ref: str) -> str:
-        """The version that `ref` names: `v3`, `latest` or an alias.
+        """The version that `ref` stands for: `v3`, `latest` or an alias.
 
         Raises:
-            RegistryError: it names none; the message lists the aliases.
+            RegistryError: there is no such version or alias. The message lists the aliases.
         """
         if ref == LATEST:
             if not (versions := self.versions()):
@@ -157,15 +159,18 @@ class Registry:
         return alias.version
 
     def fetch(self, ref: str, runtime: str | None = None) -> Path:
-        """A local folder with the version that `ref` names, every byte verified. Read it, do not write there.
+        """Fetches a version to a local folder and verifies the SHA-256 of its files. The folder is read-only.
 
-        With `runtime`, only the files that scoring by it reads are fetched and verified. Of a remote
-        registry, the folder stays until this process ends or calls `release`.
+        A folder of a remote registry stays in the cache until this process ends or calls `release`.
+
+        Args:
+            ref: a version, `latest` or an alias.
+            runtime: fetch and verify only the files that this runtime needs.
 
         Raises:
-            RegistryError: `ref` names no version.
-            BundleError: a file is not what the manifest says, or there is no such runtime.
-            DiskFull: no room for it in the cache.
+            RegistryError: `ref` does not exist.
+            BundleError: a file differs from the manifest, or the bundle has no such runtime.
+            DiskFull: the cache has no space for the version.
         """
         version = self.resolve(ref)
         manifest, data = self._manifest(version)
@@ -174,41 +179,43 @@ class Registry:
             folder = Path(self.uri, "versions", version)
             bundle.verify(folder, needed)
             return folder
-        origin = hashlib.sha256(self.uri.encode()).hexdigest()[:16]  # two registries each have a v3
-        # and one that is made anew has another v3
-        name = f"{origin}/{version}-{hashlib.sha256(data).hexdigest()[:16]}"
+        # Both hashes are needed: each registry has its own v3, and a registry that was deleted and created
+        # again has another v3.
+        uri_hash = hashlib.sha256(self.uri.encode()).hexdigest()[:16]
+        name = f"{uri_hash}/{version}-{hashlib.sha256(data).hexdigest()[:16]}"
         lease = self._cache.take(name, _Fetched(self._storage, version, manifest, data, needed))
         _leases.setdefault(lease.folder, []).append(lease)
         return lease.folder
 
     @staticmethod
     def release(folder: Path) -> None:
-        """Lets go of a folder that `fetch` gave, once for each call: when other versions come, it may be
-        removed.
-        """
+        """Releases a folder that `fetch` returned. Call it once per `fetch`. The cache may then remove it."""
         if _leases.get(folder):
             _leases[folder].pop().close()
 
     def aliases(self) -> dict[str, Alias]:
-        """Every alias by its name."""
-        found = {name: self.alias(name) for name in self._alias_names()}
-        return {name: alias for name, alias in found.items() if alias is not None}
+        """All aliases by name."""
+        aliases = {name: self.alias(name) for name in self._alias_names()}
+        return {name: alias for name, alias in aliases.items() if alias is not None}
 
     def alias(self, name: str) -> Alias | None:
-        """Where the alias points; None if it is not there.
+        """Reads an alias. None if it does not exist.
 
         Raises:
-            RegistryError: not an alias's name, or its file is torn.
+            RegistryError: the name is not a valid alias name, or the alias file is damaged.
         """
         return self._read_alias(name)[0]
 
     def set_alias(self, version: str, alias: str, *, expect: str | Unset | None = Unset.UNSET) -> Alias:
-        """Points `alias` at `version`. Where it points there already, nothing changes, `previous` neither.
+        """Points `alias` at `version`. Nothing changes if it already does.
 
-        With `expect`, only if the alias still points at that version (None: does not exist).
+        Args:
+            version: the version.
+            alias: the alias.
+            expect: move the alias only if it points at this version. None: only if it does not exist.
 
         Raises:
-            RegistryError: no such version, or not an alias's name.
+            RegistryError: the version does not exist, or the alias name is not valid.
             AliasConflict: the alias does not point at `expect`.
         """
         if not (_VERSION.fullmatch(version) and self._storage.exists(_key(version, MANIFEST))):
@@ -230,7 +237,7 @@ class Registry:
                 by=_who(),
                 history=current.named() if current else (),
             )
-            # Refused: somebody else got through, so to read and decide again comes to an end.
+            # If the write is refused, another process moved the alias: read it and decide again.
             with contextlib.suppress(PreconditionFailed):
                 self._storage.write(
                     _alias_key(alias), moved.model_dump_json(indent=2).encode() + b"\n", expect=generation
@@ -238,11 +245,11 @@ class Registry:
                 return moved
 
     def rollback(self, alias: str) -> str:
-        """Points `alias` at the version before, and returns that. A second call goes forward again.
+        """Points `alias` at its previous version, and returns that version. A second call undoes the first.
 
         Raises:
-            RegistryError: no such alias, or no version before.
-            AliasConflict: somebody moved the alias meanwhile.
+            RegistryError: the alias does not exist, or has no previous version.
+            AliasConflict: another process moved the alias in the meantime.
         """
         current = self.alias(alias)
         if current is None:
@@ -255,14 +262,14 @@ class Registry:
         return self.set_alias(current.previous, alias, expect=current.version).version
 
     def _files(self) -> Iterator[tuple[str, str]]:
-        """Each file below a version's folder: version, name."""
+        """All files of all versions, as (version, file name)."""
         for key in self._storage.list("versions"):
             _, version, name = key.split("/", 2) if key.count("/") > 1 else ("", "", "")
             if _VERSION.fullmatch(version):
                 yield version, name
 
     def _claim(self) -> str:
-        """Takes the next number for good: its claim can be made once."""
+        """Reserves the next version number. A claim file can only be created once."""
         number = max((_number(version) for version, _ in self._files()), default=0)
         while True:
             number += 1
@@ -292,7 +299,7 @@ class Registry:
         return [name for name in names if _ALIAS.fullmatch(name)]
 
     def _read_alias(self, name: str) -> tuple[Alias | None, str]:
-        """The alias and its generation; None and "" if it is not there."""
+        """Reads an alias and its generation. Returns None and "" if it does not exist."""
         if not _ALIAS.fullmatch(name) or name == LATEST or _VERSION.fullmatch(name):
             raise RegistryError(
                 f"{name!r} cannot name an alias; take lower-case letters, digits and -, such as production"
@@ -340,7 +347,7 @@ def _number(version: str) -> int:
 
 
 def _who() -> str:
-    """Who moves an alias: the CI run, the W&B user, or the user of this machine."""
+    """Who moves the alias: the CI run, the W&B user, or the user of this machine."""
     if actor := os.environ.get("GITHUB_ACTOR"):
         return f"{actor}@github-actions/{os.environ.get('GITHUB_RUN_ID', 'run')}"
     if user := os.environ.get("WANDB_USERNAME"):
@@ -353,7 +360,7 @@ def _who() -> str:
 
 
 def _kept() -> int:
-    """CLICKBAIT_CACHE_VERSIONS, a number of versions."""
+    """Reads the number of versions to keep from CLICKBAIT_CACHE_VERSIONS."""
     text = os.environ.get(CACHE_VERSIONS) or str(_KEPT)
     if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
         raise ConfigError(f"{CACHE_VERSIONS}: {text!r} is no number of versions to keep, from 1 to 9999")
@@ -368,9 +375,9 @@ class _Fetched:
     version: str
     manifest: Manifest
     data: bytes
-    """The manifest's."""
+    """Bytes of the manifest."""
     needed: list[str]
-    """Files, the manifest aside."""
+    """Names of the needed files, without the manifest."""
 
     def whole(self, folder: Path) -> bool:
         try:
@@ -409,7 +416,7 @@ class _Fetched:
         return [name for name in self.needed if not bundle.is_whole(folder, name, self.manifest.files[name])]
 
     def _tidy(self, folder: Path) -> None:
-        """Removes what is not of the version, or is not of its size: the bundle would be refused for it."""
+        """Removes files that do not belong to the version or have the wrong size. `verify` rejects them."""
         for root, folders, names in os.walk(folder):
             for name in [*folders, *names]:
                 path = Path(root) / name

@@ -1,21 +1,23 @@
-"""A bundle that is not yet a version: built or changed in a local folder, then put at its URI in one step.
+"""The workspace of a draft: a bundle that is not a version yet.
 
-    with new("gs://bucket/bundle") as folder: ...                     # takes the place of the draft that is there
-    with existing("gs://bucket/bundle") as folder: ...                # to read
-    with existing("gs://bucket/bundle", change=True) as folder: ...   # what the block changed is there afterwards
+A draft is built or changed in a local folder, and then replaces the old draft at its URI in one step:
 
-Whoever reads sees the old draft or the new one, whole, whenever a writer dies. What a dead writer left, the
-next one removes.
+    with new("gs://bucket/bundle") as folder: ...                     # replaces the draft at this URI
+    with existing("gs://bucket/bundle") as folder: ...                # for reading
+    with existing("gs://bucket/bundle", change=True) as folder: ...   # a copy, which replaces the draft
 
-On a disk a draft is a plain folder, which is exchanged for the new one (`folder_locks.swap`). A bucket has no
-such step. So each draft there has a folder of its own, and `draft.json`, written last, names the one that
-counts:
+A reader sees the complete old draft or the complete new one, even if a writer dies. The next writer removes
+the files that a dead writer left.
+
+On a disk, the draft is a folder that is swapped with the new one (`folder_locks.swap`). A bucket has no such
+operation. So each revision of the draft has its own folder there, and `draft.json`, which is written last,
+names the current revision:
 
     gs://bucket/bundle/draft.json            {"revision": 2}
-                       r2/                   .claim (first: the number is taken), the files, manifest.json
+                       r2/                   .claim (first: reserves the number), the files, manifest.json
 
-Revisions are only ever removed below the one that counts, and `draft.json` only ever moves up, so no writer
-removes the files of another that is still at work.
+Only revisions below the current one are removed, and the number in `draft.json` only grows. So no writer
+removes the files of another writer that is still working.
 """
 
 from __future__ import annotations
@@ -41,17 +43,16 @@ from clickbait.storage import folder_locks
 
 POINTER = "draft.json"
 _REVISION = re.compile(r"r([1-9][0-9]*)/.*", re.DOTALL)
-_POINTER_LARGEST = 1 << 16  # bytes: it has some 20
+_POINTER_LARGEST = 1 << 16  # bytes; a real pointer has about 20
 _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def new(uri: str) -> Iterator[Path]:
-    """An empty folder to build a bundle in. It takes the place of the draft at `uri` when the block ends
-    without an error.
+    """Gives an empty folder for a new bundle. It replaces the draft at `uri` if the block ends without error.
 
     Raises:
-        BundleError: something else than a draft is at `uri`.
+        BundleError: `uri` holds something else than a draft.
     """
     draft = _at(uri)
     draft.refuse_others()
@@ -62,12 +63,13 @@ def new(uri: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def existing(uri: str, *, change: bool = False) -> Iterator[Path]:
-    """The bundle's local folder, to read. With `change`, a copy, which takes the draft's place when the block
-    ends without an error.
+    """Gives a local folder with the bundle at `uri`, for reading.
+
+    With `change`, it is a copy that replaces the draft if the block ends without error.
 
     Raises:
-        BundleError: no bundle there, a file of it is missing, or (with `change`) another draft was put there
-            meanwhile.
+        BundleError: there is no bundle, a file is missing, or (with `change`) another process replaced the
+            draft in the meantime.
     """
     draft = _at(uri)
     if not change:
@@ -81,35 +83,35 @@ def existing(uri: str, *, change: bool = False) -> Iterator[Path]:
 
 
 def address(uri: str, name: str) -> str:
-    """The URI of a file of the draft at `uri`, for a person to open.
+    """The URI of a file of the draft at `uri`, for the user to open.
 
     Raises:
-        BundleError: no bundle there.
+        BundleError: there is no bundle.
     """
     return _at(uri).address(name)
 
 
 class _Place(Protocol):
-    """Where drafts are: a disk or a bucket. A state is what `put` compares: the manifest's bytes, or the
-    pointer's generation.
+    """The place of a draft: a disk or a bucket.
+
+    `put` compares states of the draft. A state is the manifest's bytes on a disk, and the pointer's
+    generation in a bucket.
     """
 
     def refuse_others(self) -> None:
-        """Raises BundleError where something else than a draft would be replaced."""
+        """Raises BundleError if something else than a draft would be replaced."""
 
     def workplace(self) -> contextlib.AbstractContextManager[Path]:
-        """An empty folder."""
+        """Gives an empty folder."""
 
     def reading(self) -> contextlib.AbstractContextManager[Path]:
-        """The draft's files, which stay as they are while the block lasts."""
+        """Gives the draft's files. They do not change inside the block."""
 
     def copy(self, folder: Path) -> object:
         """Copies the draft to `folder` and returns its state."""
 
     def put(self, folder: Path, before: object | None) -> None:
-        """Puts the bundle in `folder` in the draft's place; with `before`, only if that is still its
-        state.
-        """
+        """Replaces the draft by the bundle in `folder`. With `before`, only if that is still the state."""
 
     def address(self, name: str) -> str:
         """The URI of a file of the draft."""
@@ -160,14 +162,14 @@ class _Disk:
                 with folder_locks.alone(left, wait=False) as dead:  # its writer died
                     if dead:
                         shutil.rmtree(left, ignore_errors=True)
-            made = Path(tempfile.mkdtemp(prefix=prefix, dir=self._target.parent))
-            folder = made / "bundle"
+            temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=self._target.parent))
+            folder = temporary / "bundle"
             with contextlib.ExitStack() as stack:
-                stack.callback(shutil.rmtree, made, ignore_errors=True)
-                stack.enter_context(folder_locks.used(made))
+                stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+                stack.enter_context(folder_locks.used(temporary))
                 folder.mkdir()
-                kept = stack.pop_all()
-        with kept:
+                cleanup = stack.pop_all()
+        with cleanup:
             yield folder
 
     @contextlib.contextmanager
@@ -192,9 +194,7 @@ class _Disk:
             return (folder / MANIFEST).read_bytes()
 
     def put(self, folder: Path, before: object | None) -> None:
-        bundle.verify(
-            folder, needed=()
-        )  # not sealed: a mistake of the block, and nothing to replace a bundle with
+        bundle.verify(folder, needed=())  # a draft that the block did not seal must not replace a bundle
         with self._explained():
             for path in [*folder.rglob("*"), folder]:
                 storage.sync(path)
@@ -206,9 +206,7 @@ class _Disk:
         return str(self._target / name)
 
     def _take_place(self, folder: Path, before: object | None) -> bool:
-        """Whether `folder` is the draft now; False where another writer was faster and `before` does not
-        mind.
-        """
+        """Tries to make `folder` the draft. False means that another writer was faster: try again."""
         with folder_locks.alone(self._target, wait=True) as mine:
             if before is not None and not (mine and self._state() == before):
                 raise _replaced(self._target)
@@ -243,7 +241,7 @@ class _Bucket:
         self._store = storage.open_storage(uri)
 
     def refuse_others(self) -> None:
-        """Nothing to refuse: a writer touches `draft.json` and revisions only."""
+        """Refuses nothing, because a writer only changes `draft.json` and revisions."""
 
     @contextlib.contextmanager
     def workplace(self) -> Iterator[Path]:
@@ -268,7 +266,7 @@ class _Bucket:
                     raise BundleError(f"{error}; export the bundle again") from None
             else:
                 return generation
-            shutil.rmtree(folder)  # replaced, and removed while it was read
+            shutil.rmtree(folder)  # the revision was replaced and removed while it was read: start again
             folder.mkdir()
 
     def put(self, folder: Path, before: object | None) -> None:
@@ -278,11 +276,10 @@ class _Bucket:
             current, generation = self._pointer()
             if before is not None and generation != before:
                 raise _replaced(self._uri)
-            if (
-                revision <= current
-            ):  # the first time; or others wrote meanwhile, and may remove what is below theirs
+            # True the first time, and if another writer has published a higher revision: it may remove ours.
+            if revision <= current:
                 revision = self._upload(folder, [*manifest.files, MANIFEST])
-            with contextlib.suppress(PreconditionFailed):  # somebody was faster
+            with contextlib.suppress(PreconditionFailed):  # another writer was faster
                 self._store.write(POINTER, json.dumps({"revision": revision}).encode(), expect=generation)
                 break
         self._remove_below(revision)
@@ -294,7 +291,7 @@ class _Bucket:
         return storage.join(self._uri, f"r{revision}", name)
 
     def _pointer(self) -> tuple[int, str]:
-        """The revision that counts, and the pointer's generation; 0 and "" where there is none."""
+        """Reads the current revision and the pointer's generation: 0 and "" if there is no pointer."""
         try:
             data, generation = self._store.read_versioned(POINTER, limit=_POINTER_LARGEST)
         except NotFound:
@@ -326,13 +323,13 @@ class _Bucket:
         return revision
 
     def _revisions(self) -> dict[str, int]:
-        """Every key below a revision's folder, and the revision."""
+        """The revision of each key in a revision's folder."""
         return {key: int(matched[1]) for key in self._store.list() if (matched := _REVISION.fullmatch(key))}
 
     def _remove_below(self, revision: int) -> None:
         try:
-            for key, theirs in self._revisions().items():
-                if theirs < revision:
+            for key, key_revision in self._revisions().items():
+                if key_revision < revision:
                     self._store.delete(key)
-        except StorageError as error:  # the draft is in place; the next writer removes what is left
-            _log.warning("%s: the draft before could not be removed: %s", self._uri, error)
+        except StorageError as error:  # the new draft is in place; the next writer removes the old one
+            _log.warning("%s: the previous draft could not be removed: %s", self._uri, error)

@@ -129,9 +129,9 @@ def test_a_run_goes_on_with_its_own_commit(server: Hub) -> None:
 def test_what_the_hub_does_not_have_is_one_line(server: Hub) -> None:
     del server.files[OLD][locate.WEIGHTS]
     cases = {
-        "owner/name@v9": 'the hub has no revision "v9" of it',
+        "owner/name@v9": 'the hub has no revision "v9" of this model',
         "nobody/name": "the hub has no such model, or it is private",
-        "owner/name@v1.0": "the hub has no model.safetensors of it",
+        "owner/name@v1.0": "the hub has no model.safetensors of this model",
     }
     for model, message in cases.items():
         with pytest.raises(ModelError, match=message) as told:
