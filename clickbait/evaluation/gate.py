@@ -169,7 +169,9 @@ def decide(
     if "int8" in export:
         threshold = export.get("threshold", OLD_THRESHOLD)
         if threshold == metrics.get("threshold", OLD_THRESHOLD):
-            agreement, note = export["int8"]["agreement"], ""
+            # The optimised graph, which is served, and the plain one. Earlier exports have one of them.
+            agreement = min(export[form]["agreement"] for form in ("int8", "int8_plain") if form in export)
+            note = ""
         else:
             agreement = None
             note = f"measured at threshold {threshold:g}, not at the bundle's: export again (ray_jobs.export)"

@@ -1,12 +1,12 @@
-"""A model version on disk: a folder of files and, written last, the `manifest.json` that names each with its
-size and SHA-256.
+"""A model version on disk: a folder of files and a `manifest.json` with the size and SHA-256 of each.
 
-    manifest = seal(Path("artifacts/bundle"), name="clickbait-model", ...)   # export: a draft, it has no version yet
-    manifest = amend(folder, verdict={...})                                  # evaluate and the gate add what they found
-    manifest = verify(folder)                                                # whoever loads it, before a file is opened
+    manifest = seal(Path("artifacts/bundle"), name="clickbait-model", ...)   # export: a draft has no version
+    manifest = amend(folder, verdict={...})                                  # evaluate and the gate add results
+    manifest = verify(folder)                                                # before a file is opened
 
+The manifest is written last.
 `clickbait.registry` publishes a draft as a version, and from then on it does not change. Hidden files
-(`.lock`, `.DS_Store`) are no part of a bundle.
+(`.lock`, `.DS_Store`) are not part of a bundle.
 
 A bundle may come from a stranger. So only regular files of the kinds in `KINDS` are read: no link, FIFO or
 device, and no file that is larger than its entry in the manifest says.
@@ -45,7 +45,7 @@ LARGEST = 4 << 30
 MANIFEST_LARGEST = 16 << 20  # bytes of a manifest: one has some 5,000
 _TORCH_FILES = ("config.json", "model.safetensors")
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt"})
-_MEND = "fetch the version again, or export it again"
+_FIX = "fetch the version again, or export it again"
 
 
 def _is_below(name: str) -> str:
@@ -76,6 +76,14 @@ class FileEntry(_Frozen):
     """SHA-256 of the bytes, hexadecimal."""
 
 
+class OptimizedGraph(_Frozen):
+    """A runtime's graph, optimised by onnxruntime and with its attention rewritten, for a CPU."""
+
+    file: FileName
+    onnxruntime: str
+    """The version that optimised it. Other versions compute the runtime's plain graph."""
+
+
 class Manifest(_Frozen):
     """`manifest.json`: what the model is, where it is from, what it scored, and every file."""
 
@@ -103,6 +111,8 @@ class Manifest(_Frozen):
     """Logits are divided by it before softmax."""
     runtimes: dict[str, FileName]
     """Runtime to its file: `int8`, `fp32`."""
+    optimized: dict[str, OptimizedGraph] = Field(default_factory=dict)
+    """Runtime to its optimised graph. Bundles of earlier releases have none."""
     default_runtime: str
     """The runtime that is served."""
     config: dict[str, Any]
@@ -127,6 +137,13 @@ class Manifest(_Frozen):
         for file in self.runtimes.values():
             if file not in self.files:
                 raise ValueError(f"runtimes name {file}, which is not among files")
+        for runtime, graph in self.optimized.items():
+            if runtime not in self.runtimes:
+                raise ValueError(
+                    f"optimized names {runtime!r}, which is none of runtimes {sorted(self.runtimes)}"
+                )
+            if graph.file not in self.files:
+                raise ValueError(f"optimized names {graph.file}, which is not among files")
         if MANIFEST in self.files:
             raise ValueError(f"{MANIFEST} cannot hold its own hash")
         return self
@@ -144,8 +161,12 @@ class Manifest(_Frozen):
                 f'no runtime "{runtime}" in {self.version or "the draft"}, which has '
                 f"{', '.join(sorted(self.runtimes))}"
             )
-        graph = _TORCH_FILES if runtime == TORCH else (self.runtimes[runtime],)
-        return sorted({TOKENIZER, *graph} & self.files.keys())
+        if runtime == TORCH:
+            return sorted({TOKENIZER, *_TORCH_FILES} & self.files.keys())
+        graphs = [self.runtimes[runtime]]
+        if runtime in self.optimized:
+            graphs.append(self.optimized[runtime].file)
+        return sorted({TOKENIZER, *graphs} & self.files.keys())
 
 
 def seal(folder: Path, **fields: Any) -> Manifest:
@@ -198,7 +219,7 @@ def decoded(data: bytes, where: str) -> Manifest:
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        raise BundleError(f"{where}: not a bundle's manifest: {_explained(error)}; {_MEND}") from None
+        raise BundleError(f"{where}: not a bundle's manifest: {_explained(error)}; {_FIX}") from None
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -214,7 +235,7 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}; export a bundle first, or check the path") from None
     if len(data) > MANIFEST_LARGEST:
-        raise BundleError(f"{path}: not a bundle's manifest: more than {MANIFEST_LARGEST:,} bytes; {_MEND}")
+        raise BundleError(f"{path}: not a bundle's manifest: more than {MANIFEST_LARGEST:,} bytes; {_FIX}")
     return decoded(data, str(path))
 
 
@@ -232,22 +253,20 @@ def verify(folder: Path, needed: Collection[str] | None = None) -> Manifest:
     needed = manifest.files.keys() if needed is None else needed
     there = _scan(folder)
     for name in sorted(there.keys() - manifest.files.keys()):
-        raise BundleError(f"{folder / name}: not in the manifest; {_MEND}")
+        raise BundleError(f"{folder / name}: not in the manifest; {_FIX}")
     # Sizes of all first: they cost nothing, a file that was cut short shows at once, and a file that is too
     # large is not read.
     for name, entry in manifest.files.items():
         if name in needed and name not in there:
-            raise BundleError(f"{folder / name}: missing; {_MEND}")
+            raise BundleError(f"{folder / name}: missing; {_FIX}")
         if name in there and there[name] != entry.size:
             raise BundleError(
-                f"{folder / name}: {there[name]} bytes where the manifest says {entry.size}; {_MEND}"
+                f"{folder / name}: {there[name]} bytes where the manifest says {entry.size}; {_FIX}"
             )
     for name in needed:
         entry = manifest.files[name]
         if _checked(folder, name, entry.size) != entry.sha256:
-            raise BundleError(
-                f"{folder / name}: its SHA-256 is not the manifest's, so bytes changed; {_MEND}"
-            )
+            raise BundleError(f"{folder / name}: its SHA-256 is not the manifest's, so bytes changed; {_FIX}")
     return manifest
 
 
@@ -317,7 +336,7 @@ def _scan(folder: Path) -> dict[str, int]:
     for name, status in _entries(folder, ""):
         if not stat.S_ISREG(status.st_mode):
             raise BundleError(
-                f"{folder / name}: is {kind(status.st_mode)}; a bundle holds regular files only; {_MEND}"
+                f"{folder / name}: is {kind(status.st_mode)}; a bundle holds regular files only; {_FIX}"
             )
         if reason := _unwelcome(name):
             raise BundleError(f"{folder / name}: {reason}")
@@ -348,7 +367,10 @@ def _unwelcome(name: str) -> str | None:
     if suffix in _PICKLES:
         return "a pickle can run code when it is opened; export it again as safetensors or ONNX"
     if suffix not in KINDS:
-        return f"a bundle has no {suffix or 'such'} files, only {', '.join(sorted(KINDS))}; remove it, or export the bundle again"
+        kinds = ", ".join(sorted(KINDS))
+        return (
+            f"a bundle has no {suffix or 'such'} files, only {kinds}; remove it, or export the bundle again"
+        )
     return None
 
 
@@ -365,7 +387,7 @@ def _open(path: Path) -> BinaryIO:
         raise BundleError(str(error)) from None
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise BundleError(f"{path}: is a link; a bundle holds regular files only; {_MEND}") from None
+            raise BundleError(f"{path}: is a link; a bundle holds regular files only; {_FIX}") from None
         raise
 
 

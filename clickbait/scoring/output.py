@@ -68,10 +68,7 @@ def fingerprint(manifest: Manifest) -> str:
         mode="json",
         include={"version", "labels", "max_tokens", "threshold", "temperature", "default_runtime"},
     )
-    files = [
-        manifest.files[name].sha256
-        for name in (manifest.runtimes[manifest.default_runtime], "tokenizer.json")
-    ]
+    files = [manifest.files[name].sha256 for name in manifest.needed(manifest.default_runtime)]
     return _digest([used, files])
 
 

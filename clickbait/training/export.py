@@ -1,8 +1,11 @@
-"""From a checkpoint to a bundle: ONNX in fp32 and int8, compared with torch on the validation split. Logic of
-`ray_jobs.export`.
+"""From a checkpoint to a bundle: ONNX in fp32 and int8, compared with torch. Logic of `ray_jobs.export`.
 
-The exporter is torch's own (`torch.onnx.export(dynamo=True)`), the quantizer onnxruntime's: weights int8, a
-scale a channel, activations quantized as they come (dynamic). No calibration data is needed.
+The exporter is torch's own (`torch.onnx.export(dynamo=True)`). The quantizer is onnxruntime's: int8 weights
+with one scale per channel, and activations quantized at run time (dynamic), so it needs no calibration data.
+
+Each runtime has two graphs. The plain one loads in any onnxruntime. The optimised one is what a CPU serves:
+onnxruntime fuses operators, then `clickbait.training.attention_rewrite` rewrites the attention. All of them
+are compared with torch on the validation split.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 import transformers
 
@@ -29,21 +33,24 @@ from clickbait import cores, telemetry
 from clickbait.config import MODEL_NAME, ExportConfig, TrainConfig
 from clickbait.data.dataset import Dataset
 from clickbait.evaluation import metrics
+from clickbait.inference import graph_cache
 from clickbait.inference.scorer import Scorer
 from clickbait.models import compact, load, weight_transfer
 from clickbait.registry import bundle, model_card
 from clickbait.text import LABELS
+from clickbait.training import attention_rewrite
 from clickbait.training.batches import Headlines, evaluation_batches
 
 FP32, INT8 = "model.fp32.onnx", "model.onnx"
-SPEED_HEADLINES = 256  # a second or two a form and round
+PLAIN = "_plain"  # after a runtime's name: computed with its plain graph
+SPEED_HEADLINES = 256  # one or two seconds per form and round
 SPEED_BATCH = 16
 SPEED_ROUNDS = 3
 TORCH_TOKENS = 8192
 
 
 class _Logits(torch.nn.Module):
-    """The model with tensors in and out, as ONNX wants it."""
+    """The model with tensors in and out, as the ONNX exporter needs it."""
 
     def __init__(self, model: transformers.PreTrainedModel) -> None:
         super().__init__()
@@ -62,15 +69,14 @@ def build(
     dataset: Dataset,
     folder: Path,
 ) -> dict[str, Any]:
-    """Fills the empty `folder` with a sealed bundle and returns its metrics document (`export` and `history`
-    are in it).
+    """Fills the empty `folder` with a sealed bundle and returns its metrics document.
 
     Args:
         config: what to export.
         checkpoint: local folder of the fine-tuned model.
         train: the run's training configuration.
         history: the run's epochs.
-        dataset: whose validation split the forms are compared on.
+        dataset: its validation split is what the forms are compared on.
         folder: where the bundle is built.
     """
     torch.set_num_threads(cores.bounded(torch.get_num_threads()))
@@ -105,9 +111,13 @@ def build(
     }
     bundle.seal(folder, **fields)
     threads = cores.bounded(config.threads)
-    found, threshold = compare(
-        model, folder, runtimes, fields["default_runtime"], dataset, temperature, threads
-    )
+    scorers = {name + PLAIN: Scorer(folder, runtime=name, threads=threads) for name in runtimes}
+    bundle.amend(folder, optimized={name: optimize(folder, file) for name, file in runtimes.items()})
+    scorers |= {name: Scorer(folder, runtime=name, threads=threads) for name in runtimes}
+    measured, threshold = compare(model, scorers, fields["default_runtime"], dataset, temperature, threads)
+    measured["size_mb"] = {
+        name: round((folder / file).stat().st_size / 1e6, 1) for name, file in runtimes.items()
+    }
     document = {
         "model": {
             "name": MODEL_NAME,
@@ -118,7 +128,7 @@ def build(
         "synthetic": dataset.synthetic,
         "dataset": dataset.fingerprint,
         "threshold": threshold,
-        "export": found,
+        "export": measured,
         "history": history,
     }
     model_card.write(folder, document, threshold=threshold)
@@ -150,7 +160,7 @@ def to_onnx(model: transformers.PreTrainedModel, path: Path, max_tokens: int) ->
 
 
 def quantize(source: Path, target: Path) -> None:
-    """Writes the int8 form of the fp32 ONNX file: dynamic, weights with a scale a channel."""
+    """Writes the int8 form of the fp32 ONNX file: dynamic, one scale per channel of a weight."""
     telemetry.off()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -158,51 +168,74 @@ def quantize(source: Path, target: Path) -> None:
         quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True)
 
 
+def optimize(folder: Path, file: str) -> bundle.OptimizedGraph:
+    """Writes the optimised graph of the plain graph `file` beside it, with its attention rewritten.
+
+    The level is "extended": it fuses operators, in the same way for every CPU. The level above ("layout")
+    depends on the CPU that optimises, and onnxruntime warns that such a graph should stay there
+    (https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html).
+    """
+    telemetry.off()
+    import onnxruntime
+
+    name = str(Path(file).with_suffix(".optimized.onnx"))
+    options = graph_cache.options(1, optimized=False)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(folder / name)
+    onnxruntime.InferenceSession(str(folder / file), options, providers=["CPUExecutionProvider"])
+    model = onnx.load(folder / name)
+    if attention_rewrite.rewrite(model):
+        onnx.save(model, folder / name)
+    return bundle.OptimizedGraph(file=name, onnxruntime=onnxruntime.__version__)
+
+
 def compare(
     model: transformers.PreTrainedModel,
-    folder: Path,
-    runtimes: dict[str, str],
-    served: str,
+    scorers: dict[str, Scorer],
+    default: str,
     dataset: Dataset,
     temperature: float,
     threads: int,
 ) -> tuple[dict[str, Any], float]:
-    """Each exported form against torch (fp32) on the validation split, the speed of each, side by side; and
-    the bundle's threshold.
+    """Each exported form against torch (fp32) on the validation split, and the bundle's threshold.
 
-    The threshold is the best for the scores of the runtime `served` (`metrics.best_threshold`).
+    The threshold is the best for the scores of `default` (`metrics.best_threshold`).
 
-    `agreement`: share of headlines with the same verdict at the threshold; `max_difference`: largest
-    difference of P(clickbait); `per_second`: headlines a second in batches of 16 on `threads` threads, median
-    of interleaved rounds; ONNX from text, torch from tokens.
+    Keys of a form: `agreement`, the share of headlines with the same verdict at the threshold;
+    `max_difference`, the largest difference of P(clickbait); `per_second`, headlines per second in batches of
+    16 on `threads` threads, median of interleaved rounds, ONNX from text and torch from tokens.
+
+    Args:
+        model: the reference.
+        scorers: the forms by name; `int8` is the runtime as a CPU serves it, `int8_plain` its plain graph.
+        default: the form that is served by default.
+        dataset: its validation split is read.
+        temperature: the bundle's.
+        threads: compute threads.
     """
     table = dataset.table("validation", ["headline", "input_ids", "label"])
     texts: list[str] = table["headline"].to_pylist()
     rows = Headlines(table)
     reference = metrics.probabilities(torch_margins(model, rows), temperature)
-    scorers = {name: Scorer(folder, runtime=name, threads=threads) for name in runtimes}
     scores = {name: scorer.score(texts) for name, scorer in scorers.items()}
-    threshold = metrics.best_threshold(rows.labels, scores[served])
-    found: dict[str, Any] = {"rows": len(texts), "threads": threads, "threshold": threshold}
-    for name, ours in scores.items():
-        found[name] = {
-            "agreement": 1.0 - metrics.flip_rate(reference, ours, threshold),
-            "max_difference": float(np.abs(ours - reference).max()),
-        }
+    threshold = metrics.best_threshold(rows.labels, scores[default])
     sample = np.linspace(0, len(texts) - 1, min(SPEED_HEADLINES, len(texts)), dtype=np.int64)
     runs: dict[str, Callable[[np.ndarray], Any]] = {"torch": lambda part: torch_margins(model, rows, part)}
     for name, scorer in scorers.items():
         runs[name] = lambda part, scorer=scorer: scorer.score([texts[row] for row in part])  # type: ignore[misc]
+    measured: dict[str, Any] = {"rows": len(texts), "threads": threads, "threshold": threshold}
+    for name, form in scores.items():
+        measured[name] = {
+            "agreement": 1.0 - metrics.flip_rate(reference, form, threshold),
+            "max_difference": float(np.abs(form - reference).max()),
+        }
     for name, speed in speeds(runs, sample, threads).items():
-        found.setdefault(name, {})["per_second"] = speed
-    found["size_mb"] = {
-        name: round((folder / file).stat().st_size / 1e6, 1) for name, file in runtimes.items()
-    }
-    return found, threshold
+        measured.setdefault(name, {})["per_second"] = speed
+    return measured, threshold
 
 
 def speeds(runs: dict[str, Callable[[np.ndarray], Any]], rows: np.ndarray, threads: int) -> dict[str, float]:
-    """Headlines a second of each way to score `rows` in batches of 16: rounds interleaved, medians."""
+    """Headlines per second of each way to score `rows` in batches of 16: medians of interleaved rounds."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     timed: dict[str, list[float]] = {name: [] for name in runs}
@@ -221,7 +254,7 @@ def speeds(runs: dict[str, Callable[[np.ndarray], Any]], rows: np.ndarray, threa
 def torch_margins(
     model: transformers.PreTrainedModel, rows: Headlines, which: np.ndarray | None = None
 ) -> np.ndarray:
-    """The logit of clickbait less the logit of news, fp32, of `which` rows (default all) in their order."""
+    """Logit of clickbait less logit of news (fp32) of the rows `which`, by default all."""
     chosen = np.arange(len(rows)) if which is None else which
     pad_id = int(model.config.pad_token_id or 0)
     margins = np.zeros(len(chosen))
@@ -233,33 +266,30 @@ def torch_margins(
 
 
 def train_config(document: dict[str, Any]) -> dict[str, Any]:
-    """The run's training configuration with defaults for what run.json leaves out, without places on a
-    disk.
-    """
+    """The run's training configuration without paths, with defaults for what run.json leaves out."""
     config = TrainConfig.model_validate(document).model_dump(mode="json")
     return {key: value for key, value in config.items() if key not in ("dataset", "output", "name")}
 
 
 def git_commit() -> str | None:
-    """`GIT_COMMIT`, else the checkout's HEAD, else None (a working directory shipped by `ray job submit` is
-    no checkout).
+    """`GIT_COMMIT`, else the checkout's HEAD, else None.
+
+    A working directory that `ray job submit` sends is not a checkout.
     """
     if os.environ.get("GIT_COMMIT"):
         return os.environ["GIT_COMMIT"]
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return completed.stdout.strip()
 
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Exporter and quantizer talk on stdout, stderr, warnings and the root logger: none of it is for a
-    user.
-    """
+    """Silences exporter and quantizer: stdout, warnings and loggers. None of it is useful to a user."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

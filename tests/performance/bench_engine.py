@@ -49,26 +49,26 @@ def variants(folder: Path, shared: Path) -> dict[str, Callable[[], Any]]:
     import onnxruntime
 
     manifest = bundle.verify(folder)
-    model = folder / manifest.runtimes["int8"]
+    model, served = manifest.runtimes["int8"], manifest.optimized["int8"].file
+    sha256 = manifest.files[served].sha256
+    with graph_cache.graph(folder / served, sha256, shared, optimized=True) as (packed, _):
+        assert packed.parent.parent == shared
 
-    def session(path: Path = model, threads: int = 1, **changed: Any) -> Any:
-        options = graph_cache.options(threads, ready=False)
+    def session(file: Path | str = model, threads: int = 1, optimized: bool = False, **changed: Any) -> Any:
+        options = graph_cache.options(threads, optimized=optimized)
         for name, value in changed.items():
             if name == "spinning":
                 options.add_session_config_entry("session.intra_op.allow_spinning", value)
             else:
                 setattr(options, name, value)
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(folder / file), options, providers=["CPUExecutionProvider"])
 
-    with graph_cache.graph(model, manifest.files[model.name].sha256, shared) as (graph, ready):
-        assert ready
     level, mode = onnxruntime.GraphOptimizationLevel, onnxruntime.ExecutionMode
     return {
-        "as served: int8, one thread, prepared weights": lambda: onnxruntime.InferenceSession(
-            str(graph), graph_cache.options(1, ready=True), providers=["CPUExecutionProvider"]
-        ),
+        "as served: int8, one thread, prepared weights": lambda: session(packed, optimized=True),
+        "weights of its own": lambda: session(served, optimized=True),
         "weights of its own, attention as exported": session,
-        "fp32": lambda: session(folder / manifest.runtimes["fp32"]),
+        "fp32": lambda: session(manifest.optimized["fp32"].file, optimized=True),
         "two threads that sleep when idle": lambda: session(threads=2),
         "two threads that spin (onnxruntime's default)": lambda: session(threads=2, spinning="1"),
         "graph optimisation: basic": lambda: session(graph_optimization_level=level.ORT_ENABLE_BASIC),

@@ -196,6 +196,13 @@ def test_a_candidate_that_was_not_evaluated_is_no_candidate() -> None:
         decide({"export": {}}, None, GateConfig())
 
 
+def test_the_plain_graph_must_agree_too() -> None:
+    export = {"int8": {"agreement": 0.999}, "int8_plain": {"agreement": 0.999}}
+    assert failed({**GOOD, "export": export}) == set()
+    for form in export:
+        assert failed({**GOOD, "export": {**export, form: {"agreement": 0.9}}}) == {"int8_agreement"}
+
+
 def test_int8_agreement_counts_at_the_bundles_threshold_alone() -> None:
     """An export of before the document named the threshold measured at 0.5."""
     at = {**GOOD, "threshold": 0.9}

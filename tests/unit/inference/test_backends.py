@@ -1,9 +1,8 @@
-"""Backends give the same scores, prepared weights are shared and never a stranger's, and a missing GPU is one
-clear line.
-"""
+"""Backends give the same scores, packed weights are shared safely, and a missing GPU is one clear line."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -33,9 +32,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with fp32, int8 and safetensors of one small transformer with large weights, so that texts
-    differ.
-    """
+    """A bundle of one small transformer, with large weights so that scores differ."""
     folder = tiny_bundle(tmp_path_factory.mktemp("backends") / "bundle")
     config = TrainConfig(model="scratch:transformer", layers=1, hidden=32, dataset="none", output="none")
     model = load.load(config, (folder / "tokenizer.json").read_bytes(), 32).eval()
@@ -45,8 +42,54 @@ def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     export.to_onnx(load.load_checkpoint(folder), folder / "model.fp32.onnx", 32)
     export.quantize(folder / "model.fp32.onnx", folder / "model.onnx")
-    bundle.seal(folder, **bundle.read_manifest(folder).model_dump(exclude={"files"}))
+    fields = bundle.read_manifest(folder).model_dump(exclude={"files"})
+    graphs = {name: export.optimize(folder, file) for name, file in fields["runtimes"].items()}
+    bundle.seal(folder, **fields | {"optimized": graphs})
     return folder
+
+
+def computed(folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The graphs that onnxruntime is given when each runtime is loaded."""
+    loaded = []
+    real = onnxruntime.InferenceSession
+
+    def session(path: str, *arguments: object, **options: object) -> object:
+        loaded.append(Path(path).name)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    for runtime in ("int8", "fp32"):
+        Scorer(folder, runtime=runtime)
+    return loaded
+
+
+def test_the_optimised_graph_is_computed(
+    transformer: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert computed(transformer, caplog, monkeypatch) == ["model.optimized.onnx", "model.fp32.optimized.onnx"]
+    assert not caplog.records
+
+
+def test_another_onnxruntime_computes_the_plain_graph(
+    transformer: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Scorer(transformer, runtime="fp32").score(TEXTS)
+    monkeypatch.setattr(onnxruntime, "__version__", "1.99.0")
+    assert computed(transformer, caplog, monkeypatch) == ["model.onnx", "model.fp32.onnx"]
+    assert "this is 1.99.0: model.onnx is loaded instead" in caplog.text
+    np.testing.assert_allclose(Scorer(transformer, runtime="fp32").score(TEXTS), expected, atol=1e-5)
+
+
+def test_a_bundle_of_an_earlier_release_is_computed_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_bundle(tmp_path / "bundle")
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["optimized"]
+    path.write_text(json.dumps(manifest))
+    assert computed(folder, caplog, monkeypatch) == ["model.onnx", "model.fp32.onnx"]
+    assert not caplog.records
 
 
 def test_torch_scores_as_the_exported_graph_does(transformer: Path) -> None:

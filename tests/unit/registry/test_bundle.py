@@ -164,6 +164,14 @@ def test_only_the_files_of_a_runtime_are_asked_for(folder: Path) -> None:
         bundle.verify(folder, manifest.needed("int8"))
 
 
+def test_a_runtime_reads_its_optimised_graph_and_the_plain_one(folder: Path) -> None:
+    (folder / "fast.onnx").write_bytes(b"graph")
+    manifest = bundle.amend(folder, optimized={"int8": {"file": "fast.onnx", "onnxruntime": "1.2.3"}})
+    assert manifest.needed("int8") == ["fast.onnx", "model.onnx", "tokenizer.json"]
+    (folder / "fast.onnx").write_bytes(b"other")
+    refused(folder, r"fast\.onnx: its SHA-256")
+
+
 def test_torn_or_missing_manifest(folder: Path) -> None:
     path = folder / "manifest.json"
     path.write_bytes(path.read_bytes()[:-20])
@@ -194,6 +202,8 @@ def test_a_name_that_leaves_the_folder(folder: Path, name: str) -> None:
         {"temperature": 0.0},
         {"default_runtime": "fp16"},
         {"runtimes": {"int8": "other.onnx"}},
+        {"optimized": {"int8": {"file": "other.onnx", "onnxruntime": "1.2.3"}}},
+        {"optimized": {"fp16": {"file": "model.onnx", "onnxruntime": "1.2.3"}}},
         {"files": {}},
     ],
 )

@@ -32,8 +32,9 @@ def test_a_form_agrees_at_the_bundles_threshold(tmp_path: Path, monkeypatch: pyt
     )
     monkeypatch.setattr(Scorer, "score", lambda self, texts: SERVED[[int(text.split()[1]) for text in texts]])
     model: Any = None
-    found, threshold = export.compare(model, folder, {"int8": "model.onnx"}, "int8", dataset, 1.0, 1)
+    scorers = {"int8": Scorer(folder, runtime="int8")}
+    measured, threshold = export.compare(model, scorers, "int8", dataset, 1.0, 1)
     assert threshold == metrics.best_threshold(LABELS, SERVED) == pytest.approx(0.905, abs=0.01)
-    assert found["threshold"] == threshold
-    assert found["int8"]["agreement"] == 7 / 8
-    assert found["int8"]["max_difference"] == pytest.approx(0.07)
+    assert measured["threshold"] == threshold
+    assert measured["int8"]["agreement"] == 7 / 8
+    assert measured["int8"]["max_difference"] == pytest.approx(0.07)

@@ -1,19 +1,18 @@
-"""Attention over headlines, in a graph that onnxruntime has optimised: the same function in fewer and cheaper
-steps.
+"""Rewrites attention in an exported graph: the same function, fewer and cheaper steps.
 
 An exporter writes attention as the framework computes it: a softmax, and copies that bring the heads forward
-and back again. Over a few dozen tokens those take a third of a model's time on a core, more than half of what
-its matrices take. Here
+and back again. For a few dozen tokens these take a third of a model's time on one core, more than half of
+what its matrix products take. `rewrite` replaces them:
 
-- a softmax becomes exp, a sum, and a division after the values are mixed. onnxruntime's softmax goes row by
-  row, and rows are 20 long. Scores are held within bounds that no softmax in float32 sees beyond: e**80 times
-  any number of tokens is finite, e**-85 is nothing beside a row's largest weight.
-- queries, keys and values are taken out of the projections by one gather each, which pads and splits at once;
-  the products read their heads where they lie, and one gather brings the mixed values back. Their indices are
-  computed once a run and serve every layer.
+- The softmax becomes exp, a sum, and a division after the values are mixed. onnxruntime's softmax works row
+  by row, and a row is about 20 long. Scores are clipped to bounds that do not change a softmax in float32:
+  e**80 times any number of tokens is finite, and e**-85 is nothing beside a row's largest weight.
+- Queries, keys and values are taken from the projections by one gather each, which pads and splits at once.
+  The products read the heads where they are, and one gather brings the mixed values back. The indices are
+  computed once per run and serve every layer.
 
-`rewrite` changes what it knows and leaves the rest. Who calls it compares the scores
-(`clickbait.inference.graph_cache`).
+The input is a graph that onnxruntime has optimised: the rewrite needs its FusedMatMul and Split nodes. What
+is not recognised stays as it is. `clickbait.training.export` compares the scores.
 """
 
 from __future__ import annotations
@@ -23,47 +22,47 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 
-from clickbait.inference import onnx_messages
-
-LOWEST, HIGHEST = -85.0, 80.0  # of a score: their exponentials are normal numbers of float32
-_MOVES = {"Reshape", "Split", "Squeeze", "Transpose"}
-_MINE = "attention."  # before every name that is made here
+LOWEST, HIGHEST = -85.0, 80.0  # bounds of a score: the exponentials are normal numbers of float32
+_COPIES = {"Reshape", "Split", "Squeeze", "Transpose"}
+_PREFIX = "attention."  # of every name that is added here
 _MASK = "attention_mask"
 _FUSED = "com.microsoft"  # the domain of FusedMatMul
 
 
-def rewrite(data: bytes) -> bytes | None:
-    """The model with its attention rewritten; None where it has none that is known."""
-    model = onnx_messages.model(data)
+def rewrite(model: onnx.ModelProto) -> bool:
+    """Rewrites the model's attention in place. Returns whether there was any that is recognised."""
     graph = _Graph(model.graph)
-    found = [node for node in graph.nodes if node.op_type == "Softmax"]
-    if not sum(graph.rewrite(softmax, number) for number, softmax in enumerate(found)):
-        return None
+    softmaxes = [node for node in graph.nodes if node.op_type == "Softmax"]
+    rewritten = [graph.rewrite(softmax, number) for number, softmax in enumerate(softmaxes)]
+    if not any(rewritten):
+        return False
     graph.close()
-    done: bytes = model.SerializeToString()
-    return done
+    return True
 
 
 @dataclass
 class _Heads:
-    """Where queries, keys or values come from: a part of a projection's columns, and padded by a gather."""
+    """Where queries, keys or values come from: columns of a projection, padded by a gather."""
 
     projection: str
     slots: str
-    """Which row of the projection stands at each place of the padded square, (batch x tokens)."""
+    """Row of the projection for each place of the padded square, (batch x tokens)."""
     part: int
+    """Which of the projection's `parts` equal blocks of columns."""
     parts: int
     heads: int
     width: int
-    """Of a head."""
+    """Columns of one head."""
 
 
 class _Graph:
     """A GraphProto that is being rewritten."""
 
-    def __init__(self, graph: Any) -> None:
+    def __init__(self, graph: onnx.GraphProto) -> None:
         self._graph = graph
         self.nodes = list(graph.node)
         self._producer = {output: node for node in self.nodes for output in node.output}
@@ -72,10 +71,10 @@ class _Graph:
             for name in node.input:
                 self._consumers[name].append(node)
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
-        self._indices: dict[str, None] = {}
+        self._shared: set[str] = set()  # outputs that all layers read
 
     def rewrite(self, softmax: Any, number: int) -> bool:
-        """One layer; whether it is of a form that is known."""
+        """Rewrites one layer. Returns whether it has the expected form."""
         scores = softmax.input[0]
         mix = self._only_consumer(softmax)
         if (
@@ -85,7 +84,7 @@ class _Graph:
             or _attribute(softmax, "axis", -1) != -1
         ):
             return False
-        name = f"{_MINE}{number}."
+        name = f"{_PREFIX}{number}."
         values, mixed = mix.input[1], mix.output[0]
         product: dict[str, Any] = {"kind": "MatMul"}
         heads = self._heads(values)
@@ -112,11 +111,9 @@ class _Graph:
         return True
 
     def close(self) -> None:
-        """Puts the nodes in an order in which each has its inputs, without those whose outputs nobody reads
-        any more.
-        """
+        """Writes the nodes back: sorted so that inputs come first, without nodes that are not read."""
         needed = self._needed()
-        ready = {"", *self._constants, *(each.name for each in self._graph.input)}
+        ready = {"", *self._constants, *(value.name for value in self._graph.input)}
         waiting, ordered = [node for node in self.nodes if needed & {*node.output}], []
         while waiting:
             later = []
@@ -126,26 +123,24 @@ class _Graph:
                     ready.update(node.output)
                 else:
                     later.append(node)
-            assert len(later) < len(waiting), "the graph has a circle"
+            assert len(later) < len(waiting), "the graph has a cycle"
             waiting = later
         del self._graph.node[:], self._graph.value_info[:]
         self._graph.node.extend(ordered)
 
     def _needed(self) -> set[str]:
-        """Every name that leads to what the graph gives."""
+        """The names of all values that the outputs depend on."""
         producer = {output: node for node in self.nodes for output in node.output}
-        open_, seen = [each.name for each in self._graph.output], set()
-        while open_:
-            name = open_.pop()
+        pending, seen = [value.name for value in self._graph.output], set()
+        while pending:
+            name = pending.pop()
             if name not in seen:
                 seen.add(name)
-                open_ += producer[name].input if name in producer else ()
+                pending += producer[name].input if name in producer else ()
         return seen
 
     def _gather_scores(self, scores: str, values: _Heads, name: str) -> bool:
-        """Queries times keys, each from its gather; False where they do not come from the values'
-        projection.
-        """
+        """Rewrites queries times keys. False where they do not come from the values' projection."""
         bias = self._producer.get(scores)
         product = self._producer.get(bias.input[0]) if bias is not None and bias.op_type == "Add" else None
         if (
@@ -161,20 +156,20 @@ class _Graph:
         query = self._take(queries, f"{name}queries") if queries is not None else product.input[0]
         self._drop(product)
         key = self._take(keys, f"{name}keys")
-        ways = {
+        attributes = {
             "transBatchA": int(queries is not None),
             "transBatchB": 1,
             "transB": 1,
             "alpha": float(_attribute(product, "alpha", 1.0)),
         }
-        self._add("FusedMatMul", [query, key], product.output[0], domain=_FUSED, **ways)
+        self._add("FusedMatMul", [query, key], product.output[0], domain=_FUSED, **attributes)
         return True
 
     def _heads(self, name: str) -> _Heads | None:
-        """Follows copies back to the gather that pads a projection."""
+        """Follows copies back to the gather that pads a projection. None where there is none."""
         shape: list[int] | None = None
         part = parts = 0
-        while (node := self._producer.get(name)) is not None and node.op_type in _MOVES:
+        while (node := self._producer.get(name)) is not None and node.op_type in _COPIES:
             if node.op_type == "Split":
                 part, parts = list(node.output).index(name), len(node.output)
             elif node.op_type == "Reshape" and parts and shape is None:
@@ -189,37 +184,32 @@ class _Graph:
         return _Heads(projection, slots, part, parts, shape[1], width // (parts * shape[1]))
 
     def _width(self, projection: str) -> int:
-        """Columns of a product with a matrix, by that or by what is added to it; 0 where it is not one."""
-        made = self._producer.get(projection)
-        for tensor in map(self._constants.get, made.input if made is not None else ()):
+        """Columns of a matrix product, by its constant matrix or bias; 0 where it has neither."""
+        node = self._producer.get(projection)
+        for tensor in map(self._constants.get, node.input if node is not None else ()):
             if tensor is not None and len(tensor.dims) in (1, 2):
-                return int(tensor.dims[0 if _attribute(made, "transB", 0) else -1])
+                return int(tensor.dims[0 if _attribute(node, "transB", 0) else -1])
         return 0
 
     def _fixed(self, name: str) -> list[int] | None:
-        """Of a shape (batch, tokens, parts, heads, -1), put together in the graph: parts and heads."""
-        made = self._producer.get(name)
-        if made is None or made.op_type != "Concat" or len(made.input) != 5:
+        """[parts, heads] of a shape (batch, tokens, parts, heads, -1) that the graph concatenates."""
+        node = self._producer.get(name)
+        if node is None or node.op_type != "Concat" or len(node.input) != 5:
             return None
-        found = [
-            onnx_messages.integers(tensor)
-            for tensor in map(self._constants.get, made.input[2:])
-            if tensor is not None
-        ]
-        return (
-            [found[0][0], found[1][0]]
-            if len(found) == 3 and found[0] and found[1] and found[2] == [-1]
-            else None
-        )
+        tensors = [self._constants[name] for name in node.input[2:] if name in self._constants]
+        sizes = [numpy_helper.to_array(tensor).tolist() for tensor in tensors]
+        if len(sizes) != 3 or [len(size) for size in sizes] != [1, 1, 1] or sizes[2] != [-1]:
+            return None
+        return [sizes[0][0], sizes[1][0]]
 
     def _take(self, heads: _Heads, output: str) -> str:
-        """(real tokens, parts x heads x width) to (tokens, batch, heads, width), of one part: whole rows are
-        copied, none a head's alone.
+        """Adds a gather of one part: (real tokens, parts x heads x width) to (tokens, batch, heads, width).
 
-        FusedMatMul reads it as (batch, heads, tokens, width) where `transBatch` says so.
+        It copies whole rows, not the rows of each head. FusedMatMul reads the result as (batch, heads,
+        tokens, width) where `transBatch` says so.
         """
         whole = heads.heads * heads.width
-        rows = f"{_MINE}parts.{heads.projection}"
+        rows = f"{_PREFIX}parts.{heads.projection}"
         self._add_once(
             "Reshape", [heads.projection, self._constant(f"width.{whole}", np.array([-1, whole]))], rows
         )
@@ -240,50 +230,51 @@ class _Graph:
     def _slots(self, slots: str) -> str:
         """The slots as (tokens, batch)."""
         self._sizes()
-        self._add_once("Concat", [f"{_MINE}batch", f"{_MINE}tokens"], f"{_MINE}square", axis=0)
-        self._add_once("Reshape", [slots, f"{_MINE}square"], f"{_MINE}square.{slots}")
-        self._add_once("Transpose", [f"{_MINE}square.{slots}"], f"{_MINE}slots.{slots}")
-        return f"{_MINE}slots.{slots}"
+        self._add_once("Concat", [f"{_PREFIX}batch", f"{_PREFIX}tokens"], f"{_PREFIX}square", axis=0)
+        self._add_once("Reshape", [slots, f"{_PREFIX}square"], f"{_PREFIX}square.{slots}")
+        self._add_once("Transpose", [f"{_PREFIX}square.{slots}"], f"{_PREFIX}slots.{slots}")
+        return f"{_PREFIX}slots.{slots}"
 
     def _sizes(self) -> None:
-        self._add_once("Shape", [_MASK], f"{_MINE}batch", start=0, end=1)
-        self._add_once("Shape", [_MASK], f"{_MINE}tokens", start=1, end=2)
+        self._add_once("Shape", [_MASK], f"{_PREFIX}batch", start=0, end=1)
+        self._add_once("Shape", [_MASK], f"{_PREFIX}tokens", start=1, end=2)
 
     def _way_back(self, mix: Any) -> tuple[str, str] | None:
-        """Of copies that bring the mixed values into rows again: which rows are real, and the name of the
-        last. None for others.
+        """The copies that bring the mixed values into rows again: the real rows, and the last output.
+
+        None where the nodes are others.
         """
         node = mix
         for kind in ("Transpose", "Reshape", "Gather"):
-            found = self._only_consumer(node)
-            if found is None or found.op_type != kind:
+            consumer = self._only_consumer(node)
+            if consumer is None or consumer.op_type != kind:
                 return None
-            node = found
+            node = consumer
         return node.input[1], node.output[0]
 
     def _bring_back(self, mixed: str, back: tuple[str, str], heads: _Heads, name: str) -> None:
-        """(batch, heads, tokens, width) to (real tokens, heads x width)."""
+        """Adds a gather: (batch, heads, tokens, width) to (real tokens, heads x width)."""
         rows, output = back
         self._sizes()
-        tokens, index = f"{_MINE}tokens", f"{_MINE}back.{rows}.{heads.heads}"
+        tokens, index = f"{_PREFIX}tokens", f"{_PREFIX}back.{rows}.{heads.heads}"
         # A token at batch x tokens + token of the square is, head by head, at (batch x heads + head) x tokens
         # + token.
-        one, count = (
+        axis, count = (
             self._constant("one", np.array([1])),
             self._constant(f"heads.{heads.heads}", np.array(heads.heads)),
         )
-        each = self._constant(f"each.{heads.heads}", np.arange(heads.heads).reshape(1, -1))
-        for kind, inputs, made in (
+        numbers = self._constant(f"each.{heads.heads}", np.arange(heads.heads).reshape(1, -1))
+        for kind, inputs, step in (
             ("Div", [rows, tokens], "batch"),
             ("Mul", [f"{index}.batch", tokens], "start"),
             ("Sub", [rows, f"{index}.start"], "token"),
             ("Mul", [f"{index}.start", count], "block"),
             ("Add", [f"{index}.block", f"{index}.token"], "first"),
-            ("Unsqueeze", [f"{index}.first", one], "column"),
-            ("Mul", [each, tokens], "head"),
+            ("Unsqueeze", [f"{index}.first", axis], "column"),
+            ("Mul", [numbers, tokens], "head"),
             ("Add", [f"{index}.column", f"{index}.head"], "all"),
         ):
-            self._add_once(kind, inputs, f"{index}.{made}")
+            self._add_once(kind, inputs, f"{index}.{step}")
         width = self._constant(f"width.{heads.width}", np.array([-1, heads.width]))
         whole = self._constant(
             f"width.{heads.heads * heads.width}", np.array([-1, heads.heads * heads.width])
@@ -294,28 +285,29 @@ class _Graph:
         self._add("Reshape", [f"{name}real", whole], output)
 
     def _only_consumer(self, node: Any) -> Any | None:
-        found = self._consumers[node.output[0]]
-        return found[0] if len(found) == 1 else None
+        consumers = self._consumers[node.output[0]]
+        return consumers[0] if len(consumers) == 1 else None
 
     def _constant(self, name: str, values: NDArray[Any] | np.float32) -> str:
-        name = f"{_MINE}{name}"
+        name = f"{_PREFIX}{name}"
         if name not in self._constants:
-            self._constants[name] = onnx_messages.tensor(name, np.asarray(values))
+            self._constants[name] = numpy_helper.from_array(np.asarray(values), name)
             self._graph.initializer.append(self._constants[name])
         return name
 
-    def _add(self, kind: str, inputs: list[str], output: str, **more: Any) -> None:
-        self.nodes.append(onnx_messages.node(kind, inputs, output, **more))
+    def _add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
 
-    def _add_once(self, kind: str, inputs: list[str], output: str, **more: Any) -> None:
-        if output not in self._indices:
-            self._indices[output] = None
-            self._add(kind, inputs, output, **more)
+    def _add_once(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
+        if output not in self._shared:
+            self._shared.add(output)
+            self._add(kind, inputs, output, **attributes)
 
     def _drop(self, *nodes: Any) -> None:
         for node in nodes:
-            self.nodes = [one for one in self.nodes if one is not node]
+            self.nodes = [other for other in self.nodes if other is not node]
 
 
-def _attribute(node: Any, name: str, default: float) -> float:
-    return next((one.f if one.type == 1 else one.i for one in node.attribute if one.name == name), default)
+def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:
+    values = (helper.get_attribute_value(item) for item in node.attribute if item.name == name)
+    return next(values, default)
