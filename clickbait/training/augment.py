@@ -1,5 +1,4 @@
-"""The same headline written otherwise: what a verdict must not lean on. Robustness as training, where
-`metrics` has it as a check.
+"""Random rewrites of a headline that must not change its verdict, for training a robust model.
 
 Each change keeps what the headline says: its case, the punctuation at its end and its quotes, its numbers'
 values, its blanks, the name of the outlet that ran it. Pure functions of a text and a random generator.

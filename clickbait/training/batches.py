@@ -88,8 +88,8 @@ class Rewriter:
     """Writes a share of the headlines otherwise, anew each epoch (`clickbait.training.augment`), and
     tokenizes them again.
 
-    What a headline becomes hangs on seed, epoch and row alone: the same for any number of workers, and after
-    a resumption.
+    The result depends only on seed, epoch and row. It is the same for any number of workers and after a
+    resume.
     """
 
     def __init__(self, texts: pa.ChunkedArray, tokenizer: Tokenizer, share: float, seed: int) -> None:

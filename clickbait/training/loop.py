@@ -60,7 +60,7 @@ class Place:
 
 
 class Bar(Protocol):
-    """What a progress bar has to do."""
+    """The methods of a progress bar that the loop uses."""
 
     def update(self, n: int = 1) -> Any: ...
     def close(self) -> Any: ...
@@ -170,9 +170,7 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the hardware computes in bf16 (avx512_bf16, AMX, Arm bf16 or Ampere and later), not only stores
-    it.
-    """
+    """Whether the hardware computes in bf16 (avx512_bf16, AMX, Arm bf16, or Ampere and later)."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able = torch.cpu.get_capabilities()
@@ -370,9 +368,7 @@ class Loop:
             )
 
     def _close_epoch(self) -> dict[str, float]:
-        """Evaluates, notes the epoch in the history, writes the checkpoint and, where it is the best, says
-        so.
-        """
+        """Evaluates, adds the epoch to the history and writes a checkpoint."""
         state = self.state
         entry = {
             "epoch": float(state.epoch + 1),
@@ -455,9 +451,7 @@ class Loop:
         return checkpoint.state
 
     def _load_newest(self) -> Checkpoint | None:
-        """Loads the newest checkpoint whose bytes are as they were written; one that has changed is told of
-        and deleted.
-        """
+        """Loads the newest intact checkpoint. A changed one is deleted, with a warning."""
         for name in reversed(self.run.complete()):
             try:
                 checkpoint = self.run.checkpoint(name)

@@ -1,5 +1,4 @@
-"""A run's folder at a storage URI: checkpoints that are whole or not there, and a note of the best. One
-process writes at a time.
+"""A run's folder at a storage URI: complete checkpoints and a note of the best. It has one writer at a time.
 
     <run>/run.json                          the configuration and the dataset's fingerprint
           lease.json                        who may write (`clickbait.storage.lease`)
@@ -50,7 +49,7 @@ SELECTED_BY = "val_calibrated_log_loss"
 
 
 class State(BaseModel):
-    """Where a run stands: all that the next step hangs on beside weights, optimizer and RNG."""
+    """The progress of a run: all that the next step depends on besides weights, optimizer and RNG."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -77,8 +76,7 @@ class Checkpoint:
 
 
 class Run:
-    """A run's folder. Reading needs nothing; who writes enters `hold` first, so that there is one writer at a
-    time.
+    """A run's folder. A writer must enter `hold` first, so that there is one writer at a time.
 
     Raises:
         DataError: the folder holds another run (its configuration or its dataset differ).
@@ -91,8 +89,7 @@ class Run:
 
     @contextlib.contextmanager
     def hold(self, driver: str | None = None) -> Iterator[None]:
-        """Nobody else writes while the block lasts; a write after the lease was lost raises LeaseLost and
-        writes nothing.
+        """Holds the run's lease inside the block. If the lease is lost, a write raises LeaseLost.
 
         Args:
             driver: the command that this process works for: another process of the same command takes the
@@ -190,9 +187,7 @@ class Run:
         return None if found is None else str(found["checkpoint"])
 
     def prune(self, keep: int) -> None:
-        """Deletes all checkpoints but the best and the newest `keep`, and what is left of half-written
-        ones.
-        """
+        """Deletes incomplete checkpoints, and all others except the best and the newest `keep`."""
         names = self.complete()
         self.discard(set(names[:-keep]) - {self.best()})
         kept = set(self.complete())

@@ -113,7 +113,7 @@ class Tracker:
             tracker._quietly(lambda: tracker._run and tracker._run.finish())
 
     def _quietly(self, call: Callable[[], Any]) -> Any:
-        """What `call` gives; whatever W&B raises in it is a warning, and the end of the tracking."""
+        """Returns `call()`. An error of W&B becomes a warning and ends the tracking of this run."""
         try:
             return call()
         except Exception as error:  # wandb's own, its service's, its HTTP client's
@@ -136,7 +136,7 @@ class Tracker:
 
 
 def _begin(config: TrainConfig, dataset: Dataset, folder: Path, group: str | None) -> Any:
-    """A W&B run, online where that is wanted and W&B answers."""
+    """Starts a W&B run: online if it should be online and W&B answers, else offline."""
     telemetry.off()
     import wandb  # seconds to import, and only rank 0 wants it
 
