@@ -76,7 +76,7 @@ def test_serve_run_has_the_variables_before_it_starts_ray(
         monkeypatch.setenv(name, "")  # so that monkeypatch restores it
         monkeypatch.delenv(name)
     monkeypatch.setattr(haproxy, "there", lambda: True)
-    monkeypatch.setattr(app.environment, "ready_for_ray", lambda: None)
+    monkeypatch.setattr(app.environment, "prepare_for_ray", lambda: None)
     with click.Context(click.Command("run")):
         app.build({"registry": str(tmp_path / "registry"), "timeout_s": "12.5"})
     assert {name for name in names if name in os.environ} == set(names)
