@@ -12,6 +12,7 @@ import pytest
 
 from clickbait.evaluation import metrics
 from clickbait.inference.scorer import Scorer
+from clickbait.registry import bundle
 from clickbait.training import export
 from tests.tiny import tiny_bundle
 
@@ -38,3 +39,22 @@ def test_a_form_agrees_at_the_bundles_threshold(tmp_path: Path, monkeypatch: pyt
     assert measured["threshold"] == threshold
     assert measured["int8"]["agreement"] == 7 / 8
     assert measured["int8"]["max_difference"] == pytest.approx(0.07)
+
+
+def test_an_optimised_fp32_graph_that_is_another_function_is_removed(tmp_path: Path) -> None:
+    folder = tiny_bundle(tmp_path / "bundle")
+    graphs = {
+        name: export.optimize(folder, file)
+        for name, file in (("int8", "model.onnx"), ("fp32", "model.fp32.onnx"))
+    }
+    bundle.amend(folder, optimized=graphs)
+    right, wrong = {"agreement": 1.0, "max_difference": 1e-6}, {"agreement": 0.9, "max_difference": 0.3}
+    measured = {"fp32": right, "fp32_plain": right, "int8": wrong, "int8_plain": wrong}
+    export.drop_wrong_graph(folder, measured)
+    assert set(bundle.verify(folder).optimized) == {"int8", "fp32"}
+    measured["fp32"] = wrong
+    export.drop_wrong_graph(folder, measured)
+    assert set(bundle.verify(folder).optimized) == {"int8"}
+    assert measured["fp32"] == right
+    assert not (folder / graphs["fp32"].file).exists()
+    assert Scorer(folder, runtime="fp32").score(["you won believe"])[0] > 0.5
