@@ -133,7 +133,10 @@ class PartScorer:
         try:
             self._scorer = load(config)
             if output.fingerprint(self._scorer.manifest) != fingerprint:
-                self._wrong = f"{config.bundle}: was replaced while it was at work: give the scores of the new one another --output"
+                self._wrong = (
+                    f"{config.bundle}: was replaced while it was at work: give the scores of the new one "
+                    f"another --output"
+                )
         except ClickbaitError as error:
             self._wrong = str(error)
         # what is loaded stays: Ray's and pandas' modules need not be looked through at each collection

@@ -220,7 +220,10 @@ def _document(driver: str) -> Holder:
 def _machine() -> str:
     """This boot of this machine, and this process namespace: a container's process ids are its own."""
     try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+        return (
+            f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} "
+            f"{os.readlink('/proc/self/ns/pid')}"
+        )
     except OSError:
         return ""
 

@@ -64,7 +64,9 @@ def references(documents: Sequence[Document], platform: Sequence[Document]) -> I
     for document in documents:
         where = f"{document['kind']}/{document['metadata']['name']}"
         if document["kind"] == "Secret":
-            yield f"{where}: a secret in a manifest ends in a repository: it is made with kubectl create secret"
+            yield (
+                f"{where}: a secret in a manifest ends in a repository: it is made with kubectl create secret"
+            )
         for path, template in pod_templates(document):
             account = template["spec"].get("serviceAccountName")
             if account and ("ServiceAccount", account) not in there:
@@ -94,7 +96,10 @@ def images(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str
             if name.startswith("clickbait-"):
                 tags.update(tag)
                 if targets is not None and name.removeprefix("clickbait-") not in targets:
-                    yield f"{document['kind']}/{document['metadata']['name']}: {path}.image: the Dockerfile has no target {name[10:]}"
+                    yield (
+                        f"{document['kind']}/{document['metadata']['name']}: {path}.image: the Dockerfile "
+                        f"has no target {name[10:]}"
+                    )
     if len(tags) > 1:
         yield f"images: {len(tags)} tags in one build: {', '.join(sorted(tags))}"
 
@@ -142,7 +147,10 @@ def services(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[s
     for document in documents:
         target = document.get("spec", {}).get("targetRef", {})
         if target.get("kind") == "Service" and target.get("name") not in there:
-            yield f"{document['kind']}/{document['metadata']['name']}: targets the Service {target.get('name')}, which nobody makes"
+            yield (
+                f"{document['kind']}/{document['metadata']['name']}: targets the Service "
+                f"{target.get('name')}, which nobody makes"
+            )
 
 
 def selectors(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]:
@@ -223,13 +231,19 @@ def serving(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[st
                 "serve"
             )
             if port != config.get("http_options", {}).get("port"):
-                yield f"RayService: {path}.ports: serve is {port}, serveConfigV2 has {config.get('http_options', {}).get('port')}"
+                yield (
+                    f"RayService: {path}.ports: serve is {port}, serveConfigV2 has "
+                    f"{config.get('http_options', {}).get('port')}"
+                )
             given = {one["name"]: one.get("value") for one in container.get("env", [])}
             for name, value in (
                 ENVIRONMENT | {BINARY: f"/app/{LAUNCHER.relative_to(ROOT).as_posix()}"}
             ).items():
                 if given.get(name) != value:
-                    yield f"RayService: {path}.env.{name}: {given.get(name)}, serve/on_ray/haproxy.py has {value}"
+                    yield (
+                        f"RayService: {path}.env.{name}: {given.get(name)}, serve/on_ray/haproxy.py has "
+                        f"{value}"
+                    )
         cores = [
             sum(
                 int(group.get("rayStartParams", {}).get("num-cpus", 0)) * group[bound]
@@ -242,12 +256,18 @@ def serving(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[st
                 scaling = deployment.get("autoscaling_config", {})
                 for name, room in zip(("min_replicas", "max_replicas"), cores, strict=True):
                     if scaling.get(name, 0) > room:
-                        yield f"RayService: {deployment['name']}.{name}: {scaling[name]} replicas, {room} cores for them in the groups"
+                        yield (
+                            f"RayService: {deployment['name']}.{name}: {scaling[name]} replicas, {room} "
+                            f"cores for them in the groups"
+                        )
     for document in documents:
         if document["kind"] == "HealthCheckPolicy":
             check = document["spec"]["default"]["config"].get("httpHealthCheck", {})
             if check.get("port") != SERVE_PORT:
-                yield f"HealthCheckPolicy/{document['metadata']['name']}: asks port {check.get('port')}, Serve has {SERVE_PORT}"
+                yield (
+                    f"HealthCheckPolicy/{document['metadata']['name']}: asks port {check.get('port')}, Serve "
+                    f"has {SERVE_PORT}"
+                )
 
 
 def files(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]:
@@ -273,7 +293,10 @@ def files(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]
             if module_file(module) is None:
                 yield f"{where}: {module}: no such module"
         if document["kind"] in RAY_KINDS and cluster_spec(document).get("rayVersion") != version:
-            yield f"{where}: rayVersion: {cluster_spec(document).get('rayVersion')}, pyproject.toml has {version}"
+            yield (
+                f"{where}: rayVersion: {cluster_spec(document).get('rayVersion')}, pyproject.toml has "
+                f"{version}"
+            )
 
 
 def terraform(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[str]:
@@ -300,7 +323,10 @@ def terraform(documents: Sequence[Document], _: Sequence[Document]) -> Iterator[
         peers = [peer for rule in document["spec"].get("ingress", []) for peer in rule.get("from", [])]
         blocks = {peer["ipBlock"]["cidr"] for peer in peers if "ipBlock" in peer}
         if blocks and not set(proxies) <= blocks:
-            yield f"{where}: the proxy-only subnet of cluster/terraform is {', '.join(proxies)}, not among {', '.join(sorted(blocks))}"
+            yield (
+                f"{where}: the proxy-only subnet of cluster/terraform is {', '.join(proxies)}, not among "
+                f"{', '.join(sorted(blocks))}"
+            )
         for peer in peers:
             space = (
                 peer.get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name")

@@ -39,7 +39,10 @@ def names(document: Document) -> Iterator[str]:
     """Lengths and letters that the operator refuses, and names that it gives itself."""
     kind, name = document["kind"], document["metadata"].get("name", "")
     if kind in NAME_LIMIT and (len(name) > NAME_LIMIT[kind] or not _DNS.fullmatch(name)):
-        yield f"metadata.name: {name}: KubeRay takes {NAME_LIMIT[kind]} characters of a-z, 0-9 and hyphens, from a letter on"
+        yield (
+            f"metadata.name: {name}: KubeRay takes {NAME_LIMIT[kind]} characters of a-z, 0-9 and hyphens, "
+            f"from a letter on"
+        )
     if OPERATORS_OWN.get(kind) == name:
         yield f"metadata.name: {name} is the one that KubeRay makes and owns: leave it to the operator"
     if kind in RAY_KINDS and "name" in cluster_spec(document).get("headGroupSpec", {}).get(
@@ -56,7 +59,10 @@ def placeholders(document: Document) -> Iterator[str]:
         image = container.get("image", "")
         _, colon, tag = image.rpartition("/")[2].partition(":")
         if not colon or tag in ("", "latest"):
-            yield f"{path}.image: {image or '(none)'} has no tag of its own: set one under images: in the overlay, or --tag"
+            yield (
+                f"{path}.image: {image or '(none)'} has no tag of its own: set one under images: in the "
+                f"overlay, or --tag"
+            )
 
 
 def head(document: Document) -> Iterator[str]:
@@ -65,12 +71,18 @@ def head(document: Document) -> Iterator[str]:
         return
     spec = cluster_spec(document)
     if spec.get("headGroupSpec", {}).get("rayStartParams", {}).get("num-cpus") != "0":
-        yield 'headGroupSpec.rayStartParams.num-cpus: is not "0": replicas and tasks would take the core of what steers them'
+        yield (
+            'headGroupSpec.rayStartParams.num-cpus: is not "0": replicas and tasks would take the core of '
+            "what steers them"
+        )
     auth = spec.get("authOptions", {})
     if auth.get("mode") != "token":
         yield "authOptions.mode: is not token: whoever reaches the dashboard could run any code"
     if auth.get("enableK8sTokenAuth"):
-        yield f"authOptions.enableK8sTokenAuth: KubeRay 1.7.0 refuses it for a {document['kind']}: mode: token alone"
+        yield (
+            f"authOptions.enableK8sTokenAuth: KubeRay 1.7.0 refuses it for a {document['kind']}: mode: token "
+            f"alone"
+        )
     if auth.get("mode") == "token" and not spec.get("rayVersion"):
         yield "rayVersion: KubeRay asks for it (2.52.0 or later) where authOptions.mode is token"
     options = spec.get("autoscalerOptions", {})
@@ -78,13 +90,22 @@ def head(document: Document) -> Iterator[str]:
         yield "autoscalerOptions.version: is not v2"
     for path, template in pod_templates(spec):
         if options.get("version") == "v2" and template["spec"].get("restartPolicy", "Never") != "Never":
-            yield f"{path}.spec.restartPolicy: {template['spec']['restartPolicy']}: the autoscaler of version 2 wants Never, or nothing"
+            yield (
+                f"{path}.spec.restartPolicy: {template['spec']['restartPolicy']}: the autoscaler of version "
+                f"2 wants Never, or nothing"
+            )
     for group in spec.get("workerGroupSpecs", []):
         low, high = group.get("minReplicas"), group.get("maxReplicas")
         if low is None or high is None or not low <= group.get("replicas", low) <= high:
-            yield f"workerGroupSpecs.{group.get('groupName')}: minReplicas <= replicas <= maxReplicas, all given, is needed"
+            yield (
+                f"workerGroupSpecs.{group.get('groupName')}: minReplicas <= replicas <= maxReplicas, all "
+                f"given, is needed"
+            )
     if "redis-password" in str(spec.get("headGroupSpec", {}).get("rayStartParams", {})):
-        yield "headGroupSpec.rayStartParams.redis-password: gcsFaultToleranceOptions.redisPassword is where it belongs"
+        yield (
+            "headGroupSpec.rayStartParams.redis-password: gcsFaultToleranceOptions.redisPassword is where it "
+            "belongs"
+        )
 
 
 def service(document: Document) -> Iterator[str]:
@@ -94,14 +115,23 @@ def service(document: Document) -> Iterator[str]:
     spec, cluster = document["spec"], cluster_spec(document)
     strategy = spec.get("upgradeStrategy", {})
     if strategy.get("type") not in ("NewCluster", "NewClusterWithIncrementalUpgrade", "None"):
-        yield f"spec.upgradeStrategy.type: {strategy.get('type')} is none of NewCluster, NewClusterWithIncrementalUpgrade, None"
+        yield (
+            f"spec.upgradeStrategy.type: {strategy.get('type')} is none of NewCluster, "
+            f"NewClusterWithIncrementalUpgrade, None"
+        )
     if strategy.get("type") == "NewClusterWithIncrementalUpgrade":
         options = strategy.get("clusterUpgradeOptions", {})
         surge, step = options.get("maxSurgePercent", 100), options.get("stepSizePercent", 0)
         if not 0 < step <= surge <= 100:
-            yield f"spec.upgradeStrategy.clusterUpgradeOptions: 0 < stepSizePercent {step} <= maxSurgePercent {surge} <= 100 does not hold"
+            yield (
+                f"spec.upgradeStrategy.clusterUpgradeOptions: 0 < stepSizePercent {step} <= maxSurgePercent "
+                f"{surge} <= 100 does not hold"
+            )
         if options.get("intervalSeconds", 0) <= 0 or not options.get("gatewayClassName"):
-            yield "spec.upgradeStrategy.clusterUpgradeOptions: intervalSeconds above 0 and gatewayClassName are needed"
+            yield (
+                "spec.upgradeStrategy.clusterUpgradeOptions: intervalSeconds above 0 and gatewayClassName "
+                "are needed"
+            )
         if not cluster.get("enableInTreeAutoscaling"):
             yield "enableInTreeAutoscaling: an incremental upgrade needs the autoscaler"
     fault_tolerance = cluster.get("gcsFaultToleranceOptions", {})
@@ -120,11 +150,20 @@ def service(document: Document) -> Iterator[str]:
         )
         grace = template.get("terminationGracePeriodSeconds", 30)
         if pause <= 0:
-            yield f"{group['groupName']}: no preStop sleep: load balancers send requests on to a pod that is going"
+            yield (
+                f"{group['groupName']}: no preStop sleep: load balancers send requests on to a pod that is "
+                f"going"
+            )
         if grace <= pause + DRAIN_S:
-            yield f"{group['groupName']}: terminationGracePeriodSeconds {grace}: not above preStop's {pause} and the drain's {DRAIN_S}"
+            yield (
+                f"{group['groupName']}: terminationGracePeriodSeconds {grace}: not above preStop's {pause} "
+                f"and the drain's {DRAIN_S}"
+            )
         if not template.get("topologySpreadConstraints"):
-            yield f"{group['groupName']}: no topologySpreadConstraints: one machine could take all replicas with it"
+            yield (
+                f"{group['groupName']}: no topologySpreadConstraints: one machine could take all replicas "
+                f"with it"
+            )
 
 
 def job(document: Document) -> Iterator[str]:
@@ -134,11 +173,17 @@ def job(document: Document) -> Iterator[str]:
     spec = document["spec"]
     shutdown = spec.get("shutdownAfterJobFinishes", False)
     if spec.get("deletionStrategy"):
-        yield "spec.deletionStrategy: its rules see neither a stopped job nor every deadline: shutdownAfterJobFinishes: true instead"
+        yield (
+            "spec.deletionStrategy: its rules see neither a stopped job nor every deadline: "
+            "shutdownAfterJobFinishes: true instead"
+        )
     if not shutdown:
         yield "spec.shutdownAfterJobFinishes: is not true: the cluster of a finished job would stay, and cost"
     if spec.get("ttlSecondsAfterFinished", 0) > MAX_IDLE_S:
-        yield f"spec.ttlSecondsAfterFinished: above {MAX_IDLE_S}: a finished job's cluster would stay that long, and cost"
+        yield (
+            f"spec.ttlSecondsAfterFinished: above {MAX_IDLE_S}: a finished job's cluster would stay that "
+            f"long, and cost"
+        )
     if not spec.get("activeDeadlineSeconds"):
         yield "spec.activeDeadlineSeconds: none: a job that hangs would keep its machines for ever"
     if spec.get("backoffLimit", 0) < 1:
@@ -205,7 +250,10 @@ def _container(path: str, container: Document) -> Iterator[str]:
     if not {"cpu", "memory"} <= limits.keys():
         yield f"{path}.resources.limits: cpu and memory are needed"
     elif limits != requests:
-        yield f"{path}.resources: requests are not the limits: Ray plans with the limits, and the machine would be overbooked"
+        yield (
+            f"{path}.resources: requests are not the limits: Ray plans with the limits, and the machine "
+            f"would be overbooked"
+        )
     if container.get("name") in ("ray-head", "ray-worker", "redis"):
         for probe in ("readinessProbe", "livenessProbe"):
             if probe not in container:
@@ -236,7 +284,10 @@ def autoscaler(document: Document) -> Iterator[str]:
         yield from _container("autoscalerOptions", options)
         script = " ".join(options.get("args", []))
         if "trap" not in script or "while" not in script:
-            yield "autoscalerOptions.args: no shell that passes SIGTERM on and starts an autoscaler again that exited"
+            yield (
+                "autoscalerOptions.args: no shell that passes SIGTERM on and starts an autoscaler again that "
+                "exited"
+            )
 
 
 def budgets(document: Document) -> Iterator[str]:

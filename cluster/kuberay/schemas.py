@@ -265,6 +265,8 @@ def _shaped(value: Any, shape: Any, path: str) -> Iterator[str]:
             yield from _shaped(inner, shape[0], f"{path}.{index}")
     elif isinstance(shape, tuple):
         if value not in shape and type(value) not in shape:
-            yield f"{path}: {value} is none of {', '.join(str(getattr(one, '__name__', one)) for one in shape)}"
+            yield (
+                f"{path}: {value} is none of {', '.join(str(getattr(one, '__name__', one)) for one in shape)}"
+            )
     elif type(value) is not shape:
         yield f"{path}: {value} is no {shape.__name__}"

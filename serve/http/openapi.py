@@ -217,7 +217,10 @@ def _infer_post(
     operation["parameters"] += [
         {"name": one, "in": "path", "required": True, "schema": {"type": "string"}} for one in in_path
     ]
-    length = "Where tensors are bytes behind the JSON: the JSON's length; the content type is then application/octet-stream."
+    length = (
+        "Where tensors are bytes behind the JSON: the JSON's length; the content type is then "
+        "application/octet-stream."
+    )
     operation["parameters"].append(
         {
             "name": "inference-header-content-length",

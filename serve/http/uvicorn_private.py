@@ -258,7 +258,10 @@ class Protocol(HttpToolsProtocol):
             return
         request_id = next(_ids)
         body = orjson.dumps({"error": told, "error_type": kind, "request_id": request_id.decode()})
-        headers = b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\nconnection: close\r\n\r\n"
+        headers = (
+            b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\nconnection: "
+            b"close\r\n\r\n"
+        )
         self._refused = STATUS_LINE[status] + headers % (len(body), request_id) + body
         self._patient()
         cycle = self.cycle

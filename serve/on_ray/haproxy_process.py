@@ -66,7 +66,10 @@ def _refusal(status: int, kind: str, message: str, more: str = "") -> str:
     %[...] is a variable of the request; quotes are escaped.
     """
     body = f'{{\\"error\\":\\"{message}\\",\\"error_type\\":\\"{kind}\\",\\"request_id\\":\\"%[var(txn.request_id)]\\"}}'
-    return f'status {status} content-type application/json lf-string "{body}" hdr x-request-id %[var(txn.request_id)]{more}'
+    return (
+        f'status {status} content-type application/json lf-string "{body}" hdr x-request-id '
+        f"%[var(txn.request_id)]{more}"
+    )
 
 
 _NO_APPLICATION = _refusal(

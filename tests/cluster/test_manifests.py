@@ -31,7 +31,10 @@ from tuning.sweep.config import SweepConfig
 
 REGION = ["--region", "europe-west4"]
 PLACE = {"project": "test-project", "region": "europe-west4", "tag": "abc1234"}
-NO_CRDS = "no CRDs of KubeRay (KUBERAY_CRDS_DIR): unknown and missing fields of RayService and RayJob outside their pods were not checked"
+NO_CRDS = (
+    "no CRDs of KubeRay (KUBERAY_CRDS_DIR): unknown and missing fields of RayService and RayJob outside "
+    "their pods were not checked"
+)
 BUILDS = [(overlay, job) for overlay in manifests.overlays() for job in [None, *manifests.jobs(overlay)]]
 needs_crds = pytest.mark.skipif(schemas.crds() is None, reason=NO_CRDS)
 Document = dict[str, Any]

@@ -68,7 +68,10 @@ def test_a_machine_reaches_another_at_its_address_and_no_loopback_but_its_own(
     pair: tuple[Machine, Machine],
 ) -> None:
     client, server = pair
-    code = "import socket, sys; s = socket.create_server((sys.argv[1], 9000)); print(s.accept()[1][0], flush=True)"
+    code = (
+        "import socket, sys; s = socket.create_server((sys.argv[1], 9000)); print(s.accept()[1][0], "
+        "flush=True)"
+    )
     server.start([sys.executable, "-c", code, server.address], dict(os.environ), "server.log")
     ask = "import socket, sys; sys.exit(socket.socket().connect_ex((sys.argv[1], 9000)))"
     assert (

@@ -77,7 +77,10 @@ class TestRegistry(RegistryContract):
         self, root: str, registry: Registry, tmp_path: Path
     ) -> None:
         registry.publish(draft(tmp_path / "draft"))
-        fetch = "import sys; from clickbait.registry.registry import Registry; print(Registry(sys.argv[1]).fetch('v1'))"
+        fetch = (
+            "import sys; from clickbait.registry.registry import Registry; "
+            "print(Registry(sys.argv[1]).fetch('v1'))"
+        )
         command = [sys.executable, "-c", fetch, root]
         environment = {**os.environ, "CLICKBAIT_CACHE": str(tmp_path / "cache")}
         running = [

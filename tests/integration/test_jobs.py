@@ -16,9 +16,15 @@ import pytest
 from clickbait.registry.registry import Registry
 from tests.conftest import ROOT, Cluster
 
-GATE = "{min_accuracy: 0.5, min_auc: 0.5, max_ece: 0.5, max_flip_lower: 0.5, max_flip_upper: 0.5, max_flip_title: 0.5, "
+GATE = (
+    "{min_accuracy: 0.5, min_auc: 0.5, max_ece: 0.5, max_flip_lower: 0.5, max_flip_upper: 0.5, "
+    "max_flip_title: 0.5, "
+)
 GATE += "max_flip_punctuation: 0.5, max_flip_spaces: 0.5, min_transfer_auc: 0.0, min_int8_agreement: 0.5, "
-GATE += "min_minimum_functionality: 0.0, min_invariance: 0.0, min_direction: 0.0, max_latency_vs_fastest: 1000.0}\n"
+GATE += (
+    "min_minimum_functionality: 0.0, min_invariance: 0.0, min_direction: 0.0, max_latency_vs_fastest: "
+    "1000.0}\n"
+)
 
 
 def submit(cluster: Cluster, job: str, *flags: str) -> subprocess.CompletedProcess[str]:

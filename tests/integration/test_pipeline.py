@@ -40,7 +40,10 @@ from tests.conftest import Cluster, free_port
 from tests.integration.test_jobs import GATE
 from tests.unit.data.test_dataset import build
 
-OWED = "rows_in rows_kept rows_duplicate rows_quarantined accuracy auc flip_lower flip_punctuation ece int8_agreement"
+OWED = (
+    "rows_in rows_kept rows_duplicate rows_quarantined accuracy auc flip_lower flip_punctuation ece "
+    "int8_agreement"
+)
 OWED += " gate version answers seconds"
 
 

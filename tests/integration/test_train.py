@@ -169,7 +169,10 @@ def poisoned(encoder: Path, folder: Path) -> Path:
     return folder
 
 
-DIVERGED = r"the training loss is nan at step \d+, epoch 1: the training has diverged. Lower lr \(0\.0005 here, try 5e-05\)"
+DIVERGED = (
+    r"the training loss is nan at step \d+, epoch 1: the training has diverged. Lower lr \(0\.0005 here, try "
+    r"5e-05\)"
+)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,10 @@ async def client(port: int, texts: list[str], at: int, size: int, end: float) ->
         some = [texts[(at + number) % len(texts)] for number in range(size)]
         at += size
         body = json.dumps({"text": some[0]} if size == 1 else {"texts": some}).encode()
-        head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: "
+            f"{len(body)}\r\n\r\n"
+        )
         writer.write(head.encode() + body)
         answer = (await reader.readuntil(b"\r\n\r\n")).lower()
         await reader.readexactly(int(answer.partition(b"content-length:")[2].split(b"\r\n", 1)[0]))

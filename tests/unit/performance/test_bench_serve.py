@@ -42,7 +42,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_figures_are_those_that_the_script_printed() -> None:
-    line = '{"requests": 500, "us": 2000000, "p50": 12500, "p95": 20000, "p99": 31000, "status": 100, "socket": 3, "timeout": 2}'
+    line = (
+        '{"requests": 500, "us": 2000000, "p50": 12500, "p95": 20000, "p99": 31000, "status": 100, "socket": '
+        '3, "timeout": 2}'
+    )
     found = wrk.parse(f"Running 2s test\n  500 requests in 2.00s\nWRK {line}\n")
     assert (found.p50_ms, found.p95_ms, found.p99_ms) == (12.5, 20.0, 31.0)
     assert found.per_second == 200.0  # an error is no answer, however fast
@@ -175,7 +178,8 @@ def test_it_answers_what_the_model_computes_and_leaves_nothing(
 def test_a_server_that_dies_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     orphan = (
         "import subprocess, sys; "
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], "
+        "start_new_session=True)"
     )
     command = (sys.executable, "-c", f"{orphan}; sys.exit('no model for ' + str(child.pid))")
     with (

@@ -80,7 +80,10 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(
     store: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease.time, "sleep", lambda _: pytest.fail("waited for a dead process"))
-    dies = "import os, sys; from clickbait.storage.lease import _take; from clickbait.storage import open_storage; "
+    dies = (
+        "import os, sys; from clickbait.storage.lease import _take; from clickbait.storage import "
+        "open_storage; "
+    )
     dies += "_take(open_storage(sys.argv[1]), 'a driver'); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", dies, store.uri], check=False)
     assert document(store).expires > 0.0, "it was killed while it held the lease"

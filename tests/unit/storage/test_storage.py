@@ -174,5 +174,8 @@ def test_expand_takes_names_as_they_are(tmp_path: Path) -> None:
 
 
 def test_local_storage_needs_no_google_library() -> None:
-    code = "import sys, clickbait.registry.registry as r; r.Registry('x'); assert not any(m.startswith('google') for m in sys.modules)"
+    code = (
+        "import sys, clickbait.registry.registry as r; r.Registry('x'); assert not "
+        "any(m.startswith('google') for m in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
