@@ -45,7 +45,7 @@ serve: $(VENV)/.run
 # JOBS=0 runs the tests in one process (a debugger needs that).
 JOBS ?= 2
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 # Installs what `make test` needs, without running the tests: inv, the cluster's checks, everything that docs name.
 .PHONY: install

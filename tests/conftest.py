@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import signal
 import socket
@@ -16,9 +17,12 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parent.parent
 HIDDEN = 32  # of the tiny encoder: a training step takes milliseconds
@@ -50,21 +54,33 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One group of tests a file, and one of all that use Ray: `make test` runs groups side by side, and a
-    session has one cluster.
+@cache
+def needs_ray(path: Path) -> bool:
+    """Whether a file has tests that need the session's Ray cluster."""
+    return re.search(r"\b(ray_cluster|small_dataset)\b", path.read_text(encoding="utf-8")) is not None
 
-    The largest group comes first, so that the end is not one worker's alone.
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests that need Ray first, so that they do not run alone at the end."""
+    items.sort(key=lambda item: not needs_ray(item.path))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Files are handed to two processes one by one; all files that need Ray go to the same one.
+
+    A session has one Ray cluster. `--dist loadgroup` would do the same, but pytest-xdist 3.8 does not see
+    its marks under pytest 9.
     """
-    for item in items:
-        group = (
-            "ray"
-            if "ray_cluster" in getattr(item, "fixturenames", ())
-            else item.path.relative_to(ROOT).as_posix()
-        )
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: "ray_cluster" not in getattr(item, "fixturenames", ()))
+    return Scheduler(config, log)
+
+
+class Scheduler(LoadScopeScheduling):
+    """A scope is a file, or all files that need Ray."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "ray" if needs_ray(ROOT / file) else file
 
 
 @pytest.fixture(scope="session")
