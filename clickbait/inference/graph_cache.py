@@ -136,6 +136,9 @@ class _Packed:
 
 def _pack(model: Path, target: Path, optimized: bool) -> None:
     """Writes graph and weights into the folder `target`."""
+    telemetry.off()
+    import onnxruntime
+
     session = options(1, optimized=optimized)
     session.optimized_model_filepath = str(target / GRAPH)
     for key, value in (
@@ -144,8 +147,6 @@ def _pack(model: Path, target: Path, optimized: bool) -> None:
         ("save_external_prepacked_constant_initializers", "1"),
     ):
         session.add_session_config_entry(f"session.{key}", value)
-    import onnxruntime
-
     onnxruntime.InferenceSession(str(model), session, providers=["CPUExecutionProvider"])
     (target / WEIGHTS).touch()  # a model without a tensor of that size writes none
 

@@ -24,6 +24,7 @@ from invoke.exceptions import Exit
 from clickbait import cli, config
 from clickbait.errors import ConfigError
 from cluster import submit
+from cluster.shell import module_file
 from tests.conftest import ROOT, Cluster, free_port
 
 TOKEN = "the-token"
@@ -85,7 +86,7 @@ def test_every_job_with_a_configuration_can_be_sent() -> None:
     known = submit.jobs()
     assert {"preprocess", "train", "evaluate", "export", "promote", "score", "sweep", "distil"} <= set(known)
     for name, module in known.items():
-        assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
+        assert module_file(module) is not None
         assert (ROOT / "configs" / f"{name}.yaml").is_file()
 
 
