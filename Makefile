@@ -4,6 +4,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+# How many processes run the tests: JOBS=0 is one (a debugger needs that).
+JOBS   ?= 2
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -42,8 +44,6 @@ demo: $(VENV)/.run
 serve: $(VENV)/.run
 	$(DEMO) --keep-serving
 
-# JOBS=0 runs the tests in one process (a debugger needs that).
-JOBS ?= 2
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
@@ -59,8 +59,8 @@ check-extras: $(VENV)/.dev
 
 # Checks only the manifests, images, workflows and Terraform.
 check-cluster: $(VENV)/.dev
-	$(BIN)/python -m cluster.manifests --project example-project --tag check
-	$(BIN)/python -m pytest tests/cluster $(ARGS)
+	$(BIN)/python -m cluster.manifests --project example-project --region europe-west4 --tag check
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder tests/cluster $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
