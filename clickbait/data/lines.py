@@ -170,21 +170,23 @@ class Lines:
         self._last = None if count is None else number + count
 
     def __iter__(self) -> Iterator[Line]:
-        while self.number != self._last:
-            start = self.offset
-            with explained(self.name):
-                data = rest = self._stream.readline(MAX_LINE)
+        readline = self._stream.readline
+        with explained(self.name):  # once, not for each line: that costs as much as reading it
+            while self.number != self._last:
+                start = self.offset
+                data = rest = readline(MAX_LINE)
                 self.offset += len(data)
                 while len(rest) == MAX_LINE and not rest.endswith(b"\n"):
-                    rest = self._stream.readline(MAX_LINE)
+                    rest = readline(MAX_LINE)
                     self.offset += len(rest)
-            if not data:
-                return
-            self.number += 1
-            cut = self.offset - start > len(data)
-            if self.number == 1:
-                data = check_beginning(data, self.name)
-            yield Line(data, self.number, self.offset, cut)
+                if not data:
+                    return
+                self.number += 1
+                if self.number == 1:
+                    data, read = check_beginning(data, self.name), len(data)
+                else:
+                    read = len(data)
+                yield Line(data, self.number, self.offset, self.offset - start > read)
 
     def check_not_empty(self) -> None:
         """Refuses an empty file; no line is lost by it.
