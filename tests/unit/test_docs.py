@@ -11,6 +11,7 @@ import yaml
 from clickbait.config import GateConfig
 from clickbait.data.headlines import REASONS
 from cluster.readme_check import tasks
+from cluster.shell import module_file
 from serve.http.api import STATUS
 from serve.settings import PREFIX, Settings
 from tests.conftest import ROOT
@@ -48,15 +49,14 @@ def test_relative_links_resolve(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_names_is_there(page: Path) -> None:
     text = read(page)
-    modules = re.findall(
-        r"(?:python -m |`)((?:ray_jobs|clickbait|serve|tuning)\.(?!yaml)[\w.]*\w)\b(?!\()", text
-    )
-    for module in modules:
-        path = ROOT / module.replace(".", "/")
-        attribute = path.parent.with_suffix(".py").is_file() and f"def {path.name}(" in read(
-            path.parent.with_suffix(".py")
-        )
-        assert path.with_suffix(".py").is_file() or path.is_dir() or attribute, module
+    ours = r"(?:ray_jobs|clickbait|serve|tuning)\.(?!yaml)[\w.]*\w"
+    for module in re.findall(rf"python -m ({ours})", text):
+        assert module_file(module) is not None, module
+    for name in re.findall(rf"`({ours})\b(?!\()", text):
+        path = ROOT / name.replace(".", "/")
+        module = path.parent.with_suffix(".py")
+        is_function = module.is_file() and f"def {path.name}(" in read(module)
+        assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file() or is_function, name
     files = re.findall(
         r"(?<![\w./-])((?:configs|clickbait|serve|ray_jobs|tuning|tests|docs|\.ci)/[\w./-]*\w)", text
     )
